@@ -1,0 +1,1 @@
+"""Losses: small callables, tensors in, scalar out."""

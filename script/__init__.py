@@ -1,0 +1,1 @@
+"""One command a file; run them as ``python -m script.NAME``."""

@@ -1,0 +1,1 @@
+"""Helpers without knowledge of options, models or data sets."""
