@@ -1,0 +1,68 @@
+"""Adversarial losses on raw discriminator scores of any shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def _lsgan(scores: torch.Tensor, is_real: bool, for_discriminator: bool) -> torch.Tensor:
+    return F.mse_loss(scores, torch.full_like(scores, float(is_real)))
+
+
+def _vanilla(scores: torch.Tensor, is_real: bool, for_discriminator: bool) -> torch.Tensor:
+    target = torch.full_like(scores, float(is_real))
+    return F.binary_cross_entropy_with_logits(scores, target)
+
+
+def _hinge(scores: torch.Tensor, is_real: bool, for_discriminator: bool) -> torch.Tensor:
+    if not for_discriminator:
+        return -scores.mean()
+    return F.relu(1 - scores if is_real else 1 + scores).mean()
+
+
+def _wasserstein(scores: torch.Tensor, is_real: bool, for_discriminator: bool) -> torch.Tensor:
+    return -scores.mean() if is_real else scores.mean()
+
+
+# lsgan: Mao et al., ICCV 2017; vanilla: Goodfellow et al., NeurIPS 2014; hinge: Lim & Ye, 2017;
+# wgangp: Gulrajani et al., NeurIPS 2017 (add gradient_penalty to the discriminator's loss).
+GAN_MODES: dict[str, Callable[[torch.Tensor, bool, bool], torch.Tensor]] = {
+    "lsgan": _lsgan,
+    "vanilla": _vanilla,
+    "hinge": _hinge,
+    "wgangp": _wasserstein,
+}
+
+
+class GANLoss:
+    """``loss(scores, is_real, for_discriminator)`` -> scalar, for one of ``GAN_MODES``."""
+
+    def __init__(self, mode: str = "lsgan"):
+        self.mode = mode
+        self._loss = GAN_MODES[mode]
+
+    def __call__(
+        self, scores: torch.Tensor, is_real: bool, for_discriminator: bool = False
+    ) -> torch.Tensor:
+        return self._loss(scores, is_real, for_discriminator)
+
+
+def gradient_penalty(
+    discriminator: nn.Module,
+    real: torch.Tensor,  # (B, 3, H, W)
+    fake: torch.Tensor,  # (B, 3, H, W)
+    weight: float = 10.0,
+) -> torch.Tensor:
+    """weight * mean (||grad D(mix) + 1e-16|| - 1)^2 on random mixes of real and fake (WGAN-GP)."""
+    alpha = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
+    mix = (alpha * real + (1 - alpha) * fake).detach().requires_grad_(True)
+    scores = discriminator(mix)
+    (grad,) = torch.autograd.grad(
+        scores, mix, torch.ones_like(scores), create_graph=True, retain_graph=True
+    )
+    norm = (grad.flatten(1) + 1e-16).norm(2, dim=1)
+    return weight * ((norm - 1) ** 2).mean()

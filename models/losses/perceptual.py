@@ -1,0 +1,179 @@
+"""Perceptual losses on VGG-19 features: content, style and texture affinity.
+
+VGG sees the raw [-1, 1] images, without ImageNet normalisation, as all published systems of this family
+trained it. B batch, C channels, N = h*w feature positions.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from util.errors import UserError
+
+# ReLU outputs of torchvision's vgg19().features, by index.
+LAYER_INDEX = {
+    "relu1_1": 1, "relu1_2": 3,
+    "relu2_1": 6, "relu2_2": 8,
+    "relu3_1": 11, "relu3_2": 13, "relu3_3": 15, "relu3_4": 17,
+    "relu4_1": 20, "relu4_2": 22, "relu4_3": 24, "relu4_4": 26,
+    "relu5_1": 29, "relu5_2": 31,
+}  # fmt: skip
+CONTENT_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+STYLE_LAYERS = ("relu2_2", "relu3_4", "relu4_4", "relu5_2")
+AFFINITY_LAYERS = ("relu5_1", "relu4_1")
+
+VGG19_FILE = "vgg19-dcbb9e9d.pth"  # torchvision's IMAGENET1K_V1 file
+VGG19_URL = f"https://download.pytorch.org/models/{VGG19_FILE}"
+RANDOM_SEED = 7
+_CHANNELS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512)
+
+Features = Mapping[str, torch.Tensor]
+
+
+def _vgg19_layers() -> nn.Sequential:
+    """torchvision's ``vgg19().features`` up to relu5_2 (0 marks a max-pool)."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in _CHANNELS:
+        if width == 0:
+            layers.append(nn.MaxPool2d(2))
+            continue
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+        channels = width
+    return nn.Sequential(*layers)
+
+
+def random_vgg19_state(seed: int = RANDOM_SEED) -> dict[str, torch.Tensor]:
+    """He-scaled random VGG-19 weights that depend only on ``seed``: the same on every machine."""
+    state = {}
+    for name, parameter in _vgg19_layers().named_parameters():
+        rng = np.random.RandomState(zlib.crc32(f"features.{name}".encode()) ^ seed)
+        draw = rng.standard_normal(tuple(parameter.shape))
+        scale = np.sqrt(2 / (9 * parameter.shape[1])) if parameter.dim() == 4 else 0.05
+        state[name] = torch.from_numpy((draw * scale).astype(np.float32))
+    return state
+
+
+def _download_imagenet_state() -> Mapping[str, torch.Tensor]:
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / VGG19_FILE
+    try:
+        return torch.hub.load_state_dict_from_url(
+            VGG19_URL, map_location="cpu", weights_only=True, check_hash=True
+        )
+    except Exception as error:
+        raise UserError(
+            f"the ImageNet VGG-19 weights are not at {cached} and could not be downloaded from {VGG19_URL} "
+            f"({error}); put {VGG19_FILE} there, or pass --vgg_weights PATH to use a file elsewhere, or "
+            "--vgg_weights random to train with a fixed random VGG-19"
+        ) from error
+
+
+def load_vgg19_state(weights: str) -> dict[str, torch.Tensor]:
+    """Weights by name: ``imagenet`` (torch hub cache or download), ``random``, or a file in that format."""
+    if weights == "random":
+        return random_vgg19_state()
+    if weights == "imagenet":
+        source, state = VGG19_URL, _download_imagenet_state()
+    else:
+        source = weights
+        if not Path(weights).is_file():
+            raise UserError(
+                f"--vgg_weights {weights}: no such file; expected imagenet, random or the path of a "
+                f"file in torchvision's format ({VGG19_FILE})"
+            )
+        try:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise UserError(
+                f"--vgg_weights {weights} cannot be read as a PyTorch weight file: {error}"
+            ) from error
+    state = {key.removeprefix("features."): value for key, value in state.items()}
+    expected = _vgg19_layers().state_dict()
+    wrong = [k for k, v in expected.items() if k not in state or state[k].shape != v.shape]
+    if wrong:
+        raise UserError(
+            f"{source} is not a VGG-19 in torchvision's format: features.{wrong[0]} is missing or has "
+            "another shape"
+        )
+    return {key: state[key] for key in expected}
+
+
+class VGG19Features(nn.Module):
+    """Frozen VGG-19 (Simonyan & Zisserman, 2015) that returns named ReLU outputs.
+
+    ``weights``: ``imagenet``, ``random`` or a path, see :func:`load_vgg19_state`.
+    """
+
+    def __init__(self, weights: str = "imagenet"):
+        super().__init__()
+        self.features = _vgg19_layers()
+        self.features.load_state_dict(load_vgg19_state(weights))
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: torch.Tensor, layers: Collection[str]) -> dict[str, torch.Tensor]:
+        """Features of ``images`` (B, 3, H, W), used as given; nothing deeper than asked is computed."""
+        wanted = {LAYER_INDEX[name]: name for name in layers}
+        outputs = {}
+        x = images
+        for index, layer in enumerate(self.features[: max(wanted) + 1]):
+            x = layer(x)
+            if index in wanted:
+                outputs[wanted[index]] = x
+        return outputs
+
+
+def content_loss(
+    features: Features, target: Features, layers: Collection[str] = CONTENT_LAYERS
+) -> torch.Tensor:
+    """Sum over layers of the mean absolute feature difference (Johnson et al., ECCV 2016)."""
+    return sum(F.l1_loss(features[name], target[name]) for name in layers)
+
+
+def gram_matrix(x: torch.Tensor) -> torch.Tensor:
+    """F F^T / (C*h*w) of features (B, C, h, w) -> (B, C, C)."""
+    b, c, h, w = x.shape
+    flat = x.reshape(b, c, h * w)
+    return flat @ flat.transpose(1, 2) / (c * h * w)
+
+
+def style_loss(
+    features: Features, target: Features, layers: Collection[str] = STYLE_LAYERS
+) -> torch.Tensor:
+    """Sum over layers of the mean absolute difference of Gram matrices (Gatys et al., CVPR 2016)."""
+    return sum(
+        F.l1_loss(gram_matrix(features[name]), gram_matrix(target[name])) for name in layers
+    )
+
+
+def _unit_tokens(x: torch.Tensor) -> torch.Tensor:
+    """(B, C, h, w) -> (B, N, C), each token divided by max(its norm, 1e-4); finite gradient at zero."""
+    return F.normalize(x.flatten(2).transpose(1, 2), dim=2, eps=1e-4)
+
+
+def texture_affinity_loss(
+    features: Features,
+    target: Features,
+    source: Features,
+    layers: Collection[str] = AFFINITY_LAYERS,
+) -> torch.Tensor:
+    """Texture affinity loss of DPTN-TA (Zhang et al., TVCG 2023).
+
+    Per layer, the mean absolute difference of two affinity maps (B, N, N): the softmax over source
+    positions of the cosine between a (generated or real) target token and every source token.
+    """
+    loss = 0.0
+    for name in layers:
+        source_tokens = _unit_tokens(source[name]).transpose(1, 2)  # (B, C, N)
+        affinity = [
+            torch.softmax(_unit_tokens(f[name]) @ source_tokens, dim=2)  # (B, N, N)
+            for f in (features, target)
+        ]
+        loss = loss + F.l1_loss(*affinity)
+    return loss

@@ -1,0 +1,150 @@
+"""Discriminators shared by the systems; all judge the image alone and return raw scores.
+
+``ResDiscriminator``: residual, spectrally normalised (DPTN, CVPR 2022; GFLA, CVPR 2020).
+``ResnetDiscriminator``: ResNet feature patches (DPTN-TA, TVCG 2023).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from models.networks.layers import activation, channels_at, maybe_spectral
+
+
+class ResDownBlock(nn.Module):
+    """Residual down-sampling block: (B, C, H, W) -> (B, out, H/2, W/2)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        out_channels: int,
+        leading_activation: bool = True,
+        use_spectral: bool = True,
+    ):
+        super().__init__()
+
+        def conv(*args: int, **kwargs: int) -> nn.Module:
+            return maybe_spectral(nn.Conv2d(*args, **kwargs), use_spectral)
+
+        self.model = nn.Sequential(
+            *([activation()] if leading_activation else []),
+            conv(in_channels, hidden_channels, kernel_size=3, padding=1),
+            activation(),
+            conv(hidden_channels, out_channels, kernel_size=4, stride=2, padding=1),
+        )
+        self.shortcut = nn.Sequential(
+            nn.AvgPool2d(2), conv(in_channels, out_channels, kernel_size=1)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x) + self.shortcut(x)
+
+
+class ResDiscriminator(nn.Module):
+    """Residual discriminator: images (B, 3, H, W) -> scores (B, 1, H/2^layers, W/2^layers).
+
+    ``first_activation`` is False in DPTN and True in GFLA, which activates the raw image.
+    """
+
+    def __init__(
+        self,
+        ndf: int = 32,
+        max_channels: int = 128,
+        layers: int = 4,
+        first_activation: bool = False,
+        use_spectral: bool = True,
+    ):
+        super().__init__()
+        self.layers = layers
+        self.block0 = ResDownBlock(3, ndf, ndf, first_activation, use_spectral)
+        channels = ndf
+        for i in range(layers - 1):
+            wider = channels_at(i + 1, ndf, max_channels)
+            block = ResDownBlock(channels, channels, wider, True, use_spectral)
+            setattr(self, f"encoder{i}", block)
+            channels = wider
+        self.act = activation()
+        self.conv = maybe_spectral(nn.Conv2d(channels, 1, kernel_size=1), use_spectral=True)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Trunk output before the last activation, (B, C, H/2^layers, W/2^layers)."""
+        x = self.block0(images)
+        for i in range(self.layers - 1):
+            x = getattr(self, f"encoder{i}")(x)
+        return x
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.conv(self.act(self.features(images)))
+
+
+class ResnetBlock(nn.Module):
+    """x + g(x) with reflection padding and parameter-free instance norm; no activation after the sum."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, kernel_size=3),
+            nn.InstanceNorm2d(channels),
+            nn.ReLU(),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, kernel_size=3),
+            nn.InstanceNorm2d(channels),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.conv_block(x)
+
+
+class ResnetDiscriminator(nn.Module):
+    """ResNet patch discriminator: images (B, 3, H, W) -> feature scores (B, 4*ndf, H/4, W/4).
+
+    There is no output convolution: the GAN loss judges every element of the feature map.
+    ``layers`` counts the residual blocks; down-sampling is always by 4.
+    """
+
+    def __init__(self, ndf: int = 32, layers: int = 4):
+        super().__init__()
+        model: list[nn.Module] = [
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(3, ndf, kernel_size=7),
+            nn.InstanceNorm2d(ndf),
+            nn.ReLU(),
+        ]
+        for i in range(2):
+            width = ndf * 2**i
+            model += [
+                nn.Conv2d(width, 2 * width, kernel_size=3, stride=2, padding=1),
+                nn.InstanceNorm2d(2 * width),
+                nn.ReLU(),
+            ]
+        model += [ResnetBlock(4 * ndf) for _ in range(layers)]
+        self.model = nn.Sequential(*model)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model(images)
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Architecture of a discriminator; saved with the checkpoint."""
+
+    kind: str = "resnet"  # a key of DISCRIMINATORS
+    ndf: int = 32  # channels of the first layer
+    layers: int = 4  # resnet: residual blocks; res: down-sampling blocks
+    use_spectral: bool = True  # res only: spectral norm before the output convolution
+
+
+DISCRIMINATORS = {
+    "resnet": lambda c: ResnetDiscriminator(c.ndf, c.layers),
+    "res": lambda c: ResDiscriminator(c.ndf, 4 * c.ndf, c.layers, False, c.use_spectral),
+}
+
+
+def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
+    """The discriminator that ``config`` describes, with PyTorch's default weights."""
+    return DISCRIMINATORS[config.kind](config)

@@ -1,0 +1,109 @@
+"""Images between files, uint8 arrays and network tensors."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from util.errors import UserError
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
+MAX_PIXELS = 50_000_000  # larger files are refused before they are decoded
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """Read one image as upright 8-bit RGB.
+
+    EXIF rotation is applied; grey, palette, CMYK, alpha and 16-bit files are converted. A file that is
+    missing, truncated, too large or not an image is a :class:`UserError` that names it.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UserError(
+                    f"{path} has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are "
+                    "accepted: shrink it first"
+                )
+            if image.mode == "RGB" and image.getexif().get(0x0112, 1) == 1:
+                return image.copy()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: no such image; check the data root and the file lists"
+        ) from error
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is not a readable image ({error}); replace the file") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); replace the file") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):  # 16-bit and float files: PIL would clip, not scale
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if values.max() > 255 else 255.0
+        image = Image.fromarray((values.clip(0, top) / top * 255).astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def image_to_tensor(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
+    """PIL image -> uint8 tensor (3, H, W), resized to ``size`` (h, w) with PIL's bilinear filter."""
+    if (image.height, image.width) != tuple(size):
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def normalise_uint8(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """uint8 [0, 255] -> float [-1, 1]: (v/255 - 0.5) / 0.5."""
+    return (images.to(dtype) / 255 - 0.5) / 0.5
+
+
+def to_uint8(image: torch.Tensor) -> np.ndarray:
+    """[-1, 1] tensor (3, H, W) or (B, 3, H, W) -> uint8 array with channels last.
+
+    The published conversion: (x + 1) / 2 * 255, clipped, truncated (not rounded).
+    """
+    values = ((image.detach().float() + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(values.movedim(-3, -1).cpu().numpy())
+
+
+def resize_linear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3) -> (h, w, 3) with OpenCV's INTER_LINEAR (no antialiasing), as published."""
+    if image.shape[:2] == tuple(size):
+        return image
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def save_image(path: str | Path, image: np.ndarray, quality: int = 75) -> None:
+    """Write a uint8 (H, W, 3) array as PNG or JPEG by suffix; the file appears complete or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = {"quality": quality} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    if path.suffix.lower() == ".png":
+        options = {"compress_level": 1}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            Image.fromarray(image).save(stream, **_pil_format(path), **options)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _pil_format(path: Path) -> dict[str, str]:
+    formats = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+    if path.suffix.lower() not in formats:
+        raise UserError(f"{path}: unknown image format; expected one of {', '.join(formats)}")
+    return {"format": formats[path.suffix.lower()]}
