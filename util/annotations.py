@@ -1,0 +1,286 @@
+"""Read and write pairs and keypoint tables; every problem is one sentence that names file and row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from util.errors import UserError
+from util.names import check_relative_name
+
+NUM_JOINTS = 18
+MISSING = -1
+MAX_COORDINATE = 1_000_000  # pixels; anything beyond is a damaged number, not a place in a picture
+KEYPOINT_COLUMNS = ("name", "keypoints_y", "keypoints_x")
+
+_SEPARATOR_NAMES = {",": "','", ":": "':'", ";": "';'", "\t": "a tab", "|": "'|'"}
+
+
+def read_pairs(
+    path: str | os.PathLike,
+    columns: tuple[str, str] = ("from", "to"),
+    allow_duplicates: bool = False,
+) -> list[tuple[str, str]]:
+    """Pairs (source name, target name) of a comma separated table with a header, in row order.
+
+    Other columns are ignored. Raises UserError for a missing, empty or malformed file, an unsafe name
+    or, unless ``allow_duplicates``, two equal rows.
+    """
+    pairs: list[tuple[str, str]] = []
+    rows: dict[tuple[str, str], int] = {}
+    safe: set[str] = set()
+    for row, pair in read_table(path, ",", columns):
+        for name in pair:
+            if name not in safe:
+                safe.add(check_relative_name(name, f"{path}, row {row}"))
+        first = rows.setdefault(pair, row)
+        if first != row and not allow_duplicates:
+            raise UserError(
+                f"{path}, row {row}: the pair {pair[0]!r} to {pair[1]!r} is already in row {first}; "
+                "expected every pair once: remove one of the two rows."
+            )
+        pairs.append(pair)
+    return pairs
+
+
+def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Keypoints of a ``name:keypoints_y:keypoints_x`` table: name -> (18, 2) float64, (y, x), pixels.
+
+    A joint is missing when either coordinate is -1; all joints may be missing. Joints outside the
+    frame are kept. Raises UserError for a malformed file or row, an unsafe or repeated name.
+    """
+    rows: dict[str, int] = {}
+    values: list[list[float]] = []
+    for row, (name, *fields) in read_table(path, ":", KEYPOINT_COLUMNS):
+        where = f"{path}, row {row}"
+        check_new_name(rows, name, row, path)
+        values += [
+            _coordinates(f, c, where) for f, c in zip(fields, KEYPOINT_COLUMNS[1:], strict=True)
+        ]
+    table = finite_table(values, list(rows.values()), path, rows_each=2)
+    keypoints = np.ascontiguousarray(table.reshape(-1, 2, NUM_JOINTS).transpose(0, 2, 1))
+    return dict(zip(rows, keypoints, strict=True))
+
+
+def write_pairs(
+    path: str | os.PathLike,
+    pairs: Iterable[tuple[str, str]],
+    columns: tuple[str, str] = ("from", "to"),
+) -> None:
+    """Write pairs as a comma separated table with a header."""
+    write_table(path, ",", columns, ([_safe(a), _safe(b)] for a, b in pairs))
+
+
+def write_keypoints(path: str | os.PathLike, keypoints: Mapping[str, np.ndarray]) -> None:
+    """Write name -> (18, 2) (y, x) as PATN's ``name:keypoints_y:keypoints_x`` table."""
+    rows = (
+        [_safe(name), json_numbers(points[:, 0]), json_numbers(points[:, 1])]
+        for name, points in keypoints.items()
+    )
+    write_table(path, ":", KEYPOINT_COLUMNS, rows)
+
+
+def json_numbers(values: np.ndarray) -> str:
+    """A JSON list; whole numbers without a decimal point, as in the published files."""
+    return json.dumps([int(v) if float(v).is_integer() else float(v) for v in values])
+
+
+def read_list(path: str | os.PathLike) -> list[str]:
+    """Names of a ``.lst`` file, one a line; blank lines are skipped, repeated names are an error."""
+    rows: dict[str, int] = {}
+    for row, line in enumerate(io.StringIO(read_text(path)), start=1):
+        if line.strip():
+            check_new_name(rows, line.strip(), row, path)
+    if not rows:
+        raise UserError(f"{path} is empty; expected one file name a line: get or make it again.")
+    return list(rows)
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Text of a UTF-8 file (a byte order mark is dropped); UserError when there is none to read."""
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} does not exist; expected a text file there: check --dataroot, or run "
+            "'python script/check_dataset.py DATAROOT' to see every file that is needed."
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be read ({reason}); expected a text file.") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, row {row}: the file is not UTF-8 text; expected plain CSV: save it again as "
+            "'CSV UTF-8'."
+        ) from None
+    if "\0" in text:
+        row = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(
+            f"{path}, row {row}: holds a zero byte, so it is damaged or not a text file; "
+            "expected plain CSV: copy or export it again."
+        )
+    return text
+
+
+def read_table(
+    path: str | os.PathLike, separator: str, columns: Sequence[str]
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield (row number as a text editor counts, the fields of ``columns``) of a CSV with a header."""
+    text = read_text(path)
+    if not text.strip():
+        raise UserError(
+            f"{path} is empty; expected a header '{separator.join(columns)}' and one row an entry: "
+            "get or make it again."
+        )
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    header, any_row = None, False
+    try:
+        for fields in reader:
+            if header is None:
+                if fields:
+                    header = [field.strip() for field in fields]
+                    places = _find_columns(path, header, separator, columns, text)
+            elif fields:
+                if len(fields) != len(header):
+                    _refuse_row(path, reader.line_num, fields, header, separator)
+                any_row = True
+                yield reader.line_num, tuple([fields[place] for place in places])
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, row {reader.line_num}: is not valid CSV ({error}); expected {len(columns)} "
+            f"fields separated by {_SEPARATOR_NAMES[separator]}: look for a stray quotation mark."
+        ) from None
+    if not any_row:
+        raise UserError(f"{path} has a header but no rows; expected one row an entry: fill it.")
+
+
+def _find_columns(
+    path: str | os.PathLike, header: list[str], separator: str, columns: Sequence[str], text: str
+) -> list[int]:
+    """Where each wanted column is; UserError that tells a wrong separator from a missing column."""
+    wanted = separator.join(columns)
+    repeated = [c for c in columns if header.count(c) > 1]
+    if repeated:
+        raise UserError(
+            f"{path}, row 1: the column {repeated[0]!r} occurs twice; expected '{wanted}'."
+        )
+    missing = [c for c in columns if c not in header]
+    if not missing:
+        return [header.index(c) for c in columns]
+    first_line = next(line for line in io.StringIO(text) if line.strip()).strip()
+    for other, name in _SEPARATOR_NAMES.items():
+        if other != separator and set(columns) <= {f.strip(' "') for f in first_line.split(other)}:
+            raise UserError(
+                f"{path}, row 1: the columns are separated by {name}; expected "
+                f"{_SEPARATOR_NAMES[separator]}: replace the separator, or convert the file with "
+                "script/convert_annotations.py."
+            )
+    raise UserError(
+        f"{path}, row 1: the column {missing[0]!r} is missing, found the header "
+        f"{first_line[:80]!r}; expected '{wanted}': add the header or the column."
+    )
+
+
+def _refuse_row(
+    path: str | os.PathLike, row: int, fields: list[str], header: list[str], separator: str
+) -> None:
+    raise UserError(
+        f"{path}, row {row}: has {len(fields)} fields separated by {_SEPARATOR_NAMES[separator]}, "
+        f"the header has {len(header)}; expected the same number: correct the row"
+        + (" (put a name that holds the separator in quotation marks)." if len(fields) > 1 else ".")
+    )
+
+
+def check_new_name(
+    rows: dict[str, int], name: str, row: int, path: str | os.PathLike, kind: str = "the name"
+) -> None:
+    """Enter ``name`` in ``rows``; UserError when it is unsafe or already there."""
+    check_relative_name(name, f"{path}, row {row}")
+    first = rows.setdefault(name, row)
+    if first != row:
+        raise UserError(
+            f"{path}, row {row}: {kind} {name!r} is already in row {first}; "
+            "expected every name once: remove one of the two rows."
+        )
+
+
+def _coordinates(field: str, column: str, where: str) -> list[float]:
+    try:
+        values = json.loads(field)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, list):
+        raise UserError(
+            f"{where}: {column} is {field[:40]!r}; expected a JSON list of {NUM_JOINTS} numbers such as "
+            "[45, 60, -1, …]: correct the row."
+        )
+    if len(values) != NUM_JOINTS:
+        raise UserError(
+            f"{where}: {column} holds {len(values)} values; expected {NUM_JOINTS}, one a joint in "
+            "OpenPose-COCO order, -1 for a missing one: correct the row."
+        )
+    if not set(map(type, values)) <= {int, float}:
+        bad = next(v for v in values if type(v) not in (int, float))
+        raise UserError(
+            f"{where}: {column} holds {str(bad)[:40]!r}; expected {NUM_JOINTS} numbers: correct the row."
+        )
+    return values
+
+
+def finite_table(
+    values: list[list[float]], rows: list[int], path: str | os.PathLike, rows_each: int = 1
+) -> np.ndarray:
+    """One float64 array of all lists; UserError naming the row of a NaN, infinite or absurd number."""
+    try:
+        table = np.array(values, dtype=np.float64)
+    except OverflowError:  # an integer beyond float64: find it below
+        table = np.array([[_to_float(v) for v in line] for line in values], dtype=np.float64)
+    bad = ~(np.abs(table) <= MAX_COORDINATE)  # also true for NaN
+    if bad.any():
+        line, column = (int(i) for i in np.argwhere(bad)[0])
+        raise UserError(
+            f"{path}, row {rows[line // rows_each]}: a coordinate is {str(values[line][column])[:40]}; "
+            "expected a finite number of pixels, -1 for a missing joint: correct the row."
+        )
+    return table
+
+
+def _to_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
+
+
+def _safe(name: str) -> str:
+    return check_relative_name(name)
+
+
+def write_table(
+    path: str | os.PathLike, separator: str, header: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
+    """Write a CSV under a temporary name and rename it: never half a file, never a lost old one."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, delimiter=separator, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): choose another place."
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,171 @@
+"""File names: result names, flattened DeepFashion names, file ids, and which names are let in at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import PurePosixPath
+
+from util.errors import UserError
+
+SEPARATOR, SUFFIX = "_2_", "_vis"
+MAX_COMPONENT_BYTES, MAX_NAME_BYTES = 255, 1024
+
+# Letters, digits and harmless signs, one folder level: nearly every name of the published lists.
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,200}")
+_DRIVE = re.compile(r"[A-Za-z]:")
+_FLAT = re.compile(r"fashion(WOMEN|MEN)(.+?)id(\d{8})(\d{2})_(\d+)([A-Za-z_]+)(\.[A-Za-z]+)")
+_FOLDER = re.compile(r"id_\d{8}")
+_FILE = re.compile(r"\d{2}_\d+_[A-Za-z_]*[A-Za-z]\.[A-Za-z]+")
+
+
+def check_relative_name(name: str, where: str = "") -> str:
+    """Return ``name`` unchanged when it stays inside the folder it is joined to.
+
+    Names are relative, use ``/`` between folders and may hold spaces and any unicode letter. Raises
+    UserError for everything that could leave the data root or that no file can be called; ``where``
+    ("pairs.csv, row 7") opens the sentence.
+    """
+    if _PLAIN.fullmatch(name):
+        return name
+    problem = _name_problem(name)
+    if problem:
+        raise UserError(
+            f"{where + ': ' if where else ''}the name {_shown(name)} {problem}; expected a file name "
+            "relative to the image folder, such as 'person1_front.jpg': correct or remove it."
+        )
+    return name
+
+
+def _name_problem(name: str) -> str | None:
+    """What is wrong with a name, as the end of a sentence; None when nothing is."""
+    parts = name.split("/")
+    try:
+        too_long = len(name.encode("utf-8")) > MAX_NAME_BYTES
+        too_long = too_long or any(len(p.encode("utf-8")) > MAX_COMPONENT_BYTES for p in parts)
+    except UnicodeEncodeError:
+        return "is not valid unicode"
+    checks = (
+        (not name.strip(), "is empty"),
+        (any(ord(c) < 32 or ord(c) == 127 for c in name), "holds a control character"),
+        ("\\" in name, "holds a backslash"),
+        (name.startswith("/") or bool(_DRIVE.match(name)), "is an absolute path"),
+        (".." in parts, "climbs out of its folder with '..'"),
+        ("." in parts or "" in parts, "holds an empty or '.' folder"),
+        (name != name.strip(), "begins or ends with a space"),
+        (too_long, f"is longer than {MAX_COMPONENT_BYTES} bytes"),
+    )
+    return next((problem for failed, problem in checks if failed), None)
+
+
+def _shown(name: str) -> str:
+    """A name for a message: quoted, control characters visible, never longer than a line."""
+    return ascii(name[:60] + "…") if len(name) > 60 else repr(name)
+
+
+def stem(name: str) -> str:
+    """Name without folders' slashes and without its last extension: what result names are made of."""
+    path = PurePosixPath(name)
+    return path.stem if len(path.parts) < 2 else file_id(name)
+
+
+def result_name(source_name: str, target_name: str, extension: str = "png") -> str:
+    """Name of the image generated for a pair: ``<source stem>_2_<target stem>_vis.<extension>``.
+
+    Names inside folders lose their slashes, so that a result never leaves its folder.
+    Raises UserError when the result would be too long for a file name.
+    """
+    for name in (source_name, target_name):
+        check_relative_name(name)
+    name = f"{stem(source_name)}{SEPARATOR}{stem(target_name)}{SUFFIX}.{extension.lstrip('.')}"
+    if len(name.encode("utf-8")) > MAX_COMPONENT_BYTES:
+        raise UserError(
+            f"the result of {source_name!r} and {target_name!r} needs a file name of "
+            f"{len(name.encode('utf-8'))} bytes, at most {MAX_COMPONENT_BYTES} are possible: "
+            "use shorter image names."
+        )
+    return name
+
+
+def parse_result_name(file: str, known: Collection[str] | None = None) -> tuple[str, str]:
+    """Source and target stem of a result name.
+
+    Published rule: the target is the text after the last ``_2_``, cut at the first ``_vis``. Own data
+    may hold ``_2_`` inside a name; pass ``known`` (the stems of the data set) and the split of which
+    both halves are known is taken. Raises UserError when no split, or more than one, is possible.
+    """
+    name = PurePosixPath(file).name
+    if known is not None:
+        return _parse_with_known(name, known)
+    source, separator, rest = name.rpartition(SEPARATOR)
+    target, suffix, _ = rest.partition(SUFFIX)
+    if not (separator and suffix and source and target):
+        raise UserError(
+            f"the file name {_shown(name)} is not a result name; expected "
+            f"'<source>{SEPARATOR}<target>{SUFFIX}.png' as written by test.py: move it elsewhere."
+        )
+    return source, target
+
+
+def _parse_with_known(name: str, known: Collection[str]) -> tuple[str, str]:
+    ends = [m.start() for m in re.finditer(f"(?={SUFFIX})", name)]
+    starts = [m.start() for m in re.finditer(f"(?={SEPARATOR})", name)]
+    splits = {
+        (name[:start], name[start + len(SEPARATOR) : end])
+        for start in starts
+        for end in ends
+        if name[:start] in known and name[start + len(SEPARATOR) : end] in known
+    }
+    if len(splits) == 1:
+        return splits.pop()
+    found = "no pair" if not splits else f"{len(splits)} different pairs"
+    raise UserError(
+        f"the file name {_shown(name)} fits {found} of known images; expected exactly one: "
+        "check that the results and the data set belong together."
+    )
+
+
+def flatten_deepfashion_path(path: str) -> str:
+    """Flat name of a DeepFashion In-shop image, as in PATN's lists (magpt.md 1.10).
+
+    ``[…/]WOMEN/Blouses_Shirts/id_00000693/02_3_back.jpg`` becomes
+    ``fashionWOMENBlouses_Shirtsid0000069302_3back.jpg``. Raises UserError for any other shape.
+    """
+    parts = PurePosixPath(path).parts[-4:]
+    if (
+        len(parts) != 4
+        or parts[0] not in ("WOMEN", "MEN")
+        or not _FOLDER.fullmatch(parts[2])
+        or not _FILE.fullmatch(parts[3])
+    ):
+        raise UserError(
+            f"{_shown(path)} is not the path of a DeepFashion image; expected "
+            "'WOMEN/<Category>/id_00000000/01_1_front.jpg' or the same under MEN."
+        )
+    gender, category, folder, file = parts
+    head, *rest = file.split("_")
+    return f"fashion{gender}{category}{folder.replace('_', '')}{head}_{''.join(rest)}"
+
+
+def unflatten_deepfashion_name(name: str) -> str:
+    """Path below ``img/`` of a flat DeepFashion name; the inverse of `flatten_deepfashion_path`."""
+    match = _FLAT.fullmatch(name)
+    if not match:
+        raise UserError(
+            f"{_shown(name)} is not a flattened DeepFashion name; expected "
+            "'fashionWOMEN<Category>id0000000001_1front.jpg' or the same with MEN."
+        )
+    gender, category, identity, number, view, word, extension = match.groups()
+    return f"{gender}/{category}/id_{identity}/{number}_{view}_{word}{extension}"
+
+
+def is_flat_deepfashion_name(name: str) -> bool:
+    """Whether a name has the shape of the published fashion lists."""
+    return _FLAT.fullmatch(name) is not None
+
+
+def file_id(path: str) -> str:
+    """MAGPT's key of an image: the path without extension, ``/`` and ``\\`` deleted (magpt.md 1.4)."""
+    folder, _, name = path.rpartition("/")
+    base = name.rpartition(".")[0] or name
+    return (folder + base).replace("/", "").replace("\\", "")
