@@ -1,4 +1,4 @@
-"""Read and write pairs and keypoint tables; every problem is one sentence that names file and row."""
+"""Pairs and keypoint tables: every problem is one sentence that names file and row."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -29,40 +30,38 @@ def read_pairs(
 ) -> list[tuple[str, str]]:
     """Pairs (source name, target name) of a comma separated table with a header, in row order.
 
-    Other columns are ignored. Raises UserError for a missing, empty or malformed file, an unsafe name
-    or, unless ``allow_duplicates``, two equal rows.
+    Other columns are ignored. Raises UserError for a missing, empty or malformed file, an unsafe
+    name or, unless ``allow_duplicates``, two equal rows.
     """
     pairs: list[tuple[str, str]] = []
     rows: dict[tuple[str, str], int] = {}
     safe: set[str] = set()
     for row, pair in read_table(path, ",", columns):
-        for name in pair:
-            if name not in safe:
-                safe.add(check_relative_name(name, f"{path}, row {row}"))
+        if not safe.issuperset(pair):
+            safe.update(check_relative_name(name, f"{path}, row {row}") for name in pair)
         first = rows.setdefault(pair, row)
         if first != row and not allow_duplicates:
             raise UserError(
-                f"{path}, row {row}: the pair {pair[0]!r} to {pair[1]!r} is already in row {first}; "
-                "expected every pair once: remove one of the two rows."
+                f"{path}, row {row}: the pair {pair[0]!r} to {pair[1]!r} is already in row "
+                f"{first}; expected every pair once: remove one of the two rows."
             )
         pairs.append(pair)
     return pairs
 
 
 def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Keypoints of a ``name:keypoints_y:keypoints_x`` table: name -> (18, 2) float64, (y, x), pixels.
+    """Keypoints of a ``name:keypoints_y:keypoints_x`` table: name -> (18, 2) float64, (y, x).
 
-    A joint is missing when either coordinate is -1; all joints may be missing. Joints outside the
-    frame are kept. Raises UserError for a malformed file or row, an unsafe or repeated name.
+    Unit: pixels. A joint is missing when either coordinate is -1; all joints may be missing. Joints
+    outside the frame are kept. Raises UserError for a malformed file or row, an unsafe or repeated name.
     """
     rows: dict[str, int] = {}
     values: list[list[float]] = []
-    for row, (name, *fields) in read_table(path, ":", KEYPOINT_COLUMNS):
+    for row, (name, ys, xs) in read_table(path, ":", KEYPOINT_COLUMNS):
         where = f"{path}, row {row}"
         check_new_name(rows, name, row, path)
-        values += [
-            _coordinates(f, c, where) for f, c in zip(fields, KEYPOINT_COLUMNS[1:], strict=True)
-        ]
+        values.append(_coordinates(ys, "keypoints_y", where))
+        values.append(_coordinates(xs, "keypoints_x", where))
     table = finite_table(values, list(rows.values()), path, rows_each=2)
     keypoints = np.ascontiguousarray(table.reshape(-1, 2, NUM_JOINTS).transpose(0, 2, 1))
     return dict(zip(rows, keypoints, strict=True))
@@ -92,7 +91,7 @@ def json_numbers(values: np.ndarray) -> str:
 
 
 def read_list(path: str | os.PathLike) -> list[str]:
-    """Names of a ``.lst`` file, one a line; blank lines are skipped, repeated names are an error."""
+    """Names of a ``.lst`` file, one a line; blank lines are skipped, repeated names an error."""
     rows: dict[str, int] = {}
     for row, line in enumerate(io.StringIO(read_text(path)), start=1):
         if line.strip():
@@ -134,7 +133,7 @@ def read_text(path: str | os.PathLike) -> str:
 def read_table(
     path: str | os.PathLike, separator: str, columns: Sequence[str]
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Yield (row number as a text editor counts, the fields of ``columns``) of a CSV with a header."""
+    """Yield (row as a text editor counts, the fields of ``columns``) of a CSV with a header."""
     text = read_text(path)
     if not text.strip():
         raise UserError(
@@ -148,12 +147,12 @@ def read_table(
             if header is None:
                 if fields:
                     header = [field.strip() for field in fields]
-                    places = _find_columns(path, header, separator, columns, text)
+                    pick = itemgetter(*_find_columns(path, header, separator, columns, text))
             elif fields:
                 if len(fields) != len(header):
                     _refuse_row(path, reader.line_num, fields, header, separator)
                 any_row = True
-                yield reader.line_num, tuple([fields[place] for place in places])
+                yield reader.line_num, pick(fields)
     except csv.Error as error:
         raise UserError(
             f"{path}, row {reader.line_num}: is not valid CSV ({error}); expected {len(columns)} "
@@ -220,8 +219,8 @@ def _coordinates(field: str, column: str, where: str) -> list[float]:
         values = None
     if not isinstance(values, list):
         raise UserError(
-            f"{where}: {column} is {field[:40]!r}; expected a JSON list of {NUM_JOINTS} numbers such as "
-            "[45, 60, -1, …]: correct the row."
+            f"{where}: {column} is {field[:40]!r}; expected a JSON list of {NUM_JOINTS} numbers "
+            "such as [45, 60, -1, …]: correct the row."
         )
     if len(values) != NUM_JOINTS:
         raise UserError(
@@ -230,8 +229,9 @@ def _coordinates(field: str, column: str, where: str) -> list[float]:
         )
     if not set(map(type, values)) <= {int, float}:
         bad = next(v for v in values if type(v) not in (int, float))
+        found = "a nested list" if isinstance(bad, list | dict) else repr(bad)[:40]
         raise UserError(
-            f"{where}: {column} holds {str(bad)[:40]!r}; expected {NUM_JOINTS} numbers: correct the row."
+            f"{where}: {column} holds {found}; expected {NUM_JOINTS} numbers: correct the row."
         )
     return values
 
@@ -239,7 +239,7 @@ def _coordinates(field: str, column: str, where: str) -> list[float]:
 def finite_table(
     values: list[list[float]], rows: list[int], path: str | os.PathLike, rows_each: int = 1
 ) -> np.ndarray:
-    """One float64 array of all lists; UserError naming the row of a NaN, infinite or absurd number."""
+    """One float64 array of all lists; UserError naming the row of a NaN or absurd number."""
     try:
         table = np.array(values, dtype=np.float64)
     except OverflowError:  # an integer beyond float64: find it below
@@ -248,8 +248,9 @@ def finite_table(
     if bad.any():
         line, column = (int(i) for i in np.argwhere(bad)[0])
         raise UserError(
-            f"{path}, row {rows[line // rows_each]}: a coordinate is {str(values[line][column])[:40]}; "
-            "expected a finite number of pixels, -1 for a missing joint: correct the row."
+            f"{path}, row {rows[line // rows_each]}: a coordinate is "
+            f"{str(values[line][column])[:40]}; expected a finite number of pixels, -1 for a missing "
+            "joint: correct the row."
         )
     return table
 
@@ -270,7 +271,7 @@ def write_table(
 ) -> None:
     """Write a CSV under a temporary name and rename it: never half a file, never a lost old one."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "w", encoding="utf-8", newline="") as file:

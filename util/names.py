@@ -1,4 +1,4 @@
-"""File names: result names, flattened DeepFashion names, file ids, and which names are let in at all."""
+"""File names: result names, flattened DeepFashion names, file ids, and which names are let in."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def check_relative_name(name: str, where: str = "") -> str:
     problem = _name_problem(name)
     if problem:
         raise UserError(
-            f"{where + ': ' if where else ''}the name {_shown(name)} {problem}; expected a file name "
-            "relative to the image folder, such as 'person1_front.jpg': correct or remove it."
+            f"{where + ': ' if where else ''}the name {_shown(name)} {problem}; expected a file "
+            "name relative to the image folder, such as 'person1_front.jpg': correct or remove it."
         )
     return name
 
@@ -64,7 +64,7 @@ def _shown(name: str) -> str:
 
 
 def stem(name: str) -> str:
-    """Name without folders' slashes and without its last extension: what result names are made of."""
+    """Name without slashes and without its last extension: what result names are made of."""
     path = PurePosixPath(name)
     return path.stem if len(path.parts) < 2 else file_id(name)
 
@@ -90,9 +90,9 @@ def result_name(source_name: str, target_name: str, extension: str = "png") -> s
 def parse_result_name(file: str, known: Collection[str] | None = None) -> tuple[str, str]:
     """Source and target stem of a result name.
 
-    Published rule: the target is the text after the last ``_2_``, cut at the first ``_vis``. Own data
-    may hold ``_2_`` inside a name; pass ``known`` (the stems of the data set) and the split of which
-    both halves are known is taken. Raises UserError when no split, or more than one, is possible.
+    Published rule: the target is the text after the last ``_2_``, cut at the first ``_vis``. Own
+    data may hold ``_2_`` inside a name; pass ``known`` (the stems of the data set) and the split of
+    which both halves are known is taken. UserError when no split, or more than one, is possible.
     """
     name = PurePosixPath(file).name
     if known is not None:
@@ -126,7 +126,7 @@ def _parse_with_known(name: str, known: Collection[str]) -> tuple[str, str]:
 
 
 def flatten_deepfashion_path(path: str) -> str:
-    """Flat name of a DeepFashion In-shop image, as in PATN's lists (magpt.md 1.10).
+    """Flat name of a DeepFashion In-shop image, as in PATN's lists.
 
     ``[…/]WOMEN/Blouses_Shirts/id_00000693/02_3_back.jpg`` becomes
     ``fashionWOMENBlouses_Shirtsid0000069302_3back.jpg``. Raises UserError for any other shape.
@@ -165,7 +165,7 @@ def is_flat_deepfashion_name(name: str) -> bool:
 
 
 def file_id(path: str) -> str:
-    """MAGPT's key of an image: the path without extension, ``/`` and ``\\`` deleted (magpt.md 1.4)."""
+    """MAGPT's key of an image: the path without extension, ``/`` and ``\\`` deleted."""
     folder, _, name = path.rpartition("/")
     base = name.rpartition(".")[0] or name
     return (folder + base).replace("/", "").replace("\\", "")
