@@ -1,0 +1,63 @@
+"""Data set registry: ``data/foo_dataset.py`` with ``class FooDataset`` is ``--dataset_mode foo``."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from difflib import get_close_matches
+
+from torch.utils.data import DataLoader
+
+from data.loader import make_loader
+from util import distributed
+from util.errors import UserError
+
+_NOT_MODES = ("base", "pose")
+
+
+def _normalise(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def list_datasets() -> list[str]:
+    """Names accepted by ``--dataset_mode`` (without regard to case)."""
+    names = (m.name for m in pkgutil.iter_modules(__path__) if m.name.endswith("_dataset"))
+    return sorted(n for n in (n.removesuffix("_dataset") for n in names) if n not in _NOT_MODES)
+
+
+def find_dataset(name: str) -> type:
+    """The data set class of ``--dataset_mode name``."""
+    by_key = {_normalise(n): n for n in list_datasets()}
+    key = _normalise(name)
+    if key not in by_key:
+        near = get_close_matches(key, by_key, n=1)
+        hint = f"; did you mean {by_key[near[0]]}?" if near else ""
+        raise UserError(
+            f"--dataset_mode {name} is unknown; data sets: {', '.join(by_key.values())}{hint}"
+        )
+    module = importlib.import_module(f"data.{by_key[key]}_dataset")
+    wanted = key + "dataset"
+    for attribute, value in vars(module).items():
+        if attribute.lower() == wanted and isinstance(value, type):
+            return value
+    raise UserError(f"data/{by_key[key]}_dataset.py has no class named like {by_key[key]}Dataset")
+
+
+def create_dataset(opt):
+    """Open the data set that the options describe; all its lists are read and checked here."""
+    return find_dataset(opt.dataset_mode).from_options(opt)
+
+
+def create_dataloader(dataset, opt) -> DataLoader:
+    """Loader whose ``batch_sampler`` gives this process its share; see data.loader."""
+    return make_loader(
+        dataset,
+        batch_size=opt.batchSize,
+        workers=opt.nThreads,
+        seed=opt.seed,
+        shuffle=opt.is_train and not opt.serial_batches,
+        drop_last=opt.is_train,
+        rank=distributed.rank(),
+        processes=distributed.world_size(),
+        pin_memory=opt.device.startswith("cuda"),
+    )

@@ -1,0 +1,37 @@
+"""What the training and test loops expect of a data set."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch.utils.data import Dataset
+
+
+class BaseDataset(Dataset, ABC):
+    """Pairs of photographs of one person with the keypoints of both.
+
+    A sample is a dict: ``source_image``, ``target_image`` uint8 (3, H, W); ``source_keypoints``,
+    ``target_keypoints`` float64 (18, 2), (y, x) in the annotation frame, -1 = missing;
+    ``source_name``, ``target_name`` file names.
+    """
+
+    load_size: tuple[int, int]  # (h, w) of the images a sample holds, unless an option says otherwise
+    annotation_size: tuple[int, int]  # (h, w) of the frame of the keypoints
+
+    @staticmethod
+    def modify_options(parser, is_train: bool) -> None:
+        """Add the data set's own options to ``parser`` and change defaults."""
+
+    @classmethod
+    @abstractmethod
+    def from_options(cls, opt) -> BaseDataset:
+        """Open the data set that the options describe."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of pairs."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Sample ``index % len(self)`` of epoch ``index // len(self)``."""

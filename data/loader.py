@@ -1,0 +1,96 @@
+"""Batches in an order that depends only on seed, epoch and position: resumable, equal for any worker count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from util.errors import UserError
+
+
+class EpochBatchSampler(Sampler[list[int]]):
+    """Yields the index lists of one epoch for one process.
+
+    All processes draw the same permutation; global batch k is split into consecutive parts, so N processes
+    with batch b see what one process with batch N*b sees. Indices carry the epoch as
+    ``index + epoch * len(dataset)``, from which data sets seed their augmentation.
+    """
+
+    def __init__(
+        self,
+        size: int,  # samples in the data set
+        batch_size: int,  # per process
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        rank: int = 0,
+        processes: int = 1,
+    ):
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.shuffle, self.drop_last = shuffle, drop_last
+        self.rank, self.processes = rank, processes
+        self.epoch, self.start = 0, 0
+        if drop_last and size < self.global_batch:
+            raise UserError(
+                f"the data set has {size} pairs, fewer than one batch of {self.global_batch}; "
+                "reduce --batchSize"
+            )
+
+    @property
+    def global_batch(self) -> int:
+        """Samples per step over all processes."""
+        return self.batch_size * self.processes
+
+    def set_position(self, epoch: int, samples_done: int = 0) -> None:
+        """Start the next iteration in ``epoch`` after ``samples_done`` samples (all processes)."""
+        self.epoch, self.start = epoch, samples_done // self.global_batch
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.size, self.global_batch)
+        return full + bool(rest and not self.drop_last) - self.start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            order = torch.randperm(self.size, generator=generator).tolist()
+        else:
+            order = list(range(self.size))
+        offset = self.epoch * self.size
+        for k in range(self.start, self.start + len(self)):
+            batch = order[k * self.global_batch : (k + 1) * self.global_batch]
+            own = batch[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+            if own:
+                yield [i + offset for i in own]
+
+
+def make_loader(
+    dataset: Dataset,
+    batch_size: int,
+    workers: int = 2,
+    seed: int = 0,
+    shuffle: bool = True,
+    drop_last: bool = True,
+    rank: int = 0,
+    processes: int = 1,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """A DataLoader over :class:`EpochBatchSampler`; workers stay alive between epochs."""
+    sampler = EpochBatchSampler(
+        len(dataset), batch_size, seed, shuffle, drop_last, rank, processes
+    )
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(worker: int) -> None:
+    """Workers decode images; more torch threads would only fight the training process."""
+    torch.set_num_threads(1)

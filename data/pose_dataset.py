@@ -1,0 +1,109 @@
+"""All logic of the data sets in PATN's layout: image folders, a pairs table and a keypoint table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.base_dataset import BaseDataset
+from util.annotations import read_keypoints, read_pairs
+from util.errors import UserError
+from util.image import image_to_tensor, load_image
+
+
+class PoseDataset(BaseDataset):
+    """Pairs from ``<root>/<pairs file>``, keypoints from ``<root>/<annotation file>``, images from
+    ``<root>/<phase>/``. Subclasses set sizes and file names only.
+
+    Every image and keypoint row that the pairs need is looked up when the data set is opened.
+    """
+
+    pairs_files: tuple[str, ...]  # accepted names, {phase} is filled in; the first that exists is used
+    annotation_files: tuple[str, ...]
+    image_folders: tuple[str, ...] = ("{phase}",)
+
+    def __init__(
+        self,
+        root: str | Path,
+        phase: str = "train",
+        load_size: tuple[int, int] | None = None,
+        annotation_size: tuple[int, int] | None = None,
+        max_pairs: int | None = None,
+        seed: int = 0,
+    ):
+        self.root, self.phase, self.seed = Path(root), phase, seed
+        self.load_size = tuple(load_size or type(self).load_size)
+        self.annotation_size = tuple(annotation_size or type(self).annotation_size)
+        if not self.root.is_dir():
+            raise UserError(
+                f"--dataroot {root}: no such folder; prepare a data set or render one with "
+                "python -m script.make_synthetic_dataset"
+            )
+        pairs_path = self._find("pairs table", self.pairs_files)
+        annotation_path = self._find("keypoint table", self.annotation_files)
+        self.folder = self._find("image folder", self.image_folders)
+        self.pairs = read_pairs(pairs_path)[:max_pairs]
+        keypoints = read_keypoints(annotation_path)
+        self._check_names(keypoints, pairs_path, annotation_path)
+        used = {name for pair in self.pairs for name in pair}
+        self.keypoints = {name: torch.from_numpy(keypoints[name]) for name in used}
+
+    @classmethod
+    def from_options(cls, opt) -> PoseDataset:
+        return cls(
+            opt.dataroot,
+            opt.phase,
+            opt.load_size,
+            opt.annotation_size,
+            opt.max_dataset_size,
+            opt.seed,
+        )
+
+    def _find(self, what: str, candidates: tuple[str, ...]) -> Path:
+        names = [c.format(phase=self.phase) for c in candidates]
+        for name in names:
+            if (self.root / name).exists():
+                return self.root / name
+        raise UserError(
+            f"{self.root} has no {what}; looked for {', '.join(names)}. Check --dataroot, "
+            "--dataset_mode and --phase, or run python script/check_dataset.py"
+        )
+
+    def _check_names(self, keypoints: dict[str, np.ndarray], pairs_path: Path, path: Path) -> None:
+        """Refuse pairs without keypoints or without an image file, naming the row of the first."""
+        checked: set[str] = set()
+        files = {p.name for p in self.folder.iterdir()}
+        for row, pair in enumerate(self.pairs, start=2):
+            for name in pair:
+                if name in checked:
+                    continue
+                checked.add(name)
+                if name not in keypoints:
+                    raise UserError(
+                        f"{pairs_path}, row {row}: {name} has no keypoints in {path}; add its row "
+                        "there or remove the pair"
+                    )
+                if name not in files and not (self.folder / name).is_file():
+                    raise UserError(
+                        f"{pairs_path}, row {row}: there is no image {self.folder / name}; add it or "
+                        "remove the pair"
+                    )
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def image(self, name: str) -> torch.Tensor:
+        """uint8 image (3, H, W) at load_size."""
+        return image_to_tensor(load_image(self.folder / name), self.load_size)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample: dict[str, Any] = {}
+        pair = self.pairs[index % len(self)]
+        for role, name in zip(("source", "target"), pair, strict=True):
+            sample[f"{role}_image"] = self.image(name)
+            sample[f"{role}_keypoints"] = self.keypoints[name]
+            sample[f"{role}_name"] = name
+        return sample

@@ -1,0 +1,140 @@
+"""DPTN-TA (Zhang et al., TVCG 2023), the default, and DPTN (CVPR 2022: ``--netD res --lambda_affi 0``)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from models.base_model import Batch, GANModel, Tensors
+from models.losses.adversarial import gradient_penalty
+from models.losses.perceptual import (
+    AFFINITY_LAYERS,
+    CONTENT_LAYERS,
+    STYLE_LAYERS,
+    content_loss,
+    style_loss,
+    texture_affinity_loss,
+)
+from models.networks.discriminators import (
+    DISCRIMINATORS,
+    DiscriminatorConfig,
+    build_discriminator,
+)
+from models.networks.dptn import DPTNConfig, DPTNGenerator
+from models.networks.layers import initialize
+
+
+class DPTNModel(GANModel):
+    """Dual-task pose transformer: the source branch reconstructs x_s, the target branch makes x_t."""
+
+    @staticmethod
+    def modify_options(parser, is_train: bool) -> None:
+        group = parser.add_argument_group("DPTN model")
+        add = group.add_argument
+        add("--nhead", type=int, default=2, help="attention heads of the Pose Transformer Module")
+        add("--num_CABs", type=int, default=2, help="context augment blocks")
+        add("--num_TTBs", type=int, default=2, help="texture transfer blocks")
+        if not is_train:
+            return
+        add("--netD", default="resnet", choices=sorted(DISCRIMINATORS),
+            help="discriminator: resnet = DPTN-TA, res = DPTN with spectral norm")
+        add("--dis_layers", "--dis_layer", type=int, default=4,
+            help="resnet: residual blocks; res: down-samplings (published: 4 fashion, 3 market)")
+        add("--use_spect_d", action="store_true", default=True,
+            help="spectral norm in the res discriminator")
+        add("--no_spect_d", dest="use_spect_d", action="store_false",
+            help="no spectral norm in the res discriminator (its output layer keeps it)")
+        add("--lambda_rec", type=float, default=5.0, help="weight of the L1 reconstruction loss")
+        add("--lambda_content", type=float, default=0.5, help="weight of the content loss")
+        add("--lambda_style", type=float, default=500.0, help="weight of the style loss")
+        add("--lambda_affi", type=float, default=100.0, help="weight of the texture affinity loss")
+        add("--lambda_g", type=float, default=2.0, help="weight of the adversarial loss")
+        add("--t_s_ratio", type=float, default=0.5,
+            help="share r of the target branch in the reconstruction losses; the source branch has 1 - r")
+        add("--ratio_g2d", type=float, default=0.1,
+            help="learning rate of D divided by that of G")  # fmt: skip
+
+    def __init__(self, opt):
+        super().__init__(opt)
+        config = DPTNConfig(
+            ngf=opt.ngf, nhead=opt.nhead, num_CABs=opt.num_CABs, num_TTBs=opt.num_TTBs, norm=opt.norm
+        )
+        net_G = initialize(DPTNGenerator(config), opt.init_type, opt.init_gain)
+        lr = opt.lr if self.is_train else None
+        self.add_network("G", net_G, config, lr, (opt.beta1, 0.999) if lr else (0.5, 0.999))
+        if self.is_train:
+            config_D = DiscriminatorConfig(opt.netD, opt.ndf, opt.dis_layers, opt.use_spect_d)
+            net_D = initialize(build_discriminator(config_D), opt.init_type, opt.init_gain)
+            self.add_network("D", net_D, config_D, opt.lr * opt.ratio_g2d, (opt.beta1, 0.999))
+
+    @torch.no_grad()
+    def infer(self, inputs: Batch) -> Tensors:
+        fake_target, _ = self.networks["G"](
+            inputs["source_image"], inputs["source_pose"], inputs["target_pose"], with_source=False
+        )
+        return {"fake_target": fake_target}
+
+    def forward(self) -> None:
+        x = self.inputs
+        self.fake_target, self.fake_source = self.networks["G"](
+            x["source_image"], x["source_pose"], x["target_pose"]
+        )
+        self.visuals = {
+            "source_image": x["source_image"],
+            "source_pose": x["source_pose"],
+            "target_image": x["target_image"],
+            "target_pose": x["target_pose"],
+            "fake_source": self.fake_source.detach(),
+            "fake_target": self.fake_target.detach(),
+        }
+
+    def discriminator_loss(self) -> torch.Tensor:
+        """L_D = 0.5 * (GAN(D(x_t), real) + GAN(D(fake_t), fake)); the order real, fake matters for
+        the power iterations of a spectrally normalised D."""
+        net_D, real, fake = self.networks["D"], self.inputs["target_image"], self.fake_target.detach()
+        loss_real = self.gan(net_D(real), True, for_discriminator=True)
+        loss_fake = self.gan(net_D(fake), False, for_discriminator=True)
+        loss = 0.5 * (loss_real + loss_fake)
+        if self.gan.mode == "wgangp":
+            loss = loss + gradient_penalty(net_D, real, fake)
+        self.dis_img_gen_t = loss.detach()
+        return loss
+
+    def generator_loss(self) -> torch.Tensor:
+        """L_G of specification section 3.2: r * target branch + (1 - r) * source branch + GAN."""
+        opt, source, target = self.opt, self.inputs["source_image"], self.inputs["target_image"]
+        r = opt.t_s_ratio
+        app_s, content_s, style_s = self._reconstruction(self.fake_source, source)
+        app_t, content_t, style_t = self._reconstruction(self.fake_target, target)
+        ad_t = self.gan(self.networks["D"](self.fake_target), True) * opt.lambda_g
+        affi_t = self._affinity() * opt.lambda_affi if opt.lambda_affi else None
+        total = (
+            r * (app_t + content_t + style_t + (0 if affi_t is None else affi_t))
+            + (1 - r) * (app_s + content_s + style_s)
+            + ad_t
+        )
+        self.losses = {
+            "app_gen_s": app_s, "content_gen_s": content_s, "style_gen_s": style_s,
+            "app_gen_t": app_t, "ad_gen_t": ad_t, "dis_img_gen_t": self.dis_img_gen_t,
+            "content_gen_t": content_t, "style_gen_t": style_t,
+        }  # fmt: skip
+        if affi_t is not None:
+            self.losses["affi_gen_t"] = affi_t
+        self.losses = {k: v.detach() for k, v in self.losses.items()}
+        return total
+
+    def _reconstruction(self, fake: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Weighted L1, content and style losses of one branch."""
+        opt = self.opt
+        app = F.l1_loss(fake, real) * opt.lambda_rec
+        content = content_loss(self.vgg(fake, CONTENT_LAYERS), self.vgg(real, CONTENT_LAYERS))
+        style = style_loss(self.vgg(fake, STYLE_LAYERS), self.vgg(real, STYLE_LAYERS))
+        return app, content * opt.lambda_content, style * opt.lambda_style
+
+    def _affinity(self) -> torch.Tensor:
+        """Texture affinity of the target branch, against the source image."""
+        return texture_affinity_loss(
+            self.vgg(self.fake_target, AFFINITY_LAYERS),
+            self.vgg(self.inputs["target_image"], AFFINITY_LAYERS),
+            self.vgg(self.inputs["source_image"], AFFINITY_LAYERS),
+        )

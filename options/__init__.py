@@ -1,0 +1,1 @@
+"""Command-line options: parsed once, checked once, printed and saved."""

@@ -1,0 +1,52 @@
+"""Options of train.py."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from models.losses.adversarial import GAN_MODES
+from models.schedules import LR_POLICIES
+from options.base_options import BaseOptions, Parser
+
+
+class TrainOptions(BaseOptions):
+    """Options of train.py."""
+
+    is_train = True
+
+    def add_options(self, parser: Parser) -> None:
+        super().add_options(parser)
+        add = parser.add_argument_group("training").add_argument
+        add("--continue_train", action="store_true",
+            help="resume the run --name from --which_epoch, exactly where it stopped")
+        add("--niter", type=int, default=100, help="epochs at the initial learning rate")
+        add("--niter_decay", type=int, default=100, help="epochs of decay after them")
+        add("--lr", type=float, default=2e-4, help="initial learning rate of the generator")
+        add("--beta1", type=float, default=0.5, help="first momentum of Adam")
+        add("--lr_policy", default="lambda", choices=sorted(LR_POLICIES),
+            help="schedule of the learning rate")
+        add("--gan_mode", default="lsgan", choices=sorted(GAN_MODES), help="adversarial loss")
+        add("--vgg_weights", default="imagenet",
+            help="VGG-19 of the perceptual losses: imagenet (torchvision's file), random (fixed seed), "
+            "or the path of a file in torchvision's format")
+        add("--serial_batches", action="store_true", help="do not shuffle the training pairs")
+
+        add = parser.add_argument_group("logging and saving").add_argument
+        add("--print_freq", type=int, default=200, help="samples between two lines of loss_log.txt")
+        add("--display_freq", type=int, default=200, help="samples between two picture updates")
+        add("--save_latest_freq", type=int, default=1000, help="samples between saves of latest")
+        add("--save_epoch_freq", type=int, default=1, help="epochs between numbered checkpoints")
+        add("--save_by_iter", action="store_true", default=False,
+            help="at every save of latest also write <total samples>_net_*.pth (default for market)")
+        add("--display_id", type=int, default=0, help="visdom window; 0 = no visdom")
+        add("--display_server", default="http://localhost", help="address of the visdom server")
+        add("--display_port", type=int, default=8096, help="port of the visdom server")
+        add("--display_env", default=None, help="visdom environment; default: --name")
+        add("--no_html", action="store_true", help="no page of intermediate results")
+        add("--no_tensorboard", action="store_true", help="no TensorBoard log")  # fmt: skip
+
+    def check(self, opt: Namespace) -> None:
+        if opt.debug:
+            opt.niter, opt.niter_decay = 1, 0
+            opt.max_dataset_size = min(opt.max_dataset_size or 10, 10)
+            opt.display_freq = opt.print_freq = 1

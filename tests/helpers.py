@@ -1,0 +1,47 @@
+"""Shared by the tests: options from a command line, and weights by the published rule."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from options.train_options import TrainOptions
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def train_options(*argv: str, **values):
+    """Options of train.py for ``--key value`` pairs given as keywords; nothing is printed or saved."""
+    words = list(argv)
+    for key, value in values.items():
+        words += [f"--{key}", *([str(v) for v in value] if isinstance(value, tuple) else [str(value)])]
+    if "--vgg_weights" not in words:
+        words += ["--vgg_weights", "random"]
+    return TrainOptions().parse(words, announce=False)
+
+
+def draw(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Standard normal numbers that depend on ``name`` and ``seed`` alone."""
+    return np.random.RandomState(zlib.crc32(name.encode()) ^ seed).standard_normal(tuple(shape))
+
+
+def fill_by_rule(network: nn.Module, seed: int) -> None:
+    """Weights of the DPTN golden files: see specification of the arrays in tests/golden/README.md."""
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            z = draw(name, parameter.shape, seed).astype(np.float32)
+            if z.ndim >= 2:
+                z = (z.astype(np.float64) / np.sqrt(np.prod(z.shape[1:]))).astype(np.float32)
+            elif name.endswith("weight"):
+                z = (1 + 0.1 * z).astype(np.float32)
+            else:
+                z = (0.1 * z).astype(np.float32)
+            parameter.copy_(torch.from_numpy(z))
+        for name, buffer in network.named_buffers():
+            if name.endswith(("weight_u", "weight_v")):
+                z = draw(name, buffer.shape, seed).astype(np.float32)
+                buffer.copy_(torch.from_numpy(z / np.linalg.norm(z)))

@@ -1,0 +1,198 @@
+"""Checkpoint files: written completely or not at all, recognised when damaged, loaded strictly.
+
+Every file ``X.pth`` has a side file ``X.pth.sha256``. While ``X.pth`` is being replaced the side file lists the
+new and the old hash, so a crash at any instant leaves a file that matches it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from util.errors import UserError
+
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def strip_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Remove ``module.`` and ``_orig_mod.`` prefixes, the marks of wrappers, from state-dict keys."""
+    out = {}
+    for key, value in state.items():
+        while key.startswith(_PREFIXES):
+            key = key.split(".", 1)[1]
+        out[key] = value
+    return out
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file, in hex."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(
+            hashlib, "file_digest"
+        ) else _chunked_hash(stream)
+
+
+def _chunked_hash(stream) -> str:
+    digest = hashlib.sha256()
+    while chunk := stream.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def side_file(path: Path) -> Path:
+    """Where the hashes of a checkpoint are kept."""
+    return path.with_name(path.name + ".sha256")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to a temporary name, fsync, and rename it to ``path``."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def save(path: Path, content: Any) -> str:
+    """Save tensors and plain values with ``torch.save``, atomically and verified; returns the sha256."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)
+        new = file_hash(temporary)
+        old = side_file(path).read_text().split()[:1] if side_file(path).exists() else []
+        write_atomically(side_file(path), "\n".join([new, *old]).encode())
+        os.replace(temporary, path)
+        write_atomically(side_file(path), new.encode())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return new
+
+
+def load(path: Path) -> Any:
+    """Load tensors and plain values to the CPU (``weights_only``); damage is a UserError naming the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no checkpoint {path}{_found(path)}")
+    known = side_file(path).read_text().split() if side_file(path).exists() else []
+    if known and file_hash(path) not in known:
+        raise UserError(
+            f"{path} is damaged: its content does not match {side_file(path).name}{_found(path)}"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} is not a readable checkpoint of tensors and plain values ({reason})"
+            f"{_found(path)}"
+        ) from error
+
+
+def _found(path: Path) -> str:
+    """The other checkpoints beside ``path``, newest first, as a clause for an error message."""
+    kind = path.name.partition("_")[2]
+    if not path.parent.is_dir():
+        return f"; the folder {path.parent} does not exist: check --checkpoints_dir and --name"
+    others = sorted(
+        (p for p in path.parent.glob(f"*_{kind}") if p != path and not p.name.startswith(".")),
+        key=lambda p: p.stat().st_mtime,
+        reverse=True,
+    )
+    if not others:
+        return f"; {path.parent} holds no other *_{kind}: check --name and --which_epoch"
+    labels = ", ".join(p.name.partition("_")[0] for p in others[:8])
+    return f"; found for --which_epoch, newest first: {labels}"
+
+
+def save_network(network: torch.nn.Module, path: Path) -> str:
+    """Save a bare CPU state dict in the published format; returns the sha256."""
+    state = {k: v.detach().cpu() for k, v in strip_prefix(network.state_dict()).items()}
+    return save(path, state)
+
+
+def load_network(network: torch.nn.Module, path: Path) -> None:
+    """Load a state-dict file strictly; see :func:`load_state`."""
+    state = load(path)
+    if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
+        raise UserError(f"{path} does not hold a state dict (names with tensors)")
+    load_state(network, state, str(path))
+
+
+def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], origin: str) -> None:
+    """Copy a state dict into ``network``: wrapper prefixes and published spellings are understood, then
+    every key and shape must agree; a :class:`UserError` names what is missing, unexpected or misshapen.
+
+    Tolerated because the published files differ so: a leading ``transformer.`` for ``PTM.``; only one
+    of two names of a tensor that is registered twice; no ``weight_v`` beside ``weight_u``.
+    """
+    state = strip_prefix(state)
+    own = network.state_dict()
+    state = {
+        f"PTM.{key.removeprefix('transformer.')}" if key.startswith("transformer.") else key: value
+        for key, value in state.items()
+    }
+    _complete_aliases(own, state)
+    _complete_spectral(own, state)
+    missing = [k for k in own if k not in state]
+    unexpected = [k for k in state if k not in own]
+    misshapen = [
+        f"{k} is {tuple(state[k].shape)}, expected {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    problems = [
+        f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for what, keys in (
+            ("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)
+        )
+        if keys
+    ]  # fmt: skip
+    if problems:
+        raise UserError(
+            f"{origin} does not fit {type(network).__name__}: keys {'; '.join(problems)}; check --model "
+            "and the architecture options"
+        )
+    network.load_state_dict({k: state[k] for k in own}, strict=True)
+
+
+def _complete_aliases(own: Mapping[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
+    """Give a tensor that the module registers twice its second name, if the file has only one."""
+    names: dict[tuple, list[str]] = {}
+    for key, value in own.items():
+        names.setdefault((value.data_ptr(), value.shape), []).append(key)
+    for group in names.values():
+        given = [key for key in group if key in state]
+        if len(group) > 1 and given and own[group[0]].numel():
+            for key in group:
+                state.setdefault(key, state[given[-1]])
+
+
+def _complete_spectral(own: Mapping[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
+    """Recompute ``weight_v`` (absent before torch 1.1) and drop the stale ``weight`` copy of old files."""
+    for key in own:
+        base = key.removesuffix("weight_v")
+        if base == key or f"{base}weight_orig" not in state:
+            continue
+        state.pop(f"{base}weight", None)
+        if key not in state and f"{base}weight_u" in state:
+            weight, u = state[f"{base}weight_orig"], state[f"{base}weight_u"]
+            matrix = weight if weight.shape[0] == len(u) else weight.transpose(0, 1)
+            state[key] = torch.nn.functional.normalize(
+                matrix.reshape(len(u), -1).t() @ u, dim=0, eps=1e-12
+            )
