@@ -1,0 +1,220 @@
+"""Generator and discriminator of DPTN step generation: one image in J steps, coarse to fine.
+
+Source: gkalstn000, *DPTN Step Generation* (2023), built on DPTN (Zhang et al., CVPR 2022).
+Attribute names are the published state-dict names.
+B batch, H x W image size, P pose channels, J steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from models.networks.discriminators import ResDiscriminator
+from models.networks.layers import (
+    DecoderBlock,
+    EncoderBlock,
+    ReflectConvBlock,
+    ResBlock,
+    channels_at,
+)
+from models.networks.ptm import PoseTransformerModule
+from util.errors import UserError
+from util.quantise import coarse_image, step_divisors
+
+PE_BASE = 10000.0
+
+
+@dataclass(frozen=True)
+class DPTNStepConfig:
+    """Architecture of the generator; saved with the checkpoint."""
+
+    ngf: int = 64  # channels after the first block
+    max_channels: int = 512
+    levels: int = 3  # down- and up-samplings
+    num_blocks: int = 3  # residual blocks of En_c
+    nhead: int = 2  # attention heads
+    num_CABs: int = 2
+    num_TTBs: int = 2
+    pose_channels: int = 41
+    use_spectral: bool = True  # spectral norm on every convolution outside the PTM
+    divisors: tuple[int, ...] = step_divisors(5)  # d_1 > ... > d_J = 1; their number is J
+    load_size: tuple[int, int] = (256, 176)  # (h, w): the positional maps depend on it
+    raw_texture: bool = False  # En_s sees the full source image without positional map
+
+    @property
+    def step_size(self) -> int:
+        """Number of steps J."""
+        return len(self.divisors)
+
+
+@dataclass(frozen=True)
+class StepDiscriminatorConfig:
+    """Architecture of the discriminator; saved with the checkpoint."""
+
+    ndf: int = 32  # channels of the first block
+    layers: int = 4  # down-sampling blocks
+    step_size: int = 5  # classes of the step head; 0: no step head
+    load_size: tuple[int, int] = (256, 176)  # (h, w): the step head sees the whole feature map
+    use_spectral: bool = True
+
+
+def check_divisible(load_size: tuple[int, int], factor: int) -> None:
+    """Raise a UserError unless both sides of ``load_size`` are multiples of ``factor``."""
+    if any(side % factor for side in load_size):
+        raise UserError(
+            f"load_size is {load_size[0]} {load_size[1]}; this network halves the image "
+            f"{factor.bit_length() - 1} times, so both sides must be multiples of {factor}"
+        )
+
+
+def positional_map(step: int, height: int, width: int) -> torch.Tensor:
+    """Sinusoidal map (1, H, W), float64, that tells the generator which step it is at.
+
+    With N = H*W, row-major pixel n and k = 2*floor(n/2): sin(step * 10000^(-k/N)) at even n, cos at
+    odd n. It is added to all three image channels.
+    """
+    pixels = torch.arange(height * width)
+    k = (pixels - pixels % 2).double()
+    angle = step * torch.exp(-math.log(PE_BASE) * k / len(pixels))
+    return torch.where(pixels % 2 == 0, angle.sin(), angle.cos()).reshape(1, height, width)
+
+
+class Encoder(nn.Module):
+    """En_c (with residual blocks) and En_s (without): (B, in, H, W) -> (B, C, H/8, W/8)."""
+
+    def __init__(self, in_channels: int, config: DPTNStepConfig, num_blocks: int = 0):
+        super().__init__()
+        spectral = config.use_spectral
+        self.block0 = EncoderBlock(
+            in_channels, config.ngf, leading_norm=False, use_spectral=spectral
+        )
+        channels = config.ngf
+        names = ["block0"]
+        for i in range(config.levels - 1):
+            wider = channels_at(i + 1, config.ngf, config.max_channels)
+            setattr(self, f"encoder{i}", EncoderBlock(channels, wider, use_spectral=spectral))
+            names.append(f"encoder{i}")
+            channels = wider
+        for i in range(num_blocks):
+            setattr(self, f"mblock{i}", ResBlock(channels, use_spectral=spectral))
+            names.append(f"mblock{i}")
+        self.names = names
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for name in self.names:
+            x = getattr(self, name)(x)
+        return x
+
+
+class Decoder(nn.Module):
+    """De: (B, C, H/8, W/8) -> image (B, 3, H, W) in [-1, 1]."""
+
+    def __init__(self, config: DPTNStepConfig):
+        super().__init__()
+        self.levels = config.levels
+        channels = channels_at(config.levels - 1, config.ngf, config.max_channels)
+        for i in range(config.levels):
+            out = channels_at(max(config.levels - i - 2, 0), config.ngf, config.max_channels)
+            block = DecoderBlock(channels, out, out, use_spectral=config.use_spectral)
+            setattr(self, f"decoder{i}", block)
+            channels = out
+        self.outconv = ReflectConvBlock(channels, 3, tanh=True, use_spectral=config.use_spectral)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        for i in range(self.levels):
+            features = getattr(self, f"decoder{i}")(features)
+        return self.outconv(features)
+
+
+class StepGenerator(nn.Module):
+    """One generator for all steps; a positional map added to the images tells it the step.
+
+    Per step: ``forward``. All steps in order: ``rollout``.
+    """
+
+    def __init__(self, config: DPTNStepConfig = DPTNStepConfig()):
+        super().__init__()
+        check_divisible(config.load_size, 2**config.levels)
+        self.config = config
+        width = channels_at(config.levels - 1, config.ngf, config.max_channels)
+        self.En_c = Encoder(3 + config.pose_channels, config, config.num_blocks)
+        self.PTM = PoseTransformerModule(width, config.nhead, config.num_CABs, config.num_TTBs)
+        self.En_s = Encoder(3, config)
+        self.De = Decoder(config)
+        # Row s is PE_s, s = 0..J+1. A closed form, so it is not part of the checkpoint.
+        maps = [positional_map(s, *config.load_size) for s in range(config.step_size + 2)]
+        self.register_buffer("positions", torch.stack(maps).float(), persistent=False)
+
+    def forward(
+        self,
+        step: int,  # j = 1..J
+        source_image: torch.Tensor,  # (B, 3, H, W) in [-1, 1], full quality
+        source_pose: torch.Tensor,  # (B, P, H, W)
+        estimate: torch.Tensor,  # (B, 3, H, W) result of step j-1; noise at step 1
+        target_pose: torch.Tensor,  # (B, P, H, W)
+        with_source: bool = True,  # also decode the source branch (training)
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Step j: return (fake_target, fake_source) of level j, each (B, 3, H, W) in (-1, 1)."""
+        coarse = coarse_image(source_image, self.config.divisors[step - 1])
+        source = coarse + self.positions[step + 1]  # A_j
+        target = estimate + self.positions[step]  # X_j
+        F_ss, F_st = self.En_c(  # each (B, C, H/8, W/8)
+            torch.cat([torch.cat([source, source_pose], 1), torch.cat([target, target_pose], 1)])
+        ).chunk(2)
+        F_s = self.En_s(source_image if self.config.raw_texture else source)
+        F_t = self.PTM(F_ss, F_st, F_s)
+        return self.De(F_t), self.De(F_ss) if with_source else None
+
+    def rollout(
+        self,
+        styles: Sequence[tuple[torch.Tensor, torch.Tensor]],  # J x (source image, source pose)
+        target_pose: torch.Tensor,  # (B, P, H, W)
+        noise: torch.Tensor,  # (B, 3, H, W), standard normal
+        with_source: bool = False,
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Yield (fake_target, fake_source) of steps 1..J; no gradient flows between the steps.
+
+        Ordinary generation gives every step the same source; style mixing different ones.
+        """
+        if len(styles) != self.config.step_size:
+            raise ValueError(f"{len(styles)} styles for {self.config.step_size} steps")
+        estimate = noise
+        for step, (image, pose) in enumerate(styles, start=1):
+            fakes = self(step, image, pose, estimate, target_pose, with_source)
+            yield fakes
+            estimate = fakes[0].detach()
+
+
+class StepDiscriminator(ResDiscriminator):
+    """DPTN's residual discriminator with a second head that tells which step painted the image."""
+
+    def __init__(self, config: StepDiscriminatorConfig = StepDiscriminatorConfig()):
+        top = 4 * config.ndf
+        super().__init__(config.ndf, top, config.layers, use_spectral=config.use_spectral)
+        check_divisible(config.load_size, 2**config.layers)
+        self.config = config
+        self.fc_step = None
+        if config.step_size:
+            height, width = (side // 2**config.layers for side in config.load_size)
+            channels = channels_at(config.layers - 1, config.ndf, top)
+            self.fc_step = nn.Sequential(
+                nn.Linear(channels * height * width, 256),
+                nn.ReLU(),
+                nn.Linear(256, config.step_size),
+            )
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Images (B, 3, H, W) -> scores (B, 1, H/16, W/16), log-probabilities of the steps (B, J).
+
+        The second value is None without a step head.
+        """
+        features = self.features(images)
+        scores = self.conv(self.act(features))
+        if self.fc_step is None:
+            return scores, None
+        return scores, self.fc_step(features.flatten(1)).log_softmax(dim=1)
