@@ -1,0 +1,58 @@
+"""Perceptual term of MAGPT (Roy et al., Pattern Recognition 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import torch
+
+from models.losses.perceptual import VGG19Features, content_loss
+from util.global_reduction import min_max_over_processes
+
+LAYERS = ("relu1_2", "relu2_2")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SMALLEST_RANGE = 1e-5  # keeps a batch of one colour finite; no other batch is touched
+
+
+def rescale_by_batch(images: torch.Tensor) -> torch.Tensor:
+    """(x - min) / (max - min) with the extremes of the whole batch, channels and processes.
+
+    Gradients flow through both extremes; a global affine change of ``images`` has no effect.
+    """
+    low, high = min_max_over_processes(images)
+    return (images - low) / (high - low).clamp_min(SMALLEST_RANGE)
+
+
+def rescale_fixed(images: torch.Tensor) -> torch.Tensor:
+    """[-1, 1] -> [0, 1], whatever else is in the batch."""
+    return (images + 1) / 2
+
+
+RESCALES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "batch": rescale_by_batch,
+    "fixed": rescale_fixed,
+}
+
+
+def _normalise(unit_images: torch.Tensor) -> torch.Tensor:
+    mean, std = (unit_images.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (unit_images - mean) / std
+
+
+def perceptual_loss(
+    vgg: VGG19Features,
+    generated: torch.Tensor,  # (B, 3, H, W) in [-1, 1]
+    target: torch.Tensor,  # (B, 3, H, W) in [-1, 1]; receives no gradient
+    rescale: str = "batch",  # a key of RESCALES
+    layers: Collection[str] = LAYERS,
+) -> torch.Tensor:
+    """Sum over layers of mean |VGG(generated) - VGG(target)| of the rescaled images.
+
+    After the rescale the images are normalised as for ImageNet. The published code runs one network
+    per layer; one shared trunk gives the same value.
+    """
+    to_unit = RESCALES[rescale]
+    with torch.no_grad():
+        wanted = vgg(_normalise(to_unit(target)), layers)
+    return content_loss(vgg(_normalise(to_unit(generated)), layers), wanted, layers)

@@ -1,0 +1,119 @@
+"""MAGPT, "Multi-scale Attention Guided Pose Transfer" (Roy et al., Pattern Recognition 2023)."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import torch.nn.functional as F
+
+from models.base_model import Batch, GANModel, Tensors
+from models.losses.adversarial import gradient_penalty
+from models.losses.pose2pose import RESCALES, perceptual_loss
+from models.networks.layers import initialize
+from models.networks.pose2pose import (
+    SIZE_MULTIPLE,
+    PatchDiscriminator,
+    PatchDiscriminatorConfig,
+    Pose2PoseConfig,
+    Pose2PoseGenerator,
+    initialize_batch_norms,
+)
+from models.networks.sync_batch_norm import synchronize_batch_norms
+from util.distributed import world_size
+from util.one_hot_pose import one_hot_pose_maps
+
+
+class Pose2PoseModel(GANModel):
+    """Image features gated by pose features at four scales, against a patch discriminator."""
+
+    size_multiple = SIZE_MULTIPLE
+
+    @staticmethod
+    def modify_options(parser, is_train: bool) -> None:
+        if not is_train:
+            return
+        group = parser.add_argument_group("Pose2Pose model")
+        add = group.add_argument
+        add(
+            "--dis_layers",
+            "--dis_layer",
+            type=int,
+            default=3,
+            help="discriminator: convolutions with batch norm; all but the last halve the size",
+        )
+        add("--lambda_l1", type=float, default=5.0, help="weight of the L1 loss")
+        add("--lambda_gan", type=float, default=1.0, help="weight of the adversarial loss")
+        add("--lambda_per", type=float, default=5.0, help="weight of the perceptual loss")
+        add(
+            "--per_rescale",
+            default="batch",
+            choices=sorted(RESCALES),
+            help="images to [0, 1] for the perceptual loss: batch = by the batch extremes, as "
+            "published; fixed = (x + 1) / 2",
+        )
+        parser.set_defaults(
+            ngf=64, ndf=64, init_type="normal", init_gain=0.02, gan_mode="lsgan",
+            lr=1e-3, beta1=0.5, lr_policy="constant", niter=100, niter_decay=0, batchSize=8,
+        )  # fmt: skip
+
+    def __init__(self, opt):
+        super().__init__(opt)
+        config = Pose2PoseConfig(ngf=opt.ngf)
+        lr = opt.lr if self.is_train else None
+        betas = (opt.beta1, 0.999) if self.is_train else (0.5, 0.999)
+        self.add_network("G", self._initialized(Pose2PoseGenerator(config)), config, lr, betas)
+        if self.is_train:
+            config_D = PatchDiscriminatorConfig(opt.ndf, opt.dis_layers)
+            net_D = self._initialized(PatchDiscriminator(config_D))
+            self.add_network("D", net_D, config_D, lr, betas)
+
+    def _initialized(self, network: torch.nn.Module) -> torch.nn.Module:
+        """Published initial weights; with several processes, batch norms that share statistics."""
+        initialize_batch_norms(initialize(network, self.opt.init_type, self.opt.init_gain))
+        return synchronize_batch_norms(network) if world_size() > 1 else network
+
+    def pose_maps(self, keypoints: torch.Tensor) -> torch.Tensor:
+        """Keypoints (B, 18, 2) -> one-hot maps (B, 18, H, W)."""
+        return one_hot_pose_maps(keypoints, self.opt.annotation_size, self.opt.load_size)
+
+    @torch.no_grad()
+    def infer(self, inputs: Batch) -> Tensors:
+        return {"fake_target": self._generate(inputs)}
+
+    def _generate(self, inputs: Batch) -> torch.Tensor:
+        return self.networks["G"](
+            inputs["source_image"], inputs["source_pose"], inputs["target_pose"]
+        )
+
+    def forward(self) -> None:
+        self.fake_target = self._generate(self.inputs)
+        shown = ("source_image", "source_pose", "target_image", "target_pose")
+        self.visuals = {name: self.inputs[name] for name in shown}
+        self.visuals["fake_target"] = self.fake_target.detach()
+
+    def discriminator_loss(self) -> torch.Tensor:
+        """L_D = 0.5 * (GAN(D(x_s, fake), fake) + GAN(D(x_s, x_t), real)).
+
+        The order fake, real matters for the running statistics of the batch norms.
+        """
+        net_D, fake = self.networks["D"], self.fake_target.detach()
+        source, target = self.inputs["source_image"], self.inputs["target_image"]
+        loss_fake = self.gan(net_D(source, fake), False, for_discriminator=True)
+        loss_real = self.gan(net_D(source, target), True, for_discriminator=True)
+        total = 0.5 * (loss_fake + loss_real)
+        if self.gan.mode == "wgangp":
+            total = total + gradient_penalty(functools.partial(net_D, source), target, fake)
+        self.losses_D = {"lossD_fake": loss_fake, "lossD_real": loss_real, "lossD": total}
+        return total
+
+    def generator_loss(self) -> torch.Tensor:
+        """L_G = 5 L1 + 1 GAN(D(x_s, fake), real) + 5 PER, against the just updated D."""
+        opt, fake, target = self.opt, self.fake_target, self.inputs["target_image"]
+        loss_l1 = F.l1_loss(fake, target)
+        loss_gan = self.gan(self.networks["D"](self.inputs["source_image"], fake), True)
+        loss_per = perceptual_loss(self.vgg, fake, target, opt.per_rescale)
+        total = opt.lambda_l1 * loss_l1 + opt.lambda_gan * loss_gan + opt.lambda_per * loss_per
+        losses = {"lossG_L1": loss_l1, "lossG_GAN": loss_gan, "lossG_PER": loss_per, "lossG": total}
+        self.losses = {k: v.detach() for k, v in (losses | self.losses_D).items()}
+        return total
