@@ -53,7 +53,7 @@ def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Keypoints of a ``name:keypoints_y:keypoints_x`` table: name -> (18, 2) float64, (y, x).
 
     Unit: pixels. A joint is missing when either coordinate is -1; all joints may be missing. Joints
-    outside the frame are kept. Raises UserError for a malformed file or row, an unsafe or repeated name.
+    outside the frame are kept. UserError for a malformed file or row, an unsafe or repeated name.
     """
     rows: dict[str, int] = {}
     values: list[list[float]] = []
@@ -249,8 +249,8 @@ def finite_table(
         line, column = (int(i) for i in np.argwhere(bad)[0])
         raise UserError(
             f"{path}, row {rows[line // rows_each]}: a coordinate is "
-            f"{str(values[line][column])[:40]}; expected a finite number of pixels, -1 for a missing "
-            "joint: correct the row."
+            f"{str(values[line][column])[:40]}; expected a finite number of pixels, -1 for a "
+            "missing joint: correct the row."
         )
     return table
 
