@@ -1,0 +1,102 @@
+"""One picture of a synthetic person: camera, background, shadows and keypoints put together."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from data.synthetic_body import build_body
+from data.synthetic_clothes import Wardrobe
+from data.synthetic_identity import Identity
+from data.synthetic_keypoints import locate
+from data.synthetic_pose import Pose, Skeleton, solve
+from data.synthetic_render import Camera, occlusion, rasterise, shade
+from data.synthetic_scene import BACKGROUNDS
+from util.errors import UserError
+
+FULL_HEIGHT = 2.02  # metres that fill the picture when the whole person is shown
+
+
+def render(
+    identity: Identity,
+    pose: Pose,
+    size: tuple[int, int] = (256, 176),
+    background: str = "light",
+    rng: np.random.Generator | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a person in a pose.
+
+    Returns the picture, uint8 (H, W, 3) RGB, and the keypoints, int (18, 2) as (y, x) in OpenPose order
+    with -1 for joints that are hidden or outside the picture. ``rng`` draws the background (fixed by
+    default). Raises UserError for an unknown background.
+    """
+    picture, _, keypoints = render_layers(identity, pose, size, background, rng)
+    return picture, keypoints
+
+
+def render_layers(
+    identity: Identity,
+    pose: Pose,
+    size: tuple[int, int] = (256, 176),
+    background: str = "light",
+    rng: np.random.Generator | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As :func:`render`, with the person's coverage, float32 (H, W) in [0, 1], in the middle."""
+    if background not in BACKGROUNDS:
+        raise UserError(
+            f"Unknown background {background!r}; expected one of {', '.join(sorted(BACKGROUNDS))}."
+        )
+    rng = rng or np.random.default_rng(0)
+    skeleton = solve(identity.body, pose)
+    parts = sorted(build_body(identity, skeleton), key=lambda part: part.paint)
+    camera = _camera(skeleton, pose, size, identity.body.height)
+    supersample = 2 if size[0] >= 200 else 3
+    surface = rasterise(parts, camera, supersample)
+    where, colours = shade(surface, parts, Wardrobe(identity))
+    person = np.zeros((surface.depth.size, 4), np.float32)
+    person[where, :3] = colours
+    person[where, 3] = 1.0
+    person = person.reshape(*surface.depth.shape, 4)
+    person = cv2.resize(person, size[::-1], interpolation=cv2.INTER_AREA)
+    middle = supersample // 2
+    depth = np.ascontiguousarray(surface.depth[middle::supersample, middle::supersample])
+    dark = 1.0 - occlusion(depth, camera.scale)
+    scene = BACKGROUNDS[background](rng, size, camera.origin[0] / size[0])
+    scene = scene * _ground_shadow(skeleton, camera)[..., None]
+    coverage = person[..., 3:]
+    picture = np.clip(person[..., :3], 0.0, 1.0) * dark[..., None] + scene * (1.0 - coverage)
+    picture = (np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    return picture, coverage[..., 0], locate(skeleton, parts, surface, camera, identity.body.height)
+
+
+def _camera(skeleton: Skeleton, pose: Pose, size: tuple[int, int], height: float) -> Camera:
+    """Frame the person: feet near the lower edge, a little smaller when raised arms would be cut."""
+    h, w = size
+    points = np.stack(list(skeleton.points.values()))
+    top = max(points[:, 1].max() + 0.04 * height, 0.97 * height)
+    low, high = points[:, 0].min() - 0.05 * height, points[:, 0].max() + 0.05 * height
+    scale = pose.zoom * h / FULL_HEIGHT
+    middle = 0.5 * skeleton.points["pelvis"][0] + 0.25 * (low + high)
+    centre_x = (0.5 + pose.shift[0]) * w
+    if pose.close:  # from the knees up: the feet fall out of the picture
+        scale *= 1.38
+        return Camera(size, scale, (0.045 * h + scale * top, centre_x - scale * middle))
+    fit = min(0.925 * h / (scale * top), 0.97 * w / (scale * (high - low)), 1.0)
+    scale *= max(fit, 0.84)
+    ground = (0.955 + pose.shift[1]) * h
+    return Camera(size, scale, (ground, centre_x - scale * middle))
+
+
+def _ground_shadow(skeleton: Skeleton, camera: Camera) -> np.ndarray:
+    """Brightness factor (H, W) of the soft shadow under the feet."""
+    h, w = camera.size
+    y = np.arange(h, dtype=np.float32)[:, None]
+    x = np.arange(w, dtype=np.float32)[None]
+    factor = np.ones((h, w), np.float32)
+    for side in "RL":
+        ankle, toe = skeleton.points[side + "Ank"], skeleton.points[side + "Toe"]
+        centre = camera.project(0.5 * (ankle + toe) * (1.0, 0.0, 1.0))
+        radius = camera.scale * (0.07 + 0.5 * abs(toe[0] - ankle[0]))
+        distance = ((x - centre[1]) / radius) ** 2 + ((y - centre[0]) / (0.022 * camera.scale)) ** 2
+        factor *= 1.0 - 0.22 * np.exp(-0.8 * distance)
+    return factor
