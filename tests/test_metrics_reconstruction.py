@@ -1,0 +1,214 @@
+"""Reconstruction metrics against recorded values, scikit-image called directly, and arithmetic."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage.metrics import structural_similarity
+
+from util.errors import UserError
+from util.metrics import PROTOCOLS, MetricUnavailableError, find_protocol, score_pairs
+from util.metrics.protocols import SSIM_GAUSSIAN, SSIM_SIGMA12, SSIM_UNIFORM7, SSIM_WINDOW51
+from util.metrics.reconstruction import (
+    l1,
+    mae,
+    ms_ssim,
+    pad_to_square,
+    psnr,
+    ssim,
+    ssim_gaussian,
+    ssim_sigma12,
+    ssim_uniform7,
+    ssim_window51,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN / "pose_and_metrics.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def fashion(golden):
+    return golden["fashion_gt"], golden["fashion_pred"]
+
+
+@pytest.mark.parametrize("data", ["fashion", "market"])
+def test_dptn_protocol_reproduces_the_recorded_values(golden, data):
+    pair = (golden[f"{data}_gt"], golden[f"{data}_pred"])
+    scores = score_pairs([pair, pair], "dptn", market=data == "market")
+    assert set(scores) == {"psnr", "ssim", "ssim_256", "l1", "mae"}
+    for name, value in scores.items():
+        assert value == pytest.approx(float(golden[f"{data}_{name}"]), abs=1e-10)
+
+
+def test_magpt_ssim_reproduces_the_recorded_value():
+    with np.load(GOLDEN / "magpt_metrics.npz") as arrays:
+        value = ssim_uniform7(arrays["ssim_a"], arrays["ssim_b"])
+        assert value == pytest.approx(float(arrays["ssim_value"]), abs=1e-12)
+
+
+# What each protocol's script passes to scikit-image, written out once more and independently.
+DIRECT = {
+    ("dptn", "ssim"): {"win_size": 51, "data_range": 1},
+    ("dptn", "ssim_256"): {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False},
+    ("patn", "ssim"): {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False},
+    ("gfla", "ssim"): {"win_size": 51, "data_range": 1},
+    ("gfla", "ssim_256"): {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False},
+    ("nted_pidm", "ssim"): {
+        "gaussian_weights": True,
+        "sigma": 1.2,
+        "use_sample_covariance": False,
+    },
+    ("nted_pidm", "ssim_window51"): {"win_size": 51, "data_range": 1},
+    ("magpt", "ssim"): {"data_range": 255},
+    ("dptn_step", "ssim"): {"win_size": 51, "data_range": 1},
+    ("dptn_step", "ssim_256"): {
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "data_range": 255,
+    },
+    ("standard", "ssim"): {
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "data_range": 255,
+    },
+}
+PADDED = {"dptn", "patn", "dptn_step"}
+
+
+def test_every_ssim_of_the_protocol_table_is_checked_here():
+    assert set(DIRECT) == {(p.name, name) for p in PROTOCOLS.values() for name in p.ssim}
+
+
+@pytest.mark.parametrize(("protocol", "name"), DIRECT)
+def test_ssim_of_every_protocol_equals_scikit_image_called_directly(fashion, protocol, name):
+    gt, pred = fashion
+    expected_gt, expected_pred = gt.astype(float), pred.astype(float)
+    if protocol in PADDED:
+        sides = ((0, 0), (40, 40), (0, 0))
+        expected_gt = np.pad(expected_gt, sides, constant_values=255)
+        expected_pred = np.pad(expected_pred, sides, constant_values=255)
+    options = dict(DIRECT[protocol, name])
+    if options.get("data_range") == 1:
+        expected_gt, expected_pred = expected_gt / 255, expected_pred / 255
+    options.setdefault("data_range", expected_pred.max() - expected_pred.min())
+    expected = structural_similarity(expected_gt, expected_pred, channel_axis=-1, **options)
+    assert score_pairs([fashion], protocol, ["ssim"])[name] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_psnr_l1_and_mae_of_every_protocol_equal_their_formulas(fashion, protocol):
+    a, b = (x.astype(np.float64) / 255 for x in fashion)
+    if protocol in PADDED:
+        a, b = (np.pad(x, ((0, 0), (40, 40), (0, 0)), constant_values=1) for x in (a, b))
+    scores = score_pairs([fashion], protocol, ["psnr", "l1", "mae"])
+    assert scores["psnr"] == pytest.approx(-10 * math.log10(((a - b) ** 2).mean()), abs=1e-10)
+    assert scores["l1"] == pytest.approx(np.abs(a - b).mean(), abs=1e-12)
+    assert scores["mae"] == pytest.approx(np.abs(a - b).sum() / (a + b).sum(), abs=1e-12)
+
+
+def test_padding_adds_a_constant_to_psnr(fashion):
+    scores = score_pairs([fashion], "dptn", ["psnr", "psnr_unpadded"])
+    gain = 10 * math.log10(256 / 176)
+    assert scores["psnr"] - scores["psnr_unpadded"] == pytest.approx(gain, abs=1e-10)
+
+
+def test_unpadded_ssim_has_its_own_columns(fashion):
+    scores = score_pairs([fashion], "dptn", ["ssim_unpadded"])
+    assert scores["ssim_unpadded"] == ssim_window51(*fashion) == pytest.approx(0.9202, abs=5e-5)
+    assert scores["ssim_256_unpadded"] == ssim_gaussian(*fashion)
+    assert scores["ssim_256_unpadded"] == pytest.approx(0.7127, abs=5e-5)
+
+
+def test_market_form_has_no_padding_and_another_label():
+    market = find_protocol("dptn", market=True)
+    assert (market.label, market.padding) == ("dptn-market", "none")
+    assert "psnr_unpadded" not in market.defaults
+
+
+def test_padding_splits_an_odd_difference_and_leaves_wide_images_alone():
+    tall, wide = np.zeros((8, 5, 3), np.uint8), np.zeros((5, 8, 3), np.uint8)
+    padded = pad_to_square(tall)
+    assert padded.shape == (8, 8, 3)
+    assert (padded[:, 0] == 255).all()
+    assert (padded[:, 1:6] == 0).all()
+    assert pad_to_square(wide) is wide
+
+
+def test_equal_images_have_the_best_value_of_every_metric(fashion):
+    gt, _ = fashion
+    assert psnr(gt, gt) == math.inf
+    assert l1(gt, gt) == mae(gt, gt) == 0
+    for definition in (SSIM_WINDOW51, SSIM_GAUSSIAN, SSIM_SIGMA12, SSIM_UNIFORM7):
+        assert ssim(gt, gt, definition) == pytest.approx(1, abs=1e-12)
+
+
+def test_two_black_images_have_no_mae_problem():
+    black = np.zeros((16, 16, 3), np.uint8)
+    assert mae(black, black) == 0
+
+
+def test_range_of_a_constant_prediction_leaves_ssim_undefined(fashion):
+    gt, _ = fashion
+    assert math.isnan(ssim_gaussian(gt, np.full_like(gt, 7)))
+    assert math.isnan(ssim_sigma12(gt, np.full_like(gt, 7)))
+    assert math.isfinite(ssim_gaussian(gt, np.full_like(gt, 7), full_range=True))
+
+
+def _reference_ms_ssim(a, b):
+    """Wang et al. 2003 from its equations: valid 11x11 windows, 2x2 means between scales."""
+    from scipy.ndimage import correlate1d
+
+    taps = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    taps /= taps.sum()
+
+    def blur(x):
+        return correlate1d(correlate1d(x, taps, 0), taps, 1)[5:-5, 5:-5]
+
+    weights = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333]
+    result = 1.0
+    for scale, weight in enumerate(weights):
+        ma, mb = blur(a), blur(b)
+        va, vb, cov = blur(a * a) - ma**2, blur(b * b) - mb**2, blur(a * b) - ma * mb
+        structure = (2 * cov + 58.5225) / (va + vb + 58.5225)
+        luminance = (2 * ma * mb + 6.5025) / (ma**2 + mb**2 + 6.5025)
+        last = scale == len(weights) - 1
+        result *= (structure * luminance if last else structure).mean() ** weight
+        h, w = a.shape[0] // 2 * 2, a.shape[1] // 2 * 2
+        a, b = (x[:h, :w].reshape(h // 2, 2, w // 2, 2, -1).mean((1, 3)) for x in (a, b))
+    return result
+
+
+def test_ms_ssim_follows_the_equations_of_its_paper(fashion):
+    gt, pred = fashion
+    expected = _reference_ms_ssim(gt.astype(float), pred.astype(float))
+    assert ms_ssim(gt, pred) == pytest.approx(expected, abs=2e-3)
+
+
+def test_small_images_are_refused_by_name_of_the_metric():
+    small = np.zeros((40, 40, 3), np.uint8)
+    with pytest.raises(MetricUnavailableError, match=r"window of 51 px.*40x40"):
+        score_pairs([(small, small)], metrics=["ssim"])
+    with pytest.raises(MetricUnavailableError, match="161 px"):
+        ms_ssim(small, small)
+
+
+def test_mistakes_in_a_call_are_sentences(fashion):
+    gt, pred = fashion
+    with pytest.raises(UserError, match="did you mean 'ssim'"):
+        score_pairs([fashion], metrics=["sim"])
+    with pytest.raises(UserError, match="did you mean 'dptn'"):
+        score_pairs([fashion], protocol="dptnn")
+    with pytest.raises(UserError, match="no pair to score"):
+        score_pairs([])
+    with pytest.raises(UserError, match="must agree"):
+        psnr(gt, pred[:-1])
+    with pytest.raises(UserError, match="expected uint8"):
+        psnr(gt / 255, pred / 255)

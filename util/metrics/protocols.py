@@ -1,0 +1,260 @@
+"""Evaluation protocols as data: everything in which two published numbers of this field can differ.
+
+One row of :data:`PROTOCOLS` answers how images are resized and padded, which SSIM kernels, LPIPS
+weights and Inception networks are used and what happens to the last partial batch. Code elsewhere
+reads this table and never asks for a protocol by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+
+from util.errors import UserError
+
+
+@dataclass(frozen=True)
+class SSIM:
+    """One SSIM definition: ``uniform`` window of ``size`` px or ``gaussian`` of sigma ``size``.
+
+    ``data_range``: ``"full"`` is the whole range of the image type (255); ``"prediction"`` is the
+    maximum minus the minimum of the generated image, an accident of the PATN script that
+    its descendants kept.
+    """
+
+    kernel: str
+    size: float
+    sample_covariance: bool
+    data_range: str = "full"
+
+
+@dataclass(frozen=True)
+class LPIPS:
+    """LPIPS backbone (``alex``, ``vgg``, ``squeeze``), version of its linear heads, batch rule."""
+
+    net: str = "alex"
+    version: str = "0.1"
+    batch: int = 1
+    remainder: str = "keep"
+
+
+@dataclass(frozen=True)
+class Inception:
+    """An Inception network: ``weights`` (``torchvision``, ``pytorch-fid``) and input ``scaling``.
+
+    ``historical``: ``x * std / 0.5 + (mean - 0.5) / 0.5`` with the ImageNet mean and std, applied
+    to [0, 1] images although it is meant for standardised ones; ``symmetric``: ``2 x - 1``.
+    """
+
+    weights: str
+    scaling: str
+
+
+@dataclass(frozen=True)
+class FID:
+    """Fréchet Inception distance; ``remainder``: ``drop`` or ``keep`` the last partial batch."""
+
+    network: Inception
+    batch: int = 64
+    remainder: str = "keep"
+
+
+@dataclass(frozen=True)
+class KID:
+    """Kernel Inception distance: unbiased cubic-kernel MMD over random subsets."""
+
+    network: Inception
+    subsets: int = 100
+    subset_size: int = 1000
+    seed: int = 2020
+
+
+@dataclass(frozen=True)
+class InceptionScore:
+    """Inception score over contiguous splits of the sorted (or, with a seed, shuffled) images."""
+
+    network: Inception
+    splits: int = 1
+    shuffle_seed: int | None = None
+    logits_bias: bool = True
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Bilinear resize by ``opencv`` or ``pil`` to (h, w) of every image before measuring."""
+
+    library: str
+    size: tuple[int, int]
+
+
+TORCHVISION_HISTORICAL = Inception("torchvision", "historical")
+TORCHVISION_SYMMETRIC = Inception("torchvision", "symmetric")
+PYTORCH_FID = Inception("pytorch-fid", "symmetric")
+
+SSIM_WINDOW51 = SSIM("uniform", 51, sample_covariance=True)
+SSIM_GAUSSIAN = SSIM("gaussian", 1.5, sample_covariance=False, data_range="prediction")
+SSIM_GAUSSIAN_FULL = SSIM("gaussian", 1.5, sample_covariance=False)
+SSIM_SIGMA12 = SSIM("gaussian", 1.2, sample_covariance=False, data_range="prediction")
+SSIM_UNIFORM7 = SSIM("uniform", 7, sample_covariance=True)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How one group of papers measures; ``label`` heads every column and names every deviation.
+
+    ``padding``: ``"white"`` adds white columns left and right until the image is square before
+    PSNR, SSIM, L1 and MAE (never before a network), ``"none"`` leaves images as they are.
+    ``ssim`` and ``lpips`` map column names to definitions. ``defaults`` are the metrics computed
+    when none are asked for. ``counts`` are (real, result) image counts of the published table.
+    """
+
+    name: str
+    source: str
+    padding: str
+    ssim: Mapping[str, SSIM]
+    lpips: Mapping[str, LPIPS]
+    fid: FID
+    inception_score: InceptionScore
+    defaults: tuple[str, ...]
+    kid: KID = KID(PYTORCH_FID)
+    resize: Resize | None = None
+    real_set: str = "all images of the training folder"
+    counts: tuple[int, int] | None = None
+    variants: tuple[str, ...] = field(default=())
+
+    @property
+    def label(self) -> str:
+        """Name with every deviation from the published definition, e.g. ``dptn-market-keep``."""
+        return "-".join((self.name, *self.variants))
+
+
+_RECONSTRUCTION = ("psnr", "ssim", "l1", "mae")
+_UNPADDED = ("psnr_unpadded", "ssim_unpadded")
+_PAPER_FID = FID(TORCHVISION_HISTORICAL, batch=64, remainder="drop")
+_TF_SCORE = InceptionScore(PYTORCH_FID, splits=10, logits_bias=False)
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            name="dptn",
+            source="DPTN (CVPR 2022) and DPTN-TA (TVCG 2023): metrics/metrics.py",
+            padding="white",
+            ssim={"ssim": SSIM_WINDOW51, "ssim_256": SSIM_GAUSSIAN},
+            lpips={"lpips": LPIPS("alex", "0.1")},
+            fid=_PAPER_FID,
+            inception_score=_TF_SCORE,
+            counts=(48_674, 8_570),
+            defaults=(*_RECONSTRUCTION, *_UNPADDED),
+        ),
+        Protocol(
+            name="patn",
+            source="PATN (CVPR 2019): tool/getMetrics_*.py",
+            padding="white",
+            ssim={"ssim": SSIM_GAUSSIAN},
+            lpips={"lpips": LPIPS("alex", "0.1")},
+            fid=_PAPER_FID,
+            inception_score=_TF_SCORE,
+            counts=(48_674, 8_570),
+            defaults=("ssim", "ssim_unpadded"),
+        ),
+        Protocol(
+            name="gfla",
+            source="GFLA (CVPR 2020): script/metrics.py; its paper's LPIPS is version 0.0",
+            padding="none",
+            ssim={"ssim": SSIM_WINDOW51, "ssim_256": SSIM_GAUSSIAN},
+            lpips={
+                "lpips": LPIPS("alex", "0.1", batch=64, remainder="drop"),
+                "lpips_v0.0": LPIPS("alex", "0.0", batch=64, remainder="drop"),
+            },
+            fid=_PAPER_FID,
+            inception_score=_TF_SCORE,
+            counts=(48_674, 8_570),
+            defaults=_RECONSTRUCTION,
+        ),
+        Protocol(
+            name="nted_pidm",
+            source="NTED (CVPR 2022) and PIDM (CVPR 2023) tables: PIDM's utils/metrics.py",
+            padding="none",
+            ssim={"ssim": SSIM_SIGMA12, "ssim_window51": SSIM_WINDOW51},
+            lpips={"lpips": LPIPS("alex", "0.1")},
+            fid=_PAPER_FID,
+            inception_score=_TF_SCORE,
+            resize=Resize("opencv", (256, 176)),
+            counts=(48_674, 8_570),
+            defaults=("psnr", "ssim"),
+        ),
+        Protocol(
+            name="magpt",
+            source="MAGPT: eval.py; 256x256 images with their margins",
+            padding="none",
+            ssim={"ssim": SSIM_UNIFORM7},
+            lpips={f"lpips_{net}": LPIPS(net, "0.1") for net in ("alex", "vgg", "squeeze")},
+            fid=_PAPER_FID,
+            inception_score=InceptionScore(TORCHVISION_SYMMETRIC, splits=1),
+            defaults=("ssim",),
+        ),
+        Protocol(
+            name="dptn_step",
+            source="DPTN step generation: eval.py (protocol A)",
+            padding="white",
+            ssim={"ssim": SSIM_WINDOW51, "ssim_256": SSIM_GAUSSIAN_FULL},
+            lpips={"lpips": LPIPS("alex", "0.1")},
+            fid=FID(TORCHVISION_HISTORICAL, batch=64, remainder="keep"),
+            inception_score=_TF_SCORE,
+            resize=Resize("pil", (256, 176)),
+            counts=(48_674, 8_570),
+            defaults=_RECONSTRUCTION,
+        ),
+        Protocol(
+            name="standard",
+            source="the definitions of the original metric papers, as today's libraries have them",
+            padding="none",
+            ssim={"ssim": SSIM_GAUSSIAN_FULL},
+            lpips={"lpips_alex": LPIPS("alex", "0.1"), "lpips_vgg": LPIPS("vgg", "0.1")},
+            fid=FID(PYTORCH_FID),
+            inception_score=InceptionScore(
+                PYTORCH_FID, splits=10, shuffle_seed=2020, logits_bias=False
+            ),
+            real_set="the folder given with --fid_real_path",
+            defaults=(*_RECONSTRUCTION, "ms_ssim"),
+        ),
+    )
+}
+
+
+def find_protocol(
+    name: str | Protocol, market: bool = False, remainder: str | None = None
+) -> Protocol:
+    """The protocol of a name, with deviations spelled out in its label.
+
+    ``market`` takes the Market-1501 form of a protocol (no padding, no resize, 128x64 as it is);
+    ``remainder`` (``keep`` / ``drop``) overrides the rule for FID's last partial batch.
+    Raises UserError for an unknown name.
+    """
+    protocol = name if isinstance(name, Protocol) else _by_name(name)
+    if market and "market" not in protocol.variants:
+        protocol = replace(
+            protocol,
+            padding="none",
+            resize=None,
+            counts=None,
+            defaults=tuple(m for m in protocol.defaults if m not in _UNPADDED),
+            variants=(*protocol.variants, "market"),
+        )
+    if remainder and remainder != protocol.fid.remainder:
+        protocol = replace(
+            protocol,
+            fid=replace(protocol.fid, remainder=remainder),
+            variants=(*protocol.variants, remainder),
+        )
+    return protocol
+
+
+def _by_name(name: str) -> Protocol:
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    near = get_close_matches(name, PROTOCOLS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(PROTOCOLS)}."
+    raise UserError(f"there is no evaluation protocol {name!r}; {hint}")

@@ -1,0 +1,201 @@
+"""Reconstruction metrics: functions of two uint8 images (H, W, 3), ground truth first, to a float.
+
+Everything is computed in float64. SSIM and PSNR are scikit-image's, MS-SSIM is torchmetrics'; the
+names say which published variant is meant.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from util.errors import UserError
+from util.metrics.protocols import (
+    SSIM,
+    SSIM_GAUSSIAN,
+    SSIM_GAUSSIAN_FULL,
+    SSIM_SIGMA12,
+    SSIM_UNIFORM7,
+    SSIM_WINDOW51,
+    Protocol,
+)
+from util.metrics.registry import Column, MetricUnavailableError, register_metric
+
+WHITE = 255
+MS_SSIM_SMALLEST = 161  # five scales of an 11-tap window: torchmetrics wants more than 160 px
+
+
+def pad_to_square(image: np.ndarray, value: int = WHITE) -> np.ndarray:
+    """Add white columns left and right until the width equals the height.
+
+    256x176 becomes 256x256 with 40 columns on each side, as in the PATN and DPTN scripts; images
+    that are at least as wide as high come back unchanged.
+    """
+    missing = image.shape[0] - image.shape[1]
+    if missing <= 0:
+        return image
+    left = missing // 2
+    return np.pad(image, ((0, 0), (left, missing - left), (0, 0)), constant_values=value)
+
+
+def psnr(gt: np.ndarray, pred: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB over all pixels and channels; infinite for equal images."""
+    _check_pair(gt, pred)
+    if np.array_equal(gt, pred):
+        return float("inf")
+    return float(peak_signal_noise_ratio(gt, pred, data_range=255))
+
+
+def l1(gt: np.ndarray, pred: np.ndarray) -> float:
+    """Mean absolute difference of values in [0, 1]."""
+    _check_pair(gt, pred)
+    return float(np.abs(gt.astype(np.int16) - pred).mean() / 255)
+
+
+def mae(gt: np.ndarray, pred: np.ndarray) -> float:
+    """Sum of |a - b| over the sum of a + b: the field's "MAE", a ratio; 0 for two black images."""
+    _check_pair(gt, pred)
+    total = gt.sum(dtype=np.int64) + pred.sum(dtype=np.int64)
+    return float(np.abs(gt.astype(np.int16) - pred).sum(dtype=np.int64) / max(total, 1))
+
+
+def ssim(gt: np.ndarray, pred: np.ndarray, definition: SSIM) -> float:
+    """SSIM of one definition: the map cropped by half a window, averaged, mean over channels.
+
+    NaN where the definition has no value: a constant prediction under ``data_range="prediction"``.
+    Raises MetricUnavailableError for images smaller than the window.
+    """
+    _check_pair(gt, pred)
+    gaussian = definition.kernel == "gaussian"
+    # scikit-image truncates a Gaussian at 3.5 sigma: 11 taps for sigma 1.5, 9 for 1.2.
+    window = 2 * int(3.5 * definition.size + 0.5) + 1 if gaussian else int(definition.size)
+    if min(gt.shape[:2]) < window:
+        raise MetricUnavailableError(
+            f"SSIM with a window of {window} px is not defined for images of {_size(gt)}; "
+            "larger images are needed."
+        )
+    data_range = 255.0
+    if definition.data_range == "prediction":
+        data_range = float(pred.max()) - float(pred.min())
+        if data_range == 0:
+            return float("nan")
+    kernel = {"gaussian_weights": True, "sigma": definition.size} if gaussian else {}
+    value = structural_similarity(
+        gt.astype(np.float64),
+        pred.astype(np.float64),
+        win_size=None if gaussian else window,
+        use_sample_covariance=definition.sample_covariance,
+        data_range=data_range,
+        channel_axis=-1,
+        **kernel,
+    )
+    return float(value)
+
+
+def ssim_window51(gt: np.ndarray, pred: np.ndarray) -> float:
+    """``ssim`` of the DPTN and GFLA scripts: uniform window of 51 px, sample covariance."""
+    return ssim(gt, pred, SSIM_WINDOW51)
+
+
+def ssim_gaussian(gt: np.ndarray, pred: np.ndarray, full_range: bool = False) -> float:
+    """``ssim_256`` of the DPTN and GFLA scripts: Gaussian of sigma 1.5, population covariance.
+
+    The data range is that of the prediction or, with ``full_range``, 255 (Wang et al. 2004).
+    """
+    return ssim(gt, pred, SSIM_GAUSSIAN_FULL if full_range else SSIM_GAUSSIAN)
+
+
+def ssim_sigma12(gt: np.ndarray, pred: np.ndarray) -> float:
+    """SSIM of PIDM and PCDMs: Gaussian of sigma 1.2, data range of the prediction."""
+    return ssim(gt, pred, SSIM_SIGMA12)
+
+
+def ssim_uniform7(gt: np.ndarray, pred: np.ndarray) -> float:
+    """SSIM of MAGPT: scikit-image's defaults, uniform window of 7 px, sample covariance."""
+    return ssim(gt, pred, SSIM_UNIFORM7)
+
+
+def ms_ssim(gt: np.ndarray, pred: np.ndarray) -> float:
+    """Multi-scale SSIM (Wang et al. 2003) by torchmetrics: five scales, sigma 1.5, data range 255.
+
+    Raises MetricUnavailableError for images of which a side is 160 px or less.
+    """
+    _check_pair(gt, pred)
+    if min(gt.shape[:2]) < MS_SSIM_SMALLEST:
+        raise MetricUnavailableError(
+            f"MS-SSIM has five scales and needs {MS_SSIM_SMALLEST} px or more on each side, the "
+            f"images have {_size(gt)}; larger images are needed."
+        )
+    import torch  # here only: worker processes start faster without it
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    pair = [torch.from_numpy(x.astype(np.float64)).permute(2, 0, 1)[None] for x in (pred, gt)]
+    return float(multiscale_structural_similarity_index_measure(*pair, data_range=255.0))
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[0]}x{image.shape[1]} px (height x width)"
+
+
+def _check_pair(gt: np.ndarray, pred: np.ndarray) -> None:
+    for image in (gt, pred):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(
+                f"a metric got an array of {image.dtype} with shape {image.shape}; expected uint8 "
+                "of shape (height, width, 3)."
+            )
+    if gt.shape != pred.shape:
+        raise UserError(
+            f"the target has {_size(gt)} and the result {_size(pred)}; they must agree."
+        )
+
+
+def describe_ssim(definition: SSIM) -> str:
+    """One SSIM definition in words, for the report."""
+    size = f"sigma {definition.size:g}" if definition.kernel == "gaussian" else definition.size
+    covariance = "sample" if definition.sample_covariance else "population"
+    span = "255" if definition.data_range == "full" else "max - min of the result"
+    return f"SSIM, {definition.kernel} window {size}, {covariance} covariance, data range {span}"
+
+
+# Every metric below comes three times: as the protocol says (padded or not), never padded, and on
+# images whose background is blanked by the body mask. Three names, never one column.
+_FORMS = (("{}", True, False), ("{}_unpadded", False, False), ("mask_{}", False, True))
+_HOW = {(True, False): ", white-padded to a square", (False, True): ", background set to 0"}
+
+
+def _columns(
+    protocol: Protocol, name: str, form: tuple[str, bool, bool], function, words: str, higher: bool
+) -> Column:
+    pattern, pad, masked = form
+    padded = pad and protocol.padding == "white"
+    how = _HOW.get((padded, masked), ", unpadded")
+    return Column(pattern.format(name), words + how, function, higher, padded=padded, masked=masked)
+
+
+def _ssim_columns(protocol: Protocol, form: tuple[str, bool, bool]) -> list[Column]:
+    return [
+        _columns(protocol, name, form, partial(ssim, definition=d), describe_ssim(d), higher=True)
+        for name, d in protocol.ssim.items()
+    ]
+
+
+def _single(name: str, function, words: str, higher: bool):
+    def build(protocol: Protocol, form: tuple[str, bool, bool]) -> list[Column]:
+        return [_columns(protocol, name, form, function, words, higher)]
+
+    return build
+
+
+_MAE_WORDS = "sum of |a - b| over sum of (a + b)"
+for _name, _build in {
+    "ssim": _ssim_columns,
+    "psnr": _single("psnr", psnr, "PSNR in dB, mean over images", True),
+    "ms_ssim": _single("ms_ssim", ms_ssim, "MS-SSIM, five scales, data range 255", True),
+    "l1": _single("l1", l1, "mean |a - b| of values in [0, 1]", False),
+    "mae": _single("mae", mae, _MAE_WORDS, False),
+}.items():
+    for _form in _FORMS:
+        register_metric(_form[0].format(_name))(partial(_build, form=_form))

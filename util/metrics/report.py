@@ -1,0 +1,142 @@
+"""What an evaluation leaves behind: a table, metrics.json and metrics.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from util.checkpoint import write_atomically
+from util.errors import UserError
+from util.metrics.evaluation import Evaluation, Score, Settings
+
+GENERATION_FILE = "generation.json"  # written by test.py beside the images
+LIBRARIES = (
+    *("numpy", "scipy", "scikit-image", "opencv-python-headless", "pillow", "torch"),
+    *("torchvision", "torchmetrics", "lpips", "pytorch-fid", "torch-fidelity"),
+)
+
+
+def number(value: float | None) -> float | str | None:
+    """A float as JSON has it: NaN becomes null, infinity the string "inf"."""
+    if value is None or math.isnan(value):
+        return None
+    return value if math.isfinite(value) else str(value)
+
+
+def report_dict(evaluation: Evaluation, settings: Settings) -> dict[str, object]:
+    """The content of metrics.json."""
+    return {
+        "results": str(evaluation.results),
+        "ground_truth": str(evaluation.gt),
+        "real": None if evaluation.real is None else str(evaluation.real),
+        "metrics": {score.column: _score_dict(score) for score in evaluation.scores},
+        "refused": evaluation.refused,
+        "pairs": len(evaluation.pairs),
+        "left_out": evaluation.left_out,
+        "images": {name: facts.summary() for name, facts in evaluation.images.items()},
+        "protocols": [{"label": p.label, **asdict(p)} for p in evaluation.protocols],
+        "checkpoint": read_generation(evaluation.results),
+        "weights": evaluation.weights,
+        "device": settings.device,
+        "versions": library_versions(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _score_dict(score: Score) -> dict[str, object]:
+    return {
+        "value": number(score.value),
+        "std": number(score.std),
+        "standard_error": number(score.standard_error),
+        "count": score.count,
+        "higher_is_better": score.higher_is_better,
+        "definition": score.definition,
+        **score.details,
+    }
+
+
+def read_generation(results: str | Path) -> dict[str, object] | None:
+    """What test.py wrote about the generator (model, checkpoint, sha256 …), or None."""
+    path = Path(results) / GENERATION_FILE
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{path} is not readable ({error}); delete it or run test.py again."
+        ) from error
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of every library that a number can depend on."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def check_output_folder(output: Path, measured: Sequence[str | Path | None]) -> None:
+    """Raise UserError when the report would land inside a measured folder."""
+    for folder in filter(None, measured):
+        if output.resolve().is_relative_to(Path(folder).resolve()):
+            raise UserError(
+                f"the report would be written to {output}, inside the measured folder {folder}; "
+                "choose another place with --output_dir."
+            )
+
+
+def write_report(evaluation: Evaluation, settings: Settings, output: str | Path) -> Path:
+    """Write metrics.json and metrics.csv (one row per image) into the folder ``output``."""
+    output = Path(output)
+    check_output_folder(output, (evaluation.results, evaluation.gt, evaluation.real))
+    output.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report_dict(evaluation, settings), indent=1, ensure_ascii=False)
+    write_atomically(output / "metrics.json", text.encode("utf-8"))
+    write_atomically(output / "metrics.csv", _csv(evaluation).encode("utf-8"))
+    return output
+
+
+def _csv(evaluation: Evaluation) -> str:
+    scores = [score for score in evaluation.scores if score.per_image is not None]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", "target", *(score.column for score in scores)])
+    for i, pair in enumerate(evaluation.pairs):
+        writer.writerow([pair.name, pair.target, *(repr(float(s.per_image[i])) for s in scores)])
+    return text.getvalue()
+
+
+def table(evaluation: Evaluation) -> str:
+    """The report for the screen: one line for each column, then what was refused."""
+    rows = [("column", "value", "± s.e.", "images", "definition")]
+    for score in evaluation.scores:
+        error = "" if score.standard_error is None else f"{score.standard_error:.4f}"
+        rows.append((score.column, f"{score.value:.4f}", error, str(score.count), score.definition))
+    lines = aligned(rows)
+    lines += [f"{name}: not computed: {why}" for name, why in evaluation.refused.items()]
+    return "\n".join(lines)
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Mapping[int, bool] | None = None) -> list[str]:
+    """Rows as lines of equal columns; columns 1 and up to the last but one are flush right."""
+    last = len(rows[0]) - 1
+    widths = [max(len(row[i]) for row in rows) for i in range(last + 1)]
+    return [
+        "  ".join(
+            cell.ljust(widths[i]) if i in (0, last) else cell.rjust(widths[i])
+            for i, cell in enumerate(row)
+        ).rstrip()
+        for row in rows
+    ]
