@@ -1,14 +1,14 @@
 """Sampling a feature map at real-valued positions, in plain PyTorch.
 
-These operators replace the three CUDA extensions of GFLA (Ren et al., CVPR 2020). Conventions they
-share: flow (B, 2, h, w) holds (x, y) offsets in pixels of the source's grid, from an output pixel to
-the place that is read (backward warping); integer positions are pixel centres; positions outside the
-source are clamped to its border after the interpolation weights were taken, so the border is
-replicated.
+These operators replace the three CUDA extensions of GFLA (Ren et al., CVPR 2020). Conventions
+they share: flow (B, 2, h, w) holds (x, y) offsets in pixels of the source's grid, from an output
+pixel to the place that is read (backward warping); integer positions are pixel centres; positions
+outside the source are clamped to its border after the interpolation weights were taken, so the
+border is replicated.
 
-Each output pixel is a weighted sum of a few source pixels ("taps"), which ``embedding_bag`` computes
-without storing the taps. Positions and weights are float32 even when the features are half
-precision, where 100.3 could not be told from 100.25. Results have the channels-last layout.
+Each output pixel is a weighted sum of a few source pixels ("taps"), which ``embedding_bag``
+computes without storing the taps. Positions and weights are float32 even when the features are
+half precision, where 100.3 could not be told from 100.25. Results have the channels-last layout.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def block_extract(source: torch.Tensor, flow: torch.Tensor, size: int) -> torch.
 
 
 def local_attn_reshape(weights: torch.Tensor, size: int) -> torch.Tensor:
-    """Lay the channels of every pixel out as a block: (B, size^2, h, w) -> (B, 1, size*h, size*w)."""
+    """Lay out every pixel's channels as a block: (B, size^2, h, w) -> (B, 1, size*h, size*w)."""
     return F.pixel_shuffle(weights, size)
 
 
@@ -70,9 +70,10 @@ def block_convolution(
 ) -> torch.Tensor:
     """k x k convolution of stride k over the extracted block: -> (B, out, h, w).
 
-    Equal to ``conv2d(block_extract(source, flow, k), weight, stride=k)`` without the block: bilinear
-    sampling and convolution commute, so the source is convolved once, with enough replicated border
-    that the result is constant beyond it, and then sampled at the displaced pixels.
+    Equal to ``conv2d(block_extract(source, flow, k), weight, stride=k)`` without the block:
+    bilinear sampling and convolution commute, so the source is convolved once, with enough
+    replicated border that the result is constant beyond it, and then sampled at the displaced
+    pixels.
     """
     k = weight.shape[-1]
     padded = replicate_pad(source, k - 1, k - 1)
@@ -81,7 +82,7 @@ def block_convolution(
 
 
 def replicate_pad(x: torch.Tensor, before: int, after: int) -> torch.Tensor:
-    """Repeat the border of (B, C, H, W) ``before`` times at top and left, ``after`` at the other ends.
+    """Repeat the border of (B, C, H, W): ``before`` times at top and left, ``after`` elsewhere.
 
     ``F.pad(mode="replicate")`` with another backward: that one does not compile for channels-last
     gradients.
@@ -102,9 +103,9 @@ def resample2d(
 ) -> torch.Tensor:
     """Gaussian-weighted sampling: source (B, C, Hs, Ws), flow (B, 2, h, w) -> (B, C, h, w).
 
-    kernel_size (even) taps per axis lie ``dilation`` apart around the displaced pixel; their weights
-    exp(-d^2 / (2 sigma^2)) are normalised. Distances are taken before positions are clamped to the
-    border.
+    kernel_size (even) taps per axis lie ``dilation`` apart around the displaced pixel; their
+    weights exp(-d^2 / (2 sigma^2)) are normalised. Distances are taken before positions are
+    clamped to the border.
     """
     y, x = _displaced(flow)
     rows, cols = (_gaussian_axis(p, kernel_size, dilation, sigma) for p in (y, x))
@@ -150,7 +151,7 @@ def _taps(
     cols: torch.Tensor,  # (B, h, w, T)
     weights: torch.Tensor,  # (B, h, w, S, T)
 ) -> torch.Tensor:
-    """Sum over taps (s, t) of weights * source[rows[s], cols[t]]: -> (B, C, h, w), source's dtype."""
+    """Sum over taps (s, t) of weights * source[rows[s], cols[t]]: -> (B, C, h, w)."""
     b, c, height, width = source.shape
     h, w = rows.shape[1:3]
     rows, cols = (

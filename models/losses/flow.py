@@ -1,0 +1,87 @@
+"""Losses on GFLA's flow fields (Ren et al., CVPR 2020, section 3.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+
+from util.sampling_ops import resample2d
+
+EPSILON = 1e-8
+CHUNK_ELEMENTS = 2**24  # largest similarity matrix held at once: 64 MB of float32
+
+
+def correctness_layer(level: int) -> str:
+    """Name of the VGG layer at the size H/2^level x W/2^level that judges flows of that level."""
+    return f"relu{level + 1}_1"
+
+
+def sampling_correctness_loss(
+    target: Mapping[str, torch.Tensor],  # VGG features of the target image by layer name
+    source: Mapping[str, torch.Tensor],  # VGG features of the source image
+    flows: Sequence[torch.Tensor],  # one (B, 2, h, w) per level
+    levels: Sequence[int],  # the levels of ``flows``, in the same order
+) -> torch.Tensor:
+    """Sum over levels of mean exp(-cosine / best cosine) - 1/e: 0 for the best possible flow.
+
+    The cosine is between target features and source features sampled where the flow points; the
+    best is over all source positions. Features are constants: gradients reach the flows alone.
+    Flows of another size are brought to the features' size by nearest neighbour, values
+    unchanged.
+    """
+    loss = flows[0].new_zeros(())
+    for flow, level in zip(flows, levels, strict=True):
+        t, s = target[correctness_layer(level)].detach(), source[correctness_layer(level)].detach()
+        if flow.shape[2:] != t.shape[2:]:
+            flow = F.interpolate(flow, t.shape[2:])
+        cosine = F.cosine_similarity(resample2d(s, flow), t, dim=1, eps=EPSILON)  # (B, h, w)
+        best = best_similarity(t, s).view_as(cosine)
+        loss = loss + torch.exp(-cosine / (best + EPSILON)).mean() - math.exp(-1)
+    return loss
+
+
+@torch.no_grad()
+def best_similarity(target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """Highest cosine of each target position (B, C, h, w) with any source position: -> (B, h*w).
+
+    The (h*w) x (h*w) similarity matrix is made in chunks of target positions.
+    """
+    t, s = (_unit_columns(x.flatten(2)) for x in (target, source))
+    rows = max(1, CHUNK_ELEMENTS // (s.shape[0] * s.shape[2]))
+    best = [(part.transpose(1, 2) @ s).amax(2) for part in t.split(rows, dim=2)]
+    return torch.cat(best, dim=1)
+
+
+def _unit_columns(x: torch.Tensor) -> torch.Tensor:
+    return x / (x.norm(dim=1, keepdim=True) + EPSILON)
+
+
+def affine_regularization_loss(
+    flows: Iterable[torch.Tensor],  # (B, 2, h, w) each
+    kernel_sizes: Iterable[int],  # window side for each flow
+) -> torch.Tensor:
+    """Sum over flows of how far they are from locally affine; 0 for affine flow fields.
+
+    Per coordinate and k x k window inside the field: the squared residual of its values' best
+    affine fit, averaged over batch and windows. The pixel grid that turns offsets into positions
+    is itself affine and drops out.
+    """
+    loss = 0.0
+    for flow, k in zip(flows, kernel_sizes, strict=True):
+        values = flow.flatten(0, 1)[:, None]  # coordinates x and y as samples
+        windows = F.unfold(values, k)  # (2B, k^2, windows)
+        residual = affine_residual_projection(k).to(flow) @ windows
+        loss = loss + 2 * residual.square().sum(1).mean()
+    return loss
+
+
+def affine_residual_projection(k: int) -> torch.Tensor:
+    """(k^2, k^2) float64 projection of a window's values on what no affine function explains."""
+    row, column = torch.meshgrid(*[torch.arange(k, dtype=torch.float64)] * 2, indexing="ij")
+    basis, _ = torch.linalg.qr(
+        torch.stack((row.flatten(), column.flatten(), torch.ones(k * k, dtype=torch.float64)), 1)
+    )
+    return torch.eye(k * k, dtype=torch.float64) - basis @ basis.T
