@@ -45,8 +45,8 @@ class PoseDataset(BaseDataset):
         pairs_path = self._find("pairs table", self.pairs_files)
         annotation_path = self._find("keypoint table", self.annotation_files)
         self.folder = self._find("image folder", self.image_folders)
-        self.pairs = read_pairs(pairs_path)[:max_pairs]
-        keypoints = read_keypoints(annotation_path)
+        self.pairs = self.read_pairs(pairs_path)[:max_pairs]
+        keypoints = self.read_keypoints(annotation_path)
         self._check_names(keypoints, pairs_path, annotation_path)
         used = {name for pair in self.pairs for name in pair}
         self.keypoints = {name: torch.from_numpy(keypoints[name]) for name in used}
@@ -61,6 +61,14 @@ class PoseDataset(BaseDataset):
             opt.max_dataset_size,
             opt.seed,
         )
+
+    def read_pairs(self, path: Path) -> list[tuple[str, str]]:
+        """(source name, target name) in order; a subclass with another table overrides this."""
+        return read_pairs(path)
+
+    def read_keypoints(self, path: Path) -> dict[str, np.ndarray]:
+        """Name -> keypoints (18, 2) in the annotation frame; ``self.pairs`` is already there."""
+        return read_keypoints(path)
 
     def _find(self, what: str, candidates: tuple[str, ...]) -> Path:
         names = [c.format(phase=self.phase) for c in candidates]

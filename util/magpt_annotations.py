@@ -1,4 +1,4 @@
-"""Keypoint tables of MAGPT: comma separated, one column a coordinate, x before y, keyed by file id."""
+"""Keypoint tables of MAGPT: one column a coordinate, x before y, keyed by file id."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def read_magpt_keypoints(path: str | os.PathLike) -> dict[str, FramedKeypoints]:
     flat = np.flatnonzero((table[:, :2] < 1).any(axis=1))
     if len(flat):
         raise UserError(
-            f"{path}, row {list(rows.values())[flat[0]]}: img_h and img_w must be at least 1 pixel; "
-            "expected the size of the image: correct the row."
+            f"{path}, row {list(rows.values())[flat[0]]}: img_h or img_w is below 1; expected the "
+            "size of the image in pixels: correct the row."
         )
     points = table[:, 2:].reshape(-1, NUM_JOINTS, 2)[..., ::-1]
     frames = [(h, w) for h, w in table[:, :2].tolist()]

@@ -1,0 +1,74 @@
+"""DeepFashion In-shop in MAGPT's layout: ``--dataset_mode magpt``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from data.pose_dataset import PoseDataset
+from util.annotations import read_pairs
+from util.errors import UserError
+from util.magpt_annotations import PAIR_COLUMNS, read_magpt_keypoints
+from util.names import file_id
+
+
+class MagptDataset(PoseDataset):
+    """256 x 256 photographs in their original ``img/`` tree, pairs and keypoints in two tables.
+
+    Names are paths relative to the root (``img/WOMEN/...``), keypoints are keyed by file id.
+    ``both_directions`` appends every pair with source and target exchanged, the published test.
+    """
+
+    load_size = (256, 256)
+    annotation_size = (256, 256)
+    pairs_files = ("{phase}_img_pairs.csv",)
+    annotation_files = ("{phase}_img_keypoints.csv",)
+    image_folders = (".",)
+
+    def __init__(self, *args, both_directions: bool = False, **kwargs):
+        self.both_directions = both_directions
+        super().__init__(*args, **kwargs)
+
+    @staticmethod
+    def modify_options(parser, is_train: bool) -> None:
+        if is_train:
+            return
+        parser.add_argument(
+            "--both_directions",
+            action="store_true",
+            help="after all pairs also generate every pair with source and target exchanged",
+        )
+
+    @classmethod
+    def from_options(cls, opt) -> MagptDataset:
+        return cls(
+            opt.dataroot,
+            opt.phase,
+            opt.load_size,
+            opt.annotation_size,
+            opt.max_dataset_size,
+            opt.seed,
+            both_directions=not opt.is_train and opt.both_directions,
+        )
+
+    def read_pairs(self, path: Path) -> list[tuple[str, str]]:
+        pairs = read_pairs(path, PAIR_COLUMNS)
+        if not self.both_directions:
+            return pairs
+        return list(dict.fromkeys([*pairs, *((b, a) for a, b in pairs)]))
+
+    def read_keypoints(self, path: Path) -> dict[str, np.ndarray]:
+        table = read_magpt_keypoints(path)
+        owners: dict[str, str] = {}
+        keypoints = {}
+        for name in dict.fromkeys(name for pair in self.pairs for name in pair):
+            key = file_id(name)
+            if owners.setdefault(key, name) != name:
+                raise UserError(
+                    f"{name} and {owners[key]} share the file id {key}, so their keypoints cannot "
+                    "be told apart; rename one of the files"
+                )
+            if key in table:
+                keypoints[name] = table[key].in_frame(self.annotation_size)
+        return keypoints
