@@ -19,6 +19,10 @@ class TrainOptions(BaseOptions):
         add = parser.add_argument_group("training").add_argument
         add("--continue_train", action="store_true",
             help="resume the run --name from --which_epoch, exactly where it stopped")
+        add("--overwrite", action="store_true",
+            help="start anew although the folder of the run holds an earlier one")
+        add("--max_minutes", type=float, default=None,
+            help="save and stop after this time, with exit status 75")
         add("--niter", type=int, default=100, help="epochs at the initial learning rate")
         add("--niter_decay", type=int, default=100, help="epochs of decay after them")
         add("--lr", type=float, default=2e-4, help="initial learning rate of the generator")

@@ -11,6 +11,12 @@ EXIT_USER_ERROR = 2
 class UserError(Exception):
     """A mistake in the input: its text is one sentence - what was found, what was expected, what to do."""
 
+    def __init__(self, message: str = ""):
+        # A loader worker hands its exception over wrapped in the worker's traceback; keep the sentence.
+        if message.startswith("Caught UserError in "):
+            message = message.rstrip().rpartition("UserError: ")[2]
+        super().__init__(message)
+
 
 def run_main(main: Callable[[], int | None], debug: bool | None = None) -> None:
     """Run an entry point and exit with its status.

@@ -92,3 +92,11 @@ def draw_skeleton(
     for joint in np.flatnonzero(visible):
         cv2.circle(canvas, pixel(joint), width, _hue(joint, len(JOINTS)), -1, cv2.LINE_AA)
     return canvas
+
+
+def heatmaps_to_picture(maps: torch.Tensor) -> np.ndarray:
+    """Pose maps (P, H, W) in [0, 1] -> uint8 picture (H, W, 3), one hue a map on black."""
+    values = maps.detach().float().clamp(0, 1).cpu().numpy()
+    hues = np.array([_hue(i, len(values)) for i in range(len(values))], dtype=np.float32)
+    picture = (values[:, :, :, None] * hues[:, None, None, :]).max(axis=0)
+    return picture.astype(np.uint8)

@@ -1,0 +1,75 @@
+"""Generate an image for every pair of the test list: python test.py --name RUN --dataroot FOLDER ..."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from data import create_dataloader, create_dataset
+from models import create_model
+from options.test_options import TestOptions
+from util import distributed
+from util.checkpoint import file_hash, write_atomically
+from util.errors import UserError, run_main
+from util.result_writer import ResultWriter
+from util.seed import seed_everything
+
+
+def write_manifest(folder: Path, opt, model, pairs: int) -> None:
+    """Record which weights made the images of a folder."""
+    path = model.network_path("G", opt.which_epoch)
+    manifest = {
+        "model": opt.model,
+        "name": opt.name,
+        "which_epoch": opt.which_epoch,
+        "checkpoint": path.name,
+        "sha256": file_hash(path),
+        "dataset_mode": opt.dataset_mode,
+        "phase": opt.phase,
+        "load_size": opt.load_size,
+        "image_size": opt.annotation_size,
+        "save_format": opt.save_format,
+        "pairs": pairs,
+    }
+    write_atomically(folder / "generation.json", json.dumps(manifest, indent=1).encode())
+
+
+def main() -> None:
+    """Load a checkpoint, generate every pair, write the images and the result page."""
+    opt = TestOptions().parse()
+    distributed.setup(torch.device(opt.device))
+    seed_everything(opt.seed, opt.deterministic)
+    model = create_model(opt)
+    model.load_networks(opt.which_epoch, labels=("G",))
+    model.eval_mode()
+    dataset = create_dataset(opt)
+    loader = create_dataloader(dataset, opt)
+    folder = Path(opt.results_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if distributed.is_main():
+            write_manifest(folder, opt, model, len(dataset))
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder} ({error.strerror}); change --results_dir"
+        ) from error
+
+    page = distributed.is_main() and not opt.no_html
+    with ResultWriter(
+        folder, opt.annotation_size, opt.save_format, page=page, title=f"{opt.name}: test pairs"
+    ) as writer:
+        hidden = not distributed.is_main()
+        for batch in tqdm(loader, desc="generate", unit="batch", disable=hidden):
+            inputs = model.prepare(batch)
+            writer.add(batch, model.infer(inputs))
+    distributed.barrier()
+    if distributed.is_main():
+        print(f"{len(dataset)} images in {folder}" + (f"; open {folder}/index.html" * page))
+    distributed.shutdown()
+
+
+if __name__ == "__main__":
+    run_main(main)

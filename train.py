@@ -1,0 +1,87 @@
+"""Train a model: python train.py --name RUN --model DPTN --dataset_mode fashion --dataroot FOLDER ..."""
+
+from __future__ import annotations
+
+import torch
+
+from data import create_dataloader, create_dataset
+from models import create_model
+from options.train_options import TrainOptions
+from util import distributed
+from util.errors import run_main
+from util.interrupt import EXIT_INTERRUPTED, EXIT_NOT_SAVED, StopRequest
+from util.pictures import pictures_of
+from util.seed import seed_everything
+from util.training_run import TrainingRun
+from util.visdom_client import VisdomSettings
+from util.visualizer import NullVisualizer, Visualizer
+
+
+def create_visualizer(opt, folder, epochs: int, samples_per_epoch: int) -> Visualizer:
+    """Console, loss log, TensorBoard, visdom and page on the main process; nothing on the others."""
+    if not distributed.is_main():
+        return NullVisualizer()
+    visdom = None
+    if opt.display_id > 0:
+        visdom = VisdomSettings(
+            opt.display_server, opt.display_port, opt.display_id, opt.display_env or opt.name
+        )
+    return Visualizer(
+        folder,
+        opt.name,
+        epochs=epochs,
+        samples_per_epoch=samples_per_epoch,
+        use_html=not opt.no_html,
+        use_tensorboard=not opt.no_tensorboard,
+        visdom=visdom,
+        resume=opt.continue_train,
+    )
+
+
+def main() -> int:
+    """Parse, load, and train epoch by epoch: step, log, show, save."""
+    opt = TrainOptions().parse()
+    distributed.setup(torch.device(opt.device))
+    seed_everything(opt.seed, opt.deterministic)
+    loader = create_dataloader(create_dataset(opt), opt)
+    batches, per_step = loader.batch_sampler, loader.batch_sampler.global_batch
+    model = create_model(opt)
+    last_epoch = opt.niter + opt.niter_decay
+    visualizer = create_visualizer(opt, model.run_dir, last_epoch, len(loader) * per_step)
+    run = TrainingRun(model, model.run_dir, visualizer)
+    run.start(opt.continue_train, opt.which_epoch, opt.overwrite)
+    progress, saved = run.progress, True
+
+    with StopRequest(opt.max_minutes) as stop:
+        while progress.epoch <= last_epoch:
+            batches.set_position(progress.epoch, progress.samples)
+            for batch in visualizer.timed(loader):
+                model.set_input(batch)
+                model.optimize_parameters()
+                progress.advance(per_step)
+                visualizer.progress(progress.epoch, progress.samples, progress.total)
+                if progress.due(opt.print_freq):
+                    losses = distributed.average_values(model.losses)
+                    position = (progress.epoch, progress.samples, progress.total)
+                    visualizer.log_losses(*position, losses, model.learning_rates())
+                if progress.due(opt.display_freq):
+                    visualizer.show(pictures_of(model.visuals), progress.epoch, progress.total)
+                stopping = distributed.any_process(stop.requested(), model.device)
+                if stopping or progress.due(opt.save_latest_freq):
+                    saved = run.save("latest", *([str(progress.total)] * opt.save_by_iter))
+                if stopping:
+                    visualizer.message(f"stopped by {stop.reason} after {progress.total:,} samples")
+                    visualizer.close()
+                    return EXIT_INTERRUPTED if saved else EXIT_NOT_SAVED
+            model.update_learning_rate()
+            finished = progress.epoch
+            progress.next_epoch()
+            if finished % opt.save_epoch_freq == 0 or finished == last_epoch:
+                saved = run.save("latest", str(finished))
+    visualizer.close()
+    distributed.shutdown()
+    return 0 if saved else EXIT_NOT_SAVED
+
+
+if __name__ == "__main__":
+    run_main(main)

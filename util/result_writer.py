@@ -1,0 +1,107 @@
+"""Writes generated images and their result page while the next batch is being computed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from util.image import resize_linear, save_image, to_uint8
+from util.names import result_name, stem
+from util.pose import draw_skeleton
+from util.result_page import RESULT_COLUMNS, ResultPage
+
+PAGE_IMAGES = "page_images"
+MAX_PENDING = 64  # images waiting to be written; more would only cost memory
+
+
+class ResultWriter:
+    """Saves ``<source>_2_<target>_vis.<format>`` for every pair, and the page that shows them.
+
+    Images are resized to ``size`` (h, w) and written by a few threads; use it as a context manager, which
+    waits for them. An error while writing is raised at the next call, not lost.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        size: tuple[int, int],  # (h, w) of the saved images: the annotation frame
+        save_format: str = "png",
+        page: bool = True,
+        title: str = "Test results",
+        threads: int = 2,
+    ):
+        self.folder, self.size, self.save_format = Path(folder), tuple(size), save_format
+        self._pool = ThreadPoolExecutor(threads)
+        self._pending: deque[Future] = deque()
+        self._seen: set[str] = set()
+        self._title, self._want_page, self._page = title, page, None
+
+    def add(self, batch: Mapping[str, Any], outputs: Mapping[str, torch.Tensor]) -> None:
+        """Queue one batch: ``batch`` as the data set gave it, ``outputs`` as ``model.infer`` gave them."""
+        pictures = {key: to_uint8(value) for key, value in outputs.items()}
+        names = zip(batch["source_name"], batch["target_name"], strict=True)
+        for i, (source, target) in enumerate(names):
+            file = result_name(source, target, self.save_format)
+            self._submit(self._save, self.folder / file, pictures["fake_target"][i])
+            if self._want_page:
+                extras = {k: v[i] for k, v in pictures.items() if k != "fake_target"}
+                self._add_row(batch, i, source, target, file, extras)
+
+    def _submit(self, function, *args) -> None:
+        self._pending.append(self._pool.submit(function, *args))
+        while len(self._pending) > MAX_PENDING or (self._pending and self._pending[0].done()):
+            self._pending.popleft().result()
+
+    def _save(self, path: Path, picture: np.ndarray) -> None:
+        save_image(path, resize_linear(picture, self.size))
+
+    def _add_row(self, batch, i: int, source: str, target: str, file: str, extras) -> None:
+        if self._page is None:
+            columns = (*RESULT_COLUMNS[:4], *extras, RESULT_COLUMNS[4])
+            self._page = ResultPage(self.folder, columns, self._title)
+        images = {"generated": file}
+        for role, name, shown in (("source", source, "source"), ("target", target, "ground truth")):
+            photo, pose = self._shown_once(batch, i, role, name)
+            images[shown], images[f"{role} pose"] = photo, pose
+        for key, picture in extras.items():
+            images[key] = f"{PAGE_IMAGES}/{Path(file).stem}_{key}.jpg"
+            self._submit(self._save, self.folder / images[key], picture)
+        self._page.add(f"{source} → {target}", images)
+
+    def _shown_once(self, batch, i: int, role: str, name: str) -> tuple[str, str]:
+        """Photo and skeleton of one image for the page; each is written the first time it is seen."""
+        photo, pose = (f"{PAGE_IMAGES}/{stem(name)}{end}.jpg" for end in ("", "_pose"))
+        if name not in self._seen:
+            self._seen.add(name)
+            pixels = batch[f"{role}_image"][i].permute(1, 2, 0).contiguous().numpy()
+            keypoints = batch[f"{role}_keypoints"][i].numpy()
+            self._submit(self._save, self.folder / photo, pixels)
+            self._submit(self._save_pose, self.folder / pose, keypoints)
+        return photo, pose
+
+    def _save_pose(self, path: Path, keypoints: np.ndarray) -> None:
+        canvas = np.full((*self.size, 3), 24, dtype=np.uint8)
+        save_image(path, draw_skeleton(canvas, keypoints), quality=90)
+
+    def close(self) -> None:
+        """Wait for all images, then complete the page."""
+        while self._pending:
+            self._pending.popleft().result()
+        self._pool.shutdown()
+        if self._page is not None:
+            self._page.close()
+
+    def __enter__(self) -> ResultWriter:
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._pool.shutdown(cancel_futures=True)
