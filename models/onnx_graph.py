@@ -1,0 +1,139 @@
+"""Generators as ONNX files: export for any model, and a runner with the same ``prepare`` and ``infer``.
+
+The graph takes the prepared tensors that the model's ``infer`` reads (``source_image``, ``source_pose``, ...)
+and returns ``fake_target``. The training options travel in the file, so that it can be used alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.base_model import BaseModel, Batch, Tensors
+from util.errors import UserError
+
+OPTIONS_KEY = "options"
+OUTPUT = "fake_target"
+
+
+class _ReadKeys(dict):
+    """A dict that remembers which tensors were read from it, in order."""
+
+    def __init__(self, content: Batch):
+        super().__init__(content)
+        self.read: list[str] = []
+
+    def __getitem__(self, key: str) -> Any:
+        value = super().__getitem__(key)
+        if torch.is_tensor(value) and key not in self.read:
+            self.read.append(key)
+        return value
+
+
+class GeneratorGraph(nn.Module):
+    """A model's inference with tensors as arguments, in the order of ``input_names``."""
+
+    def __init__(self, model: BaseModel, input_names: list[str]):
+        super().__init__()
+        self.networks = nn.ModuleDict(model.networks)
+        self.model = model
+        self.input_names = input_names
+
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return self.model.infer(dict(zip(self.input_names, tensors, strict=True)))[OUTPUT]
+
+
+def read_inputs(model: BaseModel, inputs: Batch) -> list[str]:
+    """Names of the prepared tensors that ``model.infer`` uses."""
+    recorder = _ReadKeys(inputs)
+    model.infer(recorder)
+    return recorder.read
+
+
+def export(
+    model: BaseModel,
+    inputs: Batch,  # prepared example, at least two samples: a batch of one would become fixed
+    path: Path,
+    saved_options: dict[str, Any],  # train_opt.json
+) -> list[str]:
+    """Write the generator as one ONNX file with a dynamic batch; returns the names of its inputs."""
+    import onnx
+
+    names = read_inputs(model, inputs)
+    graph = GeneratorGraph(model, names).eval()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings(), _exportable_attention():
+        warnings.simplefilter("ignore")  # the exporter reports its own deprecations
+        torch.onnx.export(
+            graph,
+            tuple(inputs[name] for name in names),
+            str(path),
+            input_names=names,
+            output_names=[OUTPUT],
+            dynamic_axes={name: {0: "batch"} for name in (*names, OUTPUT)},
+            opset_version=17,
+            dynamo=False,
+        )
+    content = onnx.load(str(path))
+    onnx.helper.set_model_props(content, {OPTIONS_KEY: json.dumps(saved_options)})
+    onnx.save(content, str(path))
+    return names
+
+
+@contextlib.contextmanager
+def _exportable_attention() -> Iterator[None]:
+    """Spell attention out: PyTorch's fused inference kernel has no ONNX counterpart."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+class OnnxGenerator:
+    """An exported generator in ONNX Runtime; may be called from several threads."""
+
+    def __init__(self, path: str | Path, device: str | torch.device = "cpu"):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UserError(
+                f"{path} needs the package onnxruntime, which is not installed: pip install onnxruntime"
+            ) from error
+        wanted = "CUDAExecutionProvider" if torch.device(device).type == "cuda" else None
+        providers = [p for p in (wanted, "CPUExecutionProvider") if p]
+        if wanted and wanted not in onnxruntime.get_available_providers():
+            raise UserError(
+                f"{path} cannot run on {device}: this onnxruntime has no CUDA; use the device cpu or "
+                "install onnxruntime-gpu"
+            )
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), providers=providers)
+        except Exception as error:  # onnxruntime has no public base class for its errors
+            raise UserError(
+                f"{path} is not a usable ONNX file ({error}); export it again"
+            ) from error
+        self.input_names = [value.name for value in self.session.get_inputs()]
+
+    def saved_options(self, path: str | Path) -> dict[str, Any]:
+        """The training options inside the file."""
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        if OPTIONS_KEY not in metadata:
+            raise UserError(
+                f"{path} holds no options; expected a file written by python -m script.export_onnx"
+            )
+        return json.loads(metadata[OPTIONS_KEY])
+
+    def infer(self, inputs: Batch) -> Tensors:
+        """Like the model's: prepared inputs -> ``fake_target`` (B, 3, H, W) in [-1, 1]."""
+        feed = {name: np.ascontiguousarray(inputs[name].cpu().numpy()) for name in self.input_names}
+        return {OUTPUT: torch.from_numpy(self.session.run([OUTPUT], feed)[0])}
