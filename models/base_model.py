@@ -48,6 +48,7 @@ class BaseModel(ABC):
         self.losses: Tensors = {}  # detached scalars, in log order
         self.visuals: Tensors = {}  # pictures (B, 3 or J, H, W) of the last step
         self.inputs: Batch = {}
+        self.notes: list[str] = []  # for the person at the console; shown once when training starts
         if any(side % self.size_multiple for side in opt.load_size):
             raise UserError(
                 f"--load_size {opt.load_size[0]} {opt.load_size[1]}: the {opt.model} model needs a "
@@ -129,6 +130,14 @@ class BaseModel(ABC):
     def optimize_parameters(self) -> None:
         """One training step on ``self.inputs``; fills ``self.losses`` and ``self.visuals``."""
 
+    def step(self, label: str, loss: torch.Tensor) -> None:
+        """One optimizer step of network ``label`` on ``loss``."""
+        optimizer = self.optimizers[label]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        distributed.average_gradients(self.networks[label].parameters())
+        optimizer.step()
+
     def eval_mode(self) -> None:
         """Put every network into evaluation mode."""
         for network in self.networks.values():
@@ -193,8 +202,12 @@ class BaseModel(ABC):
             "rng": rng_state(),
         }
 
-    def load_state_dict(self, state: dict[str, Any], origin: str) -> None:
-        """Restore what :meth:`state_dict` returned."""
+    def load_state_dict(self, state: dict[str, Any], origin: str) -> bool:
+        """Restore what :meth:`state_dict` returned.
+
+        False when a model took weights from another stage's state instead: training then starts at
+        epoch 1.
+        """
         self.check_architecture()
         if set(state["networks"]) != set(self.networks):
             raise UserError(
@@ -212,6 +225,7 @@ class BaseModel(ABC):
             ):
                 group["lr"] = base * scheduler.lr_lambdas[0](scheduler.last_epoch)
         set_rng_state(state["rng"])
+        return True
 
 
 def rng_state() -> dict[str, Any]:
@@ -273,11 +287,3 @@ class GANModel(BaseModel):
             yield
         finally:
             network.requires_grad_(True)
-
-    def step(self, label: str, loss: torch.Tensor) -> None:
-        """One optimizer step of network ``label`` on ``loss``."""
-        optimizer = self.optimizers[label]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        distributed.average_gradients(self.networks[label].parameters())
-        optimizer.step()

@@ -18,8 +18,10 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 class Resumable(Protocol):
     """What a run needs of a model."""
 
+    notes: list[str]
+
     def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any], origin: str) -> None: ...
+    def load_state_dict(self, state: dict[str, Any], origin: str) -> bool: ...
     def save_networks(self, which: str) -> None: ...
     def load_networks(self, which: str) -> None: ...
 
@@ -57,9 +59,11 @@ class TrainingRun:
                 f"{self.folder} already holds a training run; pass --continue_train to resume it, "
                 "another --name, or --overwrite to replace it"
             )
+        for note in self.model.notes:
+            self.visualizer.message(note)
 
     def resume(self, which: str) -> bool:
-        """Load checkpoint ``which``; False when only networks were found and training starts at epoch 1."""
+        """Load checkpoint ``which``; False when only networks were taken and training starts at epoch 1."""
         path = self.state_path(which)
         if not path.is_file() and any(self.folder.glob(f"{which}_net_*.pth")):
             self.model.load_networks(which)
@@ -71,7 +75,8 @@ class TrainingRun:
         state = checkpoint.load(path)
         if not isinstance(state, dict) or not {"model", "progress", "extra"} <= set(state):
             raise UserError(f"{path} is not the state of a training run; check --which_epoch")
-        self.model.load_state_dict(state["model"], str(path))
+        if not self.model.load_state_dict(state["model"], str(path)):
+            return False
         self.progress = Progress(**state["progress"])
         self.extra = state["extra"]
         return True
