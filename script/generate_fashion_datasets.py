@@ -1,0 +1,260 @@
+"""Make the DeepFashion image folders of the published systems from the original release.
+
+    python script/generate_fashion_datasets.py --dataroot ./dataset/fashion
+    python script/generate_fashion_datasets.py --layout gfla --source ~/img_highres.zip --password …
+
+``DATAROOT`` holds ``train.lst``, ``test.lst`` and the release: ``img/`` or ``img_highres/``, as a
+folder or as the zip file it was downloaded as. The layouts:
+
+  dptn   train/ test/: 176x256 strips (DPTN, DPTN-TA, PATN; every model here can use them)
+  gfla   train/ test/ for training (img_highres: unresized) and train_256/ test_256/ for its metrics
+  magpt  train_256/ test_256/: the uncropped 256x256 files under their flat names, for its metrics
+  nted   train_256/ test_256/: 176x256 PNG files (NTED, PIDM metrics)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tqdm import tqdm
+
+from util.annotations import read_list, read_table
+from util.dataset_layouts import LAYOUTS, LIST_NAME, PHASES, RECIPES, RELEASE_SIZE, Recipe
+from util.errors import UserError, run_main
+from util.image_preparation import FILTERS, Job, Output, complete_manifest, decode, run
+from util.image_sources import EXTENSIONS, ImageSource, deepfashion_entries
+from util.manifest import differences, file_sha256, read_manifest, update_manifest
+from util.names import flatten_deepfashion_path
+
+# Where people have the release, relative to the data root; the first that exists is used.
+PLACES = {
+    "img": ("img", "Img/img", "img.zip", "Img/img.zip"),
+    "img_highres": ("img_highres", "Img/img_highres", "img_highres.zip", "Img/img_highres.zip"),
+}
+PREFERRED = {"gfla": ("img_highres", "img"), "nted": ("img_highres", "img")}
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--dataroot", default="./dataset/fashion", help="folder of the lists and of the release")
+    add("--source", help="release elsewhere: a folder or a zip file (default: look in DATAROOT)")
+    add("--source_kind", choices=("auto", *PLACES), default="auto", help="auto: by image size")
+    add("--layout", choices=tuple(RECIPES), default="dptn", help="for which system (see above)")
+    add("--output", help="folder that receives the image folders (default: DATAROOT)")
+    add("--filter", choices=tuple(FILTERS), default="bicubic", help="for everything resized")
+    add(
+        "--quality",
+        type=int,
+        choices=range(1, 101),
+        metavar="1..100",
+        default=75,
+        help="JPEG quality; 75 is the published setting",
+    )
+    add("--password", help="of a protected zip file")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    add("--overwrite", action="store_true", help="replace folders that were made differently")
+    add(
+        "--allow_missing",
+        action="store_true",
+        help="exit with status 0 although images are missing",
+    )
+    add("--debug", action="store_true", help="show the traceback of an error")
+    options = parser.parse_args(arguments)
+    if options.workers < 1:
+        parser.error(f"--workers is {options.workers}; expected 1 or more")
+    return options
+
+
+def find_source(root: Path, layout: str, kind: str) -> Path:
+    """The release below ``root`` that suits the layout; UserError listing every place looked at."""
+    kinds = PREFERRED.get(layout, tuple(PLACES)) if kind == "auto" else (kind,)
+    places = [root / place for kind in kinds for place in PLACES[kind]]
+    for place in places:
+        if place.exists():
+            return place
+    if (root / "WOMEN").is_dir() or (root / "MEN").is_dir():
+        return root
+    found = sorted(p.name for p in root.iterdir())[:12] if root.is_dir() else []
+    raise UserError(
+        f"{root} holds no DeepFashion release; looked for {', '.join(str(p) for p in places)} and "
+        f"the folders WOMEN and MEN, found {', '.join(found) or 'nothing'}: get it from "
+        f"{LAYOUTS['fashion'].origins['images']}, or give its place with --source."
+    )
+
+
+def read_split(root: Path, phase: str) -> tuple[list[str], Path]:
+    """Flat names of one phase from train.lst / test.lst, or from MAGPT's list of paths."""
+    path = root / LIST_NAME.format(phase=phase)
+    magpt = root / f"{phase}_img_list.csv"
+    if not path.exists() and magpt.exists():
+        rows = [fields for _, fields in read_table(magpt, ",", ("img",))]
+        return [flatten_deepfashion_path(name) for (name,) in rows], magpt
+    if not path.exists():
+        raise UserError(
+            f"{path} does not exist; expected the published list of the {phase} images, one flat "
+            f"name a line: get train.lst and test.lst from {LAYOUTS['fashion'].origins['list']}."
+        )
+    return read_list(path), path
+
+
+def release_kind(source: ImageSource, member: str, asked: str) -> str:
+    """``img`` or ``img_highres``: as asked, or by the size of one image (256x256 is img)."""
+    image = decode(source.read(member), f"{source.path}: {member}")
+    if asked != "auto":
+        return asked
+    return "img" if (image.height, image.width) == RELEASE_SIZE else "img_highres"
+
+
+def refuse_empty_match(
+    source: ImageSource, names: list[str], entries: dict[str, str], others: list[str]
+) -> None:
+    """Say what was looked for and what was found when no image at all is in the lists."""
+    found = next(iter(entries), None) or next(iter(others), None)
+    raise UserError(
+        f"none of the {len(names):,} listed images is in {source.path}: looked for names like "
+        f"{names[0]!r}, found {len(entries):,} DeepFashion images and {len(others):,} other image "
+        f"files{f' like {found!r}' if found else ''}; expected paths ending in "
+        "WOMEN/<Category>/id_00000000/01_1_front.jpg (or MEN): give the right place with --source."
+    )
+
+
+def make_record(
+    recipe: Recipe, phase: str, kind: str, options: argparse.Namespace, names: list, path: Path
+) -> dict:
+    """What the manifest says about one folder before its images are made."""
+    resizes = "resize" in recipe.steps
+    encodes = recipe.steps != ("copy",)
+    return {
+        "source": kind,
+        "steps": list(recipe.steps),
+        "filter": options.filter if resizes else None,
+        "size": list(RELEASE_SIZE if "pad" in recipe.steps else recipe.size or []) or None,
+        "file_format": recipe.file_format,
+        "quality": options.quality if encodes and recipe.file_format == "JPEG" else None,
+        "images": 0,
+        "expected": len(names),
+        "list": path.name,
+        "list_sha256": file_sha256(path),
+        "complete": False,
+    }
+
+
+def refuse_other_settings(output: Path, records: dict[str, dict], overwrite: bool) -> None:
+    """Never mix images made in two ways: UserError; ``overwrite`` removes the old ones first."""
+    known = read_manifest(output) or {}
+    for folder, record in records.items():
+        files = [p for p in (output / folder).glob("*") if p.suffix.lower() in EXTENSIONS]
+        unknown = folder not in known
+        changes = differences(known.get(folder), record)
+        if not files or not (unknown or changes):
+            continue
+        if not overwrite:
+            how = "; ".join(changes) or "no manifest tells how"
+            raise UserError(
+                f"{output / folder} already holds {len(files):,} files that were made differently "
+                f"({how}); expected an empty folder or the same settings: choose another --output, "
+                "or replace them with --overwrite."
+            )
+        for file in files:
+            file.unlink()
+
+
+def plan(
+    output: Path, recipes: tuple[Recipe, ...], splits: dict[str, list[str]], entries: dict[str, str]
+) -> dict[str, list[Output]]:
+    """Source path -> the files to make from it."""
+    tasks: dict[str, list[Output]] = {}
+    for phase, names in splits.items():
+        for name in names:
+            if name not in entries:
+                continue
+            for recipe in recipes:
+                file = Path(name).with_suffix(".png") if recipe.file_format == "PNG" else name
+                path = output / recipe.folder.format(phase=phase) / file
+                tasks.setdefault(entries[name], []).append(Output(path, recipe))
+    return tasks
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    root = Path(options.dataroot)
+    output = Path(options.output or root)
+    splits, lists = {}, {}
+    for phase in PHASES:
+        splits[phase], lists[phase] = read_split(root, phase)
+    place = options.source or find_source(root, options.layout, options.source_kind)
+    source = ImageSource(place, options.password)
+    print(f"reading the names in {source.path} …")
+    entries, others = deepfashion_entries(source)
+    names = [name for phase in PHASES for name in splits[phase]]
+    matched = [name for name in names if name in entries]
+    if not matched:
+        refuse_empty_match(source, names, entries, others)
+    kind = release_kind(source, entries[matched[0]], options.source_kind)
+    recipes = RECIPES[options.layout][kind]
+    records = {
+        recipe.folder.format(phase=phase): make_record(
+            recipe, phase, kind, options, splits[phase], lists[phase]
+        )
+        for phase in PHASES
+        for recipe in recipes
+    }
+    print(f"release {kind}: {len(matched):,} of {len(names):,} listed images found")
+    output.mkdir(parents=True, exist_ok=True)
+    refuse_other_settings(output, records, options.overwrite)
+    update_manifest(output, records)
+    tasks = plan(output, recipes, splits, entries)
+    problems = make_images(Job(source, options.filter, options.quality), tasks, options.workers)
+    missing = [name for name in names if name not in entries]
+    return report(output, records, tasks, missing, problems, options.allow_missing)
+
+
+def make_images(job: Job, tasks: dict[str, list[Output]], workers: int) -> list[str]:
+    """Run all tasks under a progress bar; returns the problems of single images."""
+    problems, made = [], 0
+    for _, count, problem in tqdm(run(job, tasks, workers), total=len(tasks), unit="image"):
+        made += count
+        if problem:
+            problems.append(problem)
+    print(f"{made:,} files made, {sum(map(len, tasks.values())) - made:,} were there or failed")
+    return problems
+
+
+def report(
+    output: Path,
+    records: dict[str, dict],
+    tasks: dict[str, list[Output]],
+    missing: list[str],
+    problems: list[str],
+    allow_missing: bool,
+) -> int:
+    """Complete the manifest, print matched and expected counts; the exit status."""
+    complete_manifest(output, records, tasks)
+    for folder, record in records.items():
+        print(f"{output / folder}: {record['images']:,} of {record['expected']:,} images")
+    for title, entries in (("not in the release", missing), ("not readable", problems)):
+        for entry in entries[:5]:
+            print(f"  {title}: {entry}", file=sys.stderr)
+        if len(entries) > 5:
+            print(f"  … {len(entries) - 5:,} more {title}", file=sys.stderr)
+    if (missing or problems) and not allow_missing:
+        print(
+            "error: the folders are incomplete; complete the release and start again (finished "
+            "images are kept), or accept it with --allow_missing.",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

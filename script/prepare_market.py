@@ -1,0 +1,146 @@
+"""Make the Market-1501 image folders of the published systems from the original release.
+
+    python script/prepare_market.py --source ~/Market-1501-v15.09.15.zip --dataroot ./dataset/market
+
+``bounding_box_train`` and ``bounding_box_test`` become ``train/`` and ``test/``, byte for byte; the
+folders ``train_12864/`` and ``test_12864/`` that the published metric commands name hold the same
+photographs (128 high, 64 wide; anything else is resized).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path, PurePosixPath
+
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tqdm import tqdm
+
+from util.dataset_layouts import LAYOUTS, PHASES, Recipe
+from util.errors import UserError, run_main
+from util.image_preparation import FILTERS, Job, Output, complete_manifest, run
+from util.image_sources import EXTENSIONS, ImageSource
+from util.manifest import differences, read_manifest, update_manifest
+
+RECIPES = (Recipe("{phase}", ("copy",), None), Recipe("{phase}_12864", ("copy",), (128, 64)))
+PLACES = (".", "Market-1501-v15.09.15", "Market-1501-v15.09.15.zip", "Market-1501.zip", "Market")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--dataroot", default="./dataset/market", help="folder that receives the image folders")
+    add("--source", help="the release, a folder or a zip file (default: look in DATAROOT)")
+    add("--no_12864", action="store_true", help="make train/ and test/ only")
+    add("--filter", choices=tuple(FILTERS), default="bicubic", help="for files not 128 x 64")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    options = parser.parse_args(arguments)
+    if options.workers < 1:
+        parser.error(f"--workers is {options.workers}; expected 1 or more")
+    return options
+
+
+def find_images(source: ImageSource) -> dict[str, dict[str, str]]:
+    """Phase -> file name -> path of the images in bounding_box_train and bounding_box_test."""
+    found: dict[str, dict[str, str]] = {phase: {} for phase in PHASES}
+    total = 0
+    for path in source.names():
+        total += 1
+        folder, name = PurePosixPath(path).parent.name, PurePosixPath(path).name
+        for phase in PHASES:
+            if folder == f"bounding_box_{phase}":
+                found[phase][name] = path
+    missing = [f"bounding_box_{phase}" for phase in PHASES if not found[phase]]
+    if missing:
+        raise UserError(
+            f"{source.path} holds no images in {' and '.join(missing)}; found {total:,} image "
+            f"files elsewhere: get {LAYOUTS['market'].origins['images']}, and give its place with "
+            "--source."
+        )
+    return found
+
+
+def find_source(root: Path) -> Path:
+    """Where the release is below the data root; UserError listing every place looked at."""
+    for place in PLACES:
+        path = root / place
+        if path.is_file() or (path / "bounding_box_train").is_dir():
+            return path
+    raise UserError(
+        f"{root} holds no Market-1501; looked for bounding_box_train in {', '.join(PLACES)}: get "
+        f"{LAYOUTS['market'].origins['images']}, and give its place with --source."
+    )
+
+
+def make_records(
+    images: dict[str, dict[str, str]], recipes: tuple[Recipe, ...], options: argparse.Namespace
+) -> dict[str, dict]:
+    """What the manifest says about each folder before its images are made."""
+    return {
+        recipe.folder.format(phase=phase): {
+            "source": "Market-1501",
+            "steps": list(recipe.steps),
+            "filter": options.filter if recipe.size else None,
+            "size": list(recipe.size) if recipe.size else None,
+            "file_format": recipe.file_format,
+            "quality": None,
+            "images": 0,
+            "expected": len(images[phase]),
+            "complete": False,
+        }
+        for phase in PHASES
+        for recipe in recipes
+    }
+
+
+def refuse_foreign_folders(root: Path, records: dict[str, dict]) -> None:
+    """UserError when a folder already holds images that were made otherwise or by others."""
+    known = read_manifest(root) or {}
+    for folder, record in records.items():
+        count = sum(p.suffix.lower() in EXTENSIONS for p in (root / folder).glob("*"))
+        if count and (folder not in known or differences(known[folder], record)):
+            raise UserError(
+                f"{root / folder} already holds {count:,} images that this script did not make "
+                "with these settings; expected an empty folder: move it away, or choose another "
+                "--dataroot."
+            )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    root = Path(options.dataroot)
+    source = ImageSource(options.source or find_source(root))
+    images = find_images(source)
+    recipes = RECIPES[:1] if options.no_12864 else RECIPES
+    records = make_records(images, recipes, options)
+    root.mkdir(parents=True, exist_ok=True)
+    refuse_foreign_folders(root, records)
+    update_manifest(root, records)
+    tasks = {
+        path: [Output(root / r.folder.format(phase=phase) / name, r) for r in recipes]
+        for phase in PHASES
+        for name, path in images[phase].items()
+    }
+    job = Job(source, options.filter)
+    steps = tqdm(run(job, tasks, options.workers), total=len(tasks), unit="image")
+    problems = [problem for _, _, problem in steps if problem]
+    complete_manifest(root, records, tasks)
+    for folder, record in records.items():
+        print(f"{root / folder}: {record['images']:,} of {record['expected']:,} images")
+    published = LAYOUTS["market"].image_counts
+    for phase in PHASES:
+        if len(images[phase]) != published[phase]:
+            print(f"note: {len(images[phase]):,} {phase} images; published: {published[phase]:,}")
+    for problem in problems[:5]:
+        print(f"  not readable: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    run_main(main)

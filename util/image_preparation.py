@@ -1,0 +1,192 @@
+"""Make folders of images from a release by recipe: parallel, restartable, never half a file."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from util.dataset_layouts import CROP_BOX, RELEASE_SIZE, Recipe
+from util.errors import UserError
+from util.image_sources import ImageSource
+from util.manifest import update_manifest
+
+FILTERS = {
+    name: Image.Resampling[name.upper()]
+    for name in ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+}
+SUFFIX = ".part"  # of files being written
+
+
+@dataclass(frozen=True)
+class Output:
+    """One file to make: destination and recipe."""
+
+    path: Path
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """Settings every worker process needs."""
+
+    source: ImageSource
+    filter: str = "bicubic"
+    quality: int = 75  # Pillow's default, as published
+
+    def make(self, member: str, outputs: Iterable[Output]) -> int:
+        """Write the missing ones of ``outputs`` from one source image; how many were made."""
+        missing = [o for o in outputs if not o.path.is_file() or o.path.stat().st_size == 0]
+        if not missing:
+            return 0
+        data = self.source.read(member)
+        image = decode(data, f"{self.source.path}: {member}")
+        for output in missing:
+            write_file(output.path, self.encode(data, image, output.recipe, member))
+        return len(missing)
+
+    def encode(self, data: bytes, image: Image.Image, recipe: Recipe, member: str) -> bytes:
+        """Bytes of the result; ``copy`` keeps the source bytes, everything else encodes once."""
+        if recipe.steps == ("copy",) and (recipe.size is None or _size(image) == recipe.size):
+            return data
+        for step in recipe.steps:
+            image = STEPS[step](image, recipe.size or _size(image), FILTERS[self.filter], member)
+        buffer = io.BytesIO()
+        options = {"quality": self.quality} if recipe.file_format == "JPEG" else {}
+        image.save(buffer, recipe.file_format, **options)
+        return buffer.getvalue()
+
+
+def _size(image: Image.Image) -> tuple[int, int]:
+    return image.height, image.width
+
+
+def _crop(image: Image.Image, size: tuple[int, int], resampling: int, member: str) -> Image.Image:
+    if _size(image) != RELEASE_SIZE:
+        raise UserError(
+            f"{member} has {image.width}x{image.height} pixels; expected 256x256, the release "
+            "'img': if this is img_highres, say so with --source_kind img_highres."
+        )
+    return image.crop(CROP_BOX)
+
+
+def _resize(image: Image.Image, size: tuple[int, int], resampling: int, member: str) -> Image.Image:
+    return image.resize((size[1], size[0]), resampling)
+
+
+def _pad(image: Image.Image, size: tuple[int, int], resampling: int, member: str) -> Image.Image:
+    canvas = Image.new("RGB", (RELEASE_SIZE[1], RELEASE_SIZE[0]), "white")
+    canvas.paste(image, CROP_BOX[:2])
+    return canvas
+
+
+STEPS: dict[str, Callable[..., Image.Image]] = {
+    "copy": _resize,  # reached only when the source has another size than asked for
+    "crop": _crop,
+    "resize": _resize,
+    "pad": _pad,
+}
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """RGB image from the bytes of a file; UserError naming it when they are damaged."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{name} is not a readable image ({error}); replace the file.") from None
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write bytes under a temporary name and rename: ``path`` is complete or absent."""
+    temporary = path.with_name(f".{path.stem[:80]}.{os.getpid()}{SUFFIX}")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}): free some space or choose another "
+            "--output, then start again; finished images are kept."
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class OutputError(UserError):
+    """The destination is full or closed: going on with the next image would not help."""
+
+
+def run(
+    job: Job, tasks: Mapping[str, list[Output]], workers: int
+) -> Iterator[tuple[str, int, str | None]]:
+    """Make everything; yields (source name, files made, problem or None) in any order.
+
+    A damaged source image is reported and the others go on; a full disk or a wrong password stops.
+    """
+    for folder in {o.path.parent for outputs in tasks.values() for o in outputs}:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(f".*{SUFFIX}"):  # of a run that was killed
+            leftover.unlink()
+    if workers <= 1:
+        for item in tasks.items():
+            yield _make_one(job, *item)
+        return
+    chunks = _chunks(list(tasks.items()), 32)
+    try:
+        with ProcessPoolExecutor(workers, initializer=_start, initargs=(job,)) as pool:
+            futures = [pool.submit(_make_many, chunk) for chunk in chunks]
+            try:
+                for future in futures:
+                    yield from future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was killed, probably for lack of memory; finished images are kept: "
+            "start again with fewer --workers."
+        ) from None
+
+
+def complete_manifest(
+    root: Path, records: dict[str, dict[str, Any]], tasks: Mapping[str, list[Output]]
+) -> None:
+    """Count the files that exist, enter the counts in the records and write the manifest."""
+    made = Counter(o.path.parent for outputs in tasks.values() for o in outputs if o.path.is_file())
+    for folder, record in records.items():
+        record["images"] = made[root / folder]
+        record["complete"] = record["images"] == record["expected"]
+    update_manifest(root, records)
+
+
+def _chunks(items: list, length: int) -> list[list]:
+    return [items[i : i + length] for i in range(0, len(items), length)]
+
+
+_job: Job | None = None
+
+
+def _start(job: Job) -> None:
+    global _job
+    _job = job
+
+
+def _make_many(chunk: list[tuple[str, list[Output]]]) -> list[tuple[str, int, str | None]]:
+    return [_make_one(_job, *item) for item in chunk]
+
+
+def _make_one(job: Job, member: str, outputs: list[Output]) -> tuple[str, int, str | None]:
+    try:
+        return member, job.make(member, outputs), None
+    except OutputError:
+        raise
+    except UserError as error:
+        return member, 0, str(error)
