@@ -63,8 +63,7 @@ def main() -> None:
     ) as writer:
         hidden = not distributed.is_main()
         for batch in tqdm(loader, desc="generate", unit="batch", disable=hidden):
-            inputs = model.prepare(batch)
-            writer.add(batch, model.infer(inputs))
+            writer.add(batch, model.generate(model.prepare(batch)))
     distributed.barrier()
     if distributed.is_main():
         print(f"{len(dataset)} images in {folder}" + (f"; open {folder}/index.html" * page))

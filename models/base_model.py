@@ -126,6 +126,18 @@ class BaseModel(ABC):
         Must contain ``fake_target`` (B, 3, H, W) in [-1, 1]; other entries appear on the result page.
         """
 
+    def generate(self, inputs: Batch) -> Tensors:
+        """:meth:`infer` for a batch of any size, with results that do not depend on the batch size.
+
+        On a CPU (and with ``--deterministic``) samples are computed one by one: convolution libraries choose
+        other kernels, with other rounding, for other batch sizes.
+        """
+        count = len(inputs["source_image"])
+        if count == 1 or not (self.device.type == "cpu" or self.opt.deterministic):
+            return self.infer(inputs)
+        parts = [self.infer({k: v[i : i + 1] for k, v in inputs.items()}) for i in range(count)]
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
     @abstractmethod
     def optimize_parameters(self) -> None:
         """One training step on ``self.inputs``; fills ``self.losses`` and ``self.visuals``."""

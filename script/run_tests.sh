@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Install everything the test suite needs and run it. Arguments go to pytest:
+#   ./script/run_tests.sh            the default suite
+#   ./script/run_tests.sh -m slow    the checks that take minutes
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source script/setup_environment.sh "$PWD/tests/requirements.txt"
+
+# The pages are checked in a real browser; without one those tests are skipped and say so.
+if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null \
+    && ! command -v google-chrome >/dev/null; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "Installing Chromium for the page tests"
+        (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium) >/dev/null \
+            || echo "Chromium could not be installed: the page tests will be skipped" >&2
+    fi
+fi
+
+ruff check .
+ruff format --check .
+python -m pytest "$@"
