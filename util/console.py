@@ -19,8 +19,8 @@ SLOW_LOADER = 0.5  # share of waiting above which the loader is named as the bot
 class Console(Sink):
     """Epoch, speed, share of time waiting for data, time left, learning rate and the last losses.
 
-    :param planned_samples: length of the whole training, for the estimate of the time left.
-    :param stream: defaults to stdout; where it is not a terminal, only :meth:`losses` and messages write.
+    :param epochs: planned length, for the estimate of the time left.
+    :param stream: stdout by default; where it is no terminal, only losses and messages are written.
     :param clock: seconds; replaced in tests.
     """
 
@@ -67,8 +67,8 @@ class Console(Sink):
         if record.data_share > SLOW_LOADER and not self._hint_given:
             self._hint_given = True
             self.message(
-                f"Waiting for data takes {record.data_share:.0%} of the time: more loader processes "
-                "(--nThreads) or a faster disk would speed up this training."
+                f"Waiting for data takes {record.data_share:.0%} of the time: more loader "
+                "processes (--nThreads) or a faster disk would speed up this training."
             )
 
     def message(self, text: str) -> None:
@@ -95,7 +95,8 @@ class Console(Sink):
         done = samples_in_epoch / max(self.samples_per_epoch, 1)
         left = self.throughput.seconds_left(self.planned_samples)
         return (
-            f"epoch {epoch}/{self.epochs} {samples_in_epoch:,}/{self.samples_per_epoch:,} ({done:.0%})"
+            f"epoch {epoch}/{self.epochs}"
+            f" {samples_in_epoch:,}/{self.samples_per_epoch:,} ({done:.0%})"
             f" | {self.throughput.samples_per_second:.1f} img/s"
             f" | waiting for data {self.throughput.data_share:.0%}"
             f" | {duration(left)} left"

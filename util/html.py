@@ -1,4 +1,4 @@
-"""Self-contained web pages that open from disk: inline style, no script, nothing fetched, all text escaped."""
+"""Self-contained web pages that open from disk: inline style, no script, all text escaped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dominate.util import raw
 from util.checkpoint import write_atomically
 from util.errors import UserError
 
-# The browser itself refuses whatever a page of ours must never do: run scripts, load from elsewhere.
+# What a page of ours must never do, run a script or load from elsewhere, the browser refuses too.
 POLICY = (
     "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; base-uri 'none'"
 )
@@ -23,35 +23,42 @@ STYLE = """
         --card: #ffffff; --accent: #1f5fbf; }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
-body { margin: 0 auto; max-width: 1680px; padding: 16px; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; max-width: 1680px; padding: 16px;
+       background: var(--paper); color: var(--ink);
        font: 15px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.5rem; margin: 4px 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.1rem; margin: 24px 0 8px; overflow-wrap: anywhere; }
 p { margin: 4px 0 12px; color: var(--soft); overflow-wrap: anywhere; }
 a { color: var(--accent); }
 figure { margin: 0; min-width: 0; }
-figure img { display: block; width: 100%; height: auto; background: var(--line); border-radius: 4px; }
+figure img { display: block; width: 100%; height: auto; border-radius: 4px;
+             background: var(--line); }
 figcaption { margin-top: 3px; font-size: .78rem; line-height: 1.3; color: var(--soft);
              overflow-wrap: anywhere; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 12px;
         min-width: 0; }
-.card > h3 { margin: 0 0 8px; font-size: .85rem; font-weight: 600; overflow-wrap: anywhere; }
-.cards { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 600px), 1fr)); }
-.charts { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); }
-.pictures { display: grid; gap: 8px; grid-template-columns: repeat(auto-fit, minmax(88px, 1fr)); }
+.card > h3 { margin: 0 0 8px; font-size: .82rem; font-weight: 500; overflow-wrap: anywhere; }
+.card > h3 b { font-size: .9rem; }
+.cards { display: grid; gap: 12px;
+         grid-template-columns: repeat(auto-fill, minmax(min(100%, 600px), 1fr)); }
+.charts { display: grid; gap: 12px;
+          grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); }
+.pictures { display: grid; gap: 8px;
+            grid-template-columns: repeat(auto-fit, minmax(88px, 1fr)); }
 .pictures figure { max-width: 256px; }
 .missing { display: grid; place-items: center; min-height: 88px; border: 1px dashed var(--soft);
            border-radius: 4px; color: var(--soft); font-size: .78rem; }
 .facts { display: flex; flex-wrap: wrap; gap: 8px; margin: 12px 0; padding: 0; }
-.facts div { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 6px 12px;
-             min-width: 0; }
+.facts div { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+             padding: 6px 12px; min-width: 0; }
 .facts dt { font-size: .78rem; color: var(--soft); overflow-wrap: anywhere; }
 .facts dd { margin: 0; font-size: 1.05rem; font-weight: 600; font-variant-numeric: tabular-nums;
             overflow-wrap: anywhere; }
 nav { display: flex; flex-wrap: wrap; gap: 6px; margin: 12px 0; align-items: center; }
 nav a, nav span { padding: 6px 11px; border: 1px solid var(--line); border-radius: 6px;
                   background: var(--card); text-decoration: none; }
-nav .here { background: var(--accent); border-color: var(--accent); color: #ffffff; font-weight: 600; }
+nav .here { background: var(--accent); border-color: var(--accent); color: #ffffff;
+            font-weight: 600; }
 nav .gap { border: 0; background: none; padding: 6px 2px; }
 svg { display: block; width: 100%; height: auto; }
 """
@@ -71,7 +78,7 @@ def clean_text(text: object) -> str:
 def relative_url(path: str | Path) -> str:
     """Percent-encoded URL of a file, given its path relative to the page.
 
-    Every character with a meaning in URLs is encoded, so ``javascript:…`` or ``a.png?b#c`` are file names.
+    Every character with a meaning in URLs is encoded: ``javascript:…`` or ``a.png?b#c`` are names.
     Absolute paths raise :class:`UserError`: a page has to keep working when its folder moves.
     """
     posix = PurePosixPath(path)

@@ -13,8 +13,8 @@ MAX_POINTS = 600
 class Curve:
     """Values over the number of training samples.
 
-    When it is full, neighbouring points are merged into their mean, so that old parts get coarser while new
-    points keep arriving at full resolution. The result depends only on what was appended.
+    When it is full, neighbouring points are merged into their mean: old parts get coarser while new
+    points arrive at full resolution. The result depends only on what was appended.
     """
 
     samples: list[int] = field(default_factory=list)
@@ -48,7 +48,7 @@ class LossHistory:
         self.curves: dict[str, Curve] = {}
 
     def append(self, group: str, values: Mapping[str, float], samples: int) -> None:
-        """Add one value to each curve of ``group`` that ``values`` names; new names start new curves."""
+        """Add one value to each curve that ``values`` names; new names start new curves."""
         for name, value in values.items():
             self.curves.setdefault(f"{group}/{name}", Curve()).append(samples, value)
 

@@ -12,14 +12,14 @@ from util.loss_history import Curve
 
 WIDTH, HEIGHT = 340, 180
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 8, 24
-SMOOTHING = 0.9  # weight of the past in the dark curve
+SMOOTHING = 40  # the dark curve averages over 1/40 of the points to each side
 LOG_RATIO = 30.0  # curves that span more than this factor get a logarithmic axis
 
 _GRID, _INK, _RAW, _SMOOTH = "#dfe3ea", "#5b6577", "#a9c4ec", "#1f5fbf"
 
 
 def charts(curves: Mapping[str, Curve]) -> tags.div:
-    """One chart a curve: losses differ by orders of magnitude and would hide each other in a common one."""
+    """One chart a curve: losses differ by orders of magnitude and would hide each other in one."""
     cards = []
     for name, curve in curves.items():
         finite = [value for value in curve.values if math.isfinite(value)]
@@ -30,10 +30,10 @@ def charts(curves: Mapping[str, Curve]) -> tags.div:
 
 
 def chart(curve: Curve, name: str) -> svg.svg:
-    """The points of one curve (pale) and their moving average (dark) over training samples.
+    """The points of one curve (pale) and their local mean (dark) over training samples.
 
-    Values that are not finite interrupt the line. The axis is logarithmic where all values are positive
-    and span a large factor.
+    Values that are not finite interrupt the line. The axis is logarithmic where all values are
+    positive and span a large factor.
     """
     points = list(zip(curve.samples, curve.values, strict=True))
     finite = [(x, y) for x, y in points if math.isfinite(y)]
@@ -46,6 +46,8 @@ def chart(curve: Curve, name: str) -> svg.svg:
     logarithmic = min(values) > 0 and max(values) / min(values) > LOG_RATIO
     scale = math.log10 if logarithmic else float
     low, high = _limits([scale(y) for y in values])
+    if min(values) >= 0 and not logarithmic:
+        low = max(low, 0.0)
     left, right = finite[0][0], max(finite[-1][0], finite[0][0] + 1)
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -69,13 +71,12 @@ def _limits(values: list[float]) -> tuple[float, float]:
 
 
 def _smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Exponential moving average without the start-up bias; stays inside the range of the values."""
-    total = weight = 0.0
+    """Mean over the neighbours on both sides, which does not lag; few points stay as they are."""
     out = []
-    for x, y in points:
-        total = SMOOTHING * total + (1 - SMOOTHING) * y
-        weight = SMOOTHING * weight + (1 - SMOOTHING)
-        out.append((x, total / weight))
+    for i, (x, _) in enumerate(points):
+        reach = min(len(points) // SMOOTHING, i, len(points) - 1 - i)
+        near = [y for _, y in points[i - reach : i + reach + 1]]
+        out.append((x, sum(near) / len(near)))
     return out
 
 

@@ -1,4 +1,4 @@
-"""The page of test results: one card a pair, written while the test runs, any number of rows in constant memory."""
+"""The pages of test results: one card a pair, written while the test runs, in constant memory."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _NAVIGATION = re.compile(re.escape(_OPEN) + ".*?" + re.escape(_CLOSE), re.DOTALL
 class ResultPage:
     """Writes ``index.html``, ``page_2.html`` … into ``out_dir`` with ``per_page`` rows each.
 
-    A page is written as soon as it is full, so an interrupted test leaves a readable page. ``close`` adds
-    the summary and the links to all pages. Use it as a context manager, or call ``close`` yourself::
+    A page is written as soon as it is full, so an interrupted test leaves readable pages. ``close``
+    adds the summary and the links to all pages; leaving the context calls it::
 
         with ResultPage(out_dir, RESULT_COLUMNS, "dptn: 8570 test pairs") as page:
             page.add("a.jpg → b.jpg", {"source": "page_images/a.png", "generated": "a_2_b_vis.png"})
@@ -64,7 +64,7 @@ class ResultPage:
         self._pending.append(self._card(caption, images))
 
     def close(self, summary: Mapping[str, object] | None = None) -> Path:
-        """Write the rest, link all pages with each other, show ``summary`` on the first; returns its path."""
+        """Write the rest, link all pages, show ``summary`` on the first one; returns its path."""
         self.summary.update(summary or {})
         if self._pending or not self._pages:
             self._write_pending()
@@ -80,16 +80,14 @@ class ResultPage:
         self.close()
 
     def _card(self, caption: str, images: Mapping[str, str | Path]) -> tags.article:
-        heading = f"{self.rows}. {caption}"
+        heading = tags.h3(tags.b(f"{self.rows}. "), clean_text(caption))
         figures = [
             picture(images[column], column, f"{column}, pair {self.rows}")
             if column in images
             else missing_picture(column)
             for column in self.columns
         ]
-        return tags.article(
-            tags.h3(clean_text(heading)), tags.div(figures, cls="pictures"), cls="card"
-        )
+        return tags.article(heading, tags.div(figures, cls="pictures"), cls="card")
 
     def _write_pending(self) -> None:
         self._pages += 1
@@ -130,7 +128,7 @@ def page_name(number: int) -> str:
 
 
 def _provisional_navigation(number: int) -> str:
-    """Links of a page that is read while the test still runs; the number of pages is not known yet."""
+    """Links of a page while the test still runs: the number of pages is not known yet."""
     if number == 1:
         return ""
     return tags.nav(tags.a("‹ previous", href=page_name(number - 1))).render()

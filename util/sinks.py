@@ -1,4 +1,4 @@
-"""Where the numbers of a training run go: the interface of a sink, the text log and the TensorBoard log."""
+"""Where the numbers of a training go: the interface of a sink, text log, TensorBoard log."""
 
 from __future__ import annotations
 
@@ -69,9 +69,10 @@ class Sink:
 
 
 class LossLog(Sink):
-    """``loss_log.txt``: one line a call with the published fields, times with 3 and rates with 10 decimals.
+    """``loss_log.txt``: one line a call with the published fields.
 
-    The file is renamed to ``loss_log.txt.1`` (and that one to ``.2``) when it grows past ``max_bytes``.
+    Seconds per sample and losses have 3 decimals, learning rates 10. The file is renamed to
+    ``loss_log.txt.1`` (and that one to ``.2``) when it grows past ``max_bytes``.
     """
 
     name = "loss log"
@@ -96,7 +97,7 @@ class LossLog(Sink):
         self._append(" ".join(parts))
 
     def rewind(self, total_samples: int) -> None:
-        """Drop the lines after the checkpoint, so that the log equals that of an uninterrupted run."""
+        """Drop the lines after the checkpoint: the log becomes that of an uninterrupted run."""
         if not self.path.exists():
             return
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
@@ -125,7 +126,7 @@ class LossLog(Sink):
 
 
 class TensorBoardLog(Sink):
-    """Scalars ``Loss/<name>``, ``LR/G``, ``LR/D``, ``Metric/<name>``; the x axis is the number of samples.
+    """Scalars ``Loss/<name>``, ``LR/G``, ``LR/D``, ``Metric/<name>`` over training samples.
 
     :raises ImportError: where the tensorboard package is not installed.
     """

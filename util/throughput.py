@@ -63,7 +63,7 @@ class Throughput:
         return min(max(share, 0.0), 1.0)
 
     def seconds_left(self, planned_samples: int) -> float | None:
-        """Estimated time to the end from the mean rate since the start; None while it is unknown."""
+        """Estimate from the mean rate since the start; None while it is unknown."""
         if self._warm is None or self._marks[-1][1] <= self._warm[1]:
             return None
         now, samples, _ = self._marks[-1]

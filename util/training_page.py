@@ -1,4 +1,4 @@
-"""``web/index.html``: the curves and intermediate results of a training, newest first, also after a resume."""
+"""``web/index.html``: curves and intermediate results of a training, newest first."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ KEEP_RECENT = 24  # intermediate results; of older ones, the last of each epoch 
 KEEP_OLD = 200  # epochs; then every second one goes
 RELOAD_SECONDS = 60
 QUALITY = 90
+SECTIONS = {"Metric": "Validation", "Loss": "Losses", "LR": "Learning rates"}
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,10 @@ class Entry:
 
 
 class TrainingPage(Sink):
-    """Writes the page whenever there is something new to see; ``history.json`` beside it lists the entries.
+    """Writes the page whenever there is something new to see.
 
-    The number of entries and their files is bounded (see ``KEEP_RECENT`` and ``KEEP_OLD``).
+    ``history.json`` beside it lists the entries, so that a resumed run goes on with them. The
+    number of entries and files is bounded (see ``KEEP_RECENT`` and ``KEEP_OLD``).
 
     :param resume: go on with the entries of ``history.json`` instead of starting an empty page.
     :param warn: told in one sentence when ``history.json`` cannot be used.
@@ -106,7 +108,7 @@ class TrainingPage(Sink):
         return [entry for entry in before if entry not in still_there]
 
     def _write(self, drop: list[Entry] | None = None, reload: int | None = RELOAD_SECONDS) -> None:
-        """Write page and list first, then remove the files of ``drop``: nothing shown is ever missing."""
+        """Write page and list, then remove the files of ``drop``: nothing shown is missing."""
         write_page(self.folder / "index.html", self._page(reload))
         content = {"entries": [asdict(entry) for entry in self.entries]}
         write_atomically(self.folder / "history.json", json.dumps(content, indent=1).encode())
@@ -118,11 +120,7 @@ class TrainingPage(Sink):
         page = new_page(f"{self.title}: training", refresh_seconds=reload)
         page.add(tags.h1(clean_text(f"{self.title}: training")))
         page.add(facts(self._facts()))
-        for heading, group in (
-            ("Validation", "Metric"),
-            ("Losses", "Loss"),
-            ("Learning rates", "LR"),
-        ):
+        for group, heading in SECTIONS.items():
             curves = self.history.group(group)
             if curves:
                 page.add(tags.section(tags.h2(heading), charts(curves)))
@@ -166,7 +164,7 @@ def _entry(item: dict) -> Entry:
 
 @lru_cache(maxsize=2 * (KEEP_RECENT + KEEP_OLD))
 def _card(entry: Entry) -> str:
-    """HTML of one entry; entries never change, and rendering hundreds of them would take a while."""
+    """HTML of one entry, kept: entries never change, and rendering hundreds takes a while."""
     heading = f"Epoch {entry.epoch}, {entry.total_samples:,} samples"
     figures = [
         picture(
@@ -174,5 +172,6 @@ def _card(entry: Entry) -> str:
         )
         for caption, file, height, width in entry.pictures
     ]
-    heading_tag = tags.h3(clean_text(heading))
-    return tags.article(heading_tag, tags.div(figures, cls="pictures"), cls="card").render()
+    return tags.article(
+        tags.h3(tags.b(heading)), tags.div(figures, cls="pictures"), cls="card"
+    ).render()

@@ -1,4 +1,4 @@
-"""Live windows in a visdom server, sent by a background thread: training never waits for the network."""
+"""Live windows in a visdom server, sent by a thread: training never waits for the network."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class VisdomSettings:
 class VisdomLog(Sink):
     """Windows for losses, learning rates, metrics and every picture.
 
-    The newest content of each window is kept and sent by a thread. While no server answers there is one
-    warning, then silence; the thread tries again after 5 s, 10 s, … 5 min, and sends all windows to a server
-    that came back empty. Curves are sent whole, so nothing is missing afterwards.
+    The newest content of each window is kept and sent by a thread. While no server answers there is
+    one warning, then silence; the thread tries again after 5 s, 10 s, … 5 min, and sends all
+    windows to a server that came back empty. Curves are sent whole: nothing is missing then.
 
     :raises ImportError: where the visdom package is not installed.
     """
@@ -146,9 +146,9 @@ class VisdomLog(Sink):
         self._warned = True
         reason = type(error.__context__ or error).__name__
         self._warn(
-            f"no visdom server answers at {self._settings.url}:{self._settings.port} ({reason}); training goes "
-            f"on, and its windows are sent once one runs: python -m visdom.server "
-            f"-port {self._settings.port} -bind_local"
+            f"no visdom server answers at {self._settings.url}:{self._settings.port} ({reason}); "
+            "training goes on, and its windows are sent once one runs: "
+            f"python -m visdom.server -port {self._settings.port} -bind_local"
         )
 
 
@@ -181,7 +181,7 @@ def _is_this_machine(url: str) -> bool:
 
 
 def _table(curves: dict[str, Curve]) -> tuple[np.ndarray, np.ndarray]:
-    """Curves on their common x axis: samples (N, M) and values (N, M) with NaN where a curve has no point."""
+    """Curves on a common x axis: samples and values (N, M), NaN where a curve has no point."""
     samples = np.unique(np.concatenate([curve.samples for curve in curves.values()]))
     values = np.full((len(samples), len(curves)), np.nan)
     for column, curve in enumerate(curves.values()):

@@ -32,8 +32,8 @@ T = TypeVar("T")
 class Visualizer:
     """Gives every number and picture of a training to all sinks.
 
-    A sink whose file cannot be written (a full disk, a lost network share) costs one warning; it is tried
-    again at the next occasion. Create it on the first process only; the others take
+    A sink whose file cannot be written (a full disk, a lost network share) costs one warning; it is
+    tried again at the next occasion. Create it on the first process only; the others take
     :class:`NullVisualizer`.
 
     :param run_dir: receives ``loss_log.txt``, ``tensorboard/`` and ``web/``.
@@ -59,9 +59,7 @@ class Visualizer:
     ):
         run_dir = Path(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
-        self._start(
-            Console(epochs, samples_per_epoch, throughput := Throughput(), stream), throughput
-        )
+        self._start(Console(epochs, samples_per_epoch, Throughput(), stream))
         self.sinks.append(LossLog(run_dir / "loss_log.txt"))
         if use_tensorboard:
             self._add_optional(lambda: TensorBoardLog(run_dir / "tensorboard"), "tensorboard")
@@ -71,10 +69,10 @@ class Visualizer:
         if visdom is not None:
             self._add_optional(lambda: VisdomLog(visdom, self.history, self.warn), "visdom")
 
-    def _start(self, console: Console, throughput: Throughput) -> None:
+    def _start(self, console: Console) -> None:
         self.history = LossHistory()
         self.total_samples = 0
-        self.throughput = throughput
+        self.throughput = console.throughput
         self.console = console
         self.sinks: list[Sink] = [console]
         self._failed: set[str] = set()
@@ -84,7 +82,7 @@ class Visualizer:
         return self.throughput.timed(batches)
 
     def progress(self, epoch: int, samples_in_epoch: int, total_samples: int) -> None:
-        """Call after every iteration: counts samples and redraws the live line; touches no tensor."""
+        """Call after every iteration: counts samples, redraws the live line, touches no tensor."""
         self.total_samples = total_samples
         self.throughput.count(total_samples)
         self._guard(
@@ -99,7 +97,7 @@ class Visualizer:
         losses: Mapping[str, float],
         lrs: Mapping[str, float],
     ) -> None:
-        """Log the losses of this iteration and the learning rates (``{"G": …, "D": …}``) to all sinks."""
+        """Log losses and learning rates (``{"G": …, "D": …}``) of this iteration to all sinks."""
         losses = {name: float(value) for name, value in losses.items()}
         lrs = {name: float(value) for name, value in lrs.items()}
         self.total_samples = total_samples
@@ -119,7 +117,7 @@ class Visualizer:
         self.message(f"validation after epoch {epoch}, {total_samples:,} samples: {shown}")
 
     def show(self, images: Mapping[str, np.ndarray], epoch: int, total_samples: int) -> None:
-        """Show intermediate results: uint8 arrays (H, W, 3) by name, in the order of the page's columns."""
+        """Show intermediate results: uint8 arrays (H, W, 3) by name, in this order."""
         record = Pictures(epoch, total_samples, dict(images))
         self._tell(lambda sink: sink.pictures(record))
 
@@ -153,8 +151,8 @@ class Visualizer:
             self.sinks.append(make())
         except ImportError as error:
             self.warn(
-                f"the package {package} cannot be imported ({error}); training goes on without its log: "
-                f"install it with requirements.txt to have one"
+                f"the package {package} cannot be imported ({error}); training goes on without it, "
+                "install it to see its windows or curves"
             )
 
     def _tell(self, call: Callable[[Sink], None]) -> None:
@@ -175,4 +173,4 @@ class NullVisualizer(Visualizer):
     """For the other processes of a distributed run: same methods, no output, no files."""
 
     def __init__(self) -> None:
-        self._start(console := SilentConsole(), console.throughput)
+        self._start(SilentConsole())
