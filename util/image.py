@@ -33,7 +33,7 @@ def load_image(path: str | Path) -> Image.Image:
                 )
             if image.mode == "RGB" and image.getexif().get(0x0112, 1) == 1:
                 return image.copy()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
         raise UserError(
             f"{path}: no such image; check the data root and the file lists"
@@ -44,7 +44,8 @@ def load_image(path: str | Path) -> Image.Image:
         raise UserError(f"{path} is damaged ({error}); replace the file") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB of an image of any mode: 16-bit values are scaled, alpha lies on white."""
     if image.mode.startswith(("I", "F")):  # 16-bit and float files: PIL would clip, not scale
         values = np.asarray(image, dtype=np.float64)
         top = 65535.0 if values.max() > 255 else 255.0
