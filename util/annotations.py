@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from util.errors import UserError
+from util.files import make_folder, write_file
 from util.names import check_relative_name
 
 NUM_JOINTS = 18
@@ -60,8 +61,8 @@ def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
     for row, (name, ys, xs) in read_table(path, ":", KEYPOINT_COLUMNS):
         where = f"{path}, row {row}"
         check_new_name(rows, name, row, path)
-        values.append(_coordinates(ys, "keypoints_y", where))
-        values.append(_coordinates(xs, "keypoints_x", where))
+        values.append(parse_numbers(ys, "keypoints_y", where))
+        values.append(parse_numbers(xs, "keypoints_x", where))
     table = finite_table(values, list(rows.values()), path, rows_each=2)
     keypoints = np.ascontiguousarray(table.reshape(-1, 2, NUM_JOINTS).transpose(0, 2, 1))
     return dict(zip(rows, keypoints, strict=True))
@@ -87,7 +88,12 @@ def write_keypoints(path: str | os.PathLike, keypoints: Mapping[str, np.ndarray]
 
 def json_numbers(values: np.ndarray) -> str:
     """A JSON list; whole numbers without a decimal point, as in the published files."""
-    return json.dumps([int(v) if float(v).is_integer() else float(v) for v in values])
+    return f"[{', '.join(map(number_text, values.tolist()))}]"
+
+
+def number_text(value: float) -> str:
+    """The shortest text that reads back as the same number; whole numbers without a point."""
+    return str(int(value)) if value == int(value) else repr(value)
 
 
 def read_list(path: str | os.PathLike) -> list[str]:
@@ -212,26 +218,27 @@ def check_new_name(
         )
 
 
-def _coordinates(field: str, column: str, where: str) -> list[float]:
+def parse_numbers(text: str, what: str, where: str, length: int = NUM_JOINTS) -> list[float]:
+    """A JSON list of ``length`` numbers; UserError naming ``where`` and ``what`` otherwise."""
     try:
-        values = json.loads(field)
+        values = json.loads(text)
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, list):
         raise UserError(
-            f"{where}: {column} is {field[:40]!r}; expected a JSON list of {NUM_JOINTS} numbers "
-            "such as [45, 60, -1, …]: correct the row."
+            f"{where}: {what} is {text[:40]!r}; expected a list of {length} numbers such as "
+            "[45, 60, -1, …]: correct the row."
         )
-    if len(values) != NUM_JOINTS:
+    if len(values) != length:
         raise UserError(
-            f"{where}: {column} holds {len(values)} values; expected {NUM_JOINTS}, one a joint in "
-            "OpenPose-COCO order, -1 for a missing one: correct the row."
+            f"{where}: {what} holds {len(values)} values; expected {length}, in the order of the "
+            "18 OpenPose-COCO joints, -1 for a missing one: correct the row."
         )
     if not set(map(type, values)) <= {int, float}:
         bad = next(v for v in values if type(v) not in (int, float))
         found = "a nested list" if isinstance(bad, list | dict) else repr(bad)[:40]
         raise UserError(
-            f"{where}: {column} holds {found}; expected {NUM_JOINTS} numbers: correct the row."
+            f"{where}: {what} holds {found}; expected {length} numbers: correct the row."
         )
     return values
 
@@ -269,19 +276,11 @@ def _safe(name: str) -> str:
 def write_table(
     path: str | os.PathLike, separator: str, header: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> None:
-    """Write a CSV under a temporary name and rename it: never half a file, never a lost old one."""
+    """Write a CSV with a header: never half a file, never a lost old one."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, delimiter=separator, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows(rows)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}): choose another place."
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    make_folder(path.parent)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=separator, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_file(path, text.getvalue().encode("utf-8"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +15,7 @@ from PIL import Image
 
 from util.dataset_layouts import CROP_BOX, RELEASE_SIZE, Recipe
 from util.errors import UserError
+from util.files import SUFFIX, OutputError, make_folder, write_file
 from util.image_sources import ImageSource
 from util.manifest import update_manifest
 
@@ -23,7 +23,6 @@ FILTERS = {
     name: Image.Resampling[name.upper()]
     for name in ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 }
-SUFFIX = ".part"  # of files being written
 
 
 @dataclass(frozen=True)
@@ -105,25 +104,6 @@ def decode(data: bytes, name: str) -> Image.Image:
         raise UserError(f"{name} is not a readable image ({error}); replace the file.") from None
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write bytes under a temporary name and rename: ``path`` is complete or absent."""
-    temporary = path.with_name(f".{path.stem[:80]}.{os.getpid()}{SUFFIX}")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}): free some space or choose another "
-            "--output, then start again; finished images are kept."
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-class OutputError(UserError):
-    """The destination is full or closed: going on with the next image would not help."""
-
-
 def run(
     job: Job, tasks: Mapping[str, list[Output]], workers: int
 ) -> Iterator[tuple[str, int, str | None]]:
@@ -132,7 +112,7 @@ def run(
     A damaged source image is reported and the others go on; a full disk or a wrong password stops.
     """
     for folder in {o.path.parent for outputs in tasks.values() for o in outputs}:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for leftover in folder.glob(f".*{SUFFIX}"):  # of a run that was killed
             leftover.unlink()
     if workers <= 1:

@@ -10,6 +10,7 @@ from typing import Any
 
 from util.dataset_layouts import MANIFEST_NAME
 from util.errors import UserError
+from util.files import write_file
 
 # Settings that change pixels: two folders are comparable when these agree.
 PIXEL_SETTINGS = ("source", "steps", "filter", "size", "file_format", "quality")
@@ -46,12 +47,7 @@ def update_manifest(root: str | os.PathLike, records: dict[str, dict[str, Any]])
     """Add or replace records; the file is complete or untouched at every moment."""
     path = Path(root) / MANIFEST_NAME
     folders = {**(read_manifest(root) or {}), **records}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(json.dumps({"format": 1, "folders": folders}, indent=1) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_file(path, (json.dumps({"format": 1, "folders": folders}, indent=1) + "\n").encode())
 
 
 def differences(first: dict[str, Any] | None, second: dict[str, Any] | None) -> list[str]:

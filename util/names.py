@@ -14,9 +14,13 @@ MAX_COMPONENT_BYTES, MAX_NAME_BYTES = 255, 1024
 # Letters, digits and harmless signs, one folder level: nearly every name of the published lists.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,200}")
 _DRIVE = re.compile(r"[A-Za-z]:")
-_FLAT = re.compile(r"fashion(WOMEN|MEN)(.+?)id(\d{8})(\d{2})_(\d+)([A-Za-z_]+)(\.[A-Za-z]+)")
-_FOLDER = re.compile(r"id_\d{8}")
-_FILE = re.compile(r"\d{2}_\d+_[A-Za-z_]*[A-Za-z]\.[A-Za-z]+")
+# Digits are ASCII and categories hold none, so that flattening loses nothing.
+_FLAT = re.compile(
+    r"fashion(WOMEN|MEN)([^0-9/]+)id([0-9]{8})([0-9]{2})_([0-9]+)([A-Za-z]+)(\.[A-Za-z]+)"
+)
+_CATEGORY = re.compile(r"[^0-9/\\]+")
+_FOLDER = re.compile(r"id_[0-9]{8}")
+_FILE = re.compile(r"[0-9]{2}_[0-9]+_[A-Za-z]+\.[A-Za-z]+")
 
 
 def check_relative_name(name: str, where: str = "") -> str:
@@ -135,6 +139,7 @@ def flatten_deepfashion_path(path: str) -> str:
     if (
         len(parts) != 4
         or parts[0] not in ("WOMEN", "MEN")
+        or not _CATEGORY.fullmatch(parts[1])
         or not _FOLDER.fullmatch(parts[2])
         or not _FILE.fullmatch(parts[3])
     ):

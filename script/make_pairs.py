@@ -1,0 +1,175 @@
+"""Make pairs lists for your own data set: every two images of one person.
+
+    python script/make_pairs.py --keypoints annotation.csv --images photos/ \
+        --output ./dataset/mine --identity prefix --test_share 0.1
+
+``--keypoints`` is a table ``name:keypoints_y:keypoints_x`` (script/extract_keypoints.py writes one).
+People are told apart by ``--identity``: ``prefix`` (text before the first "_"), ``folder``,
+``deepfashion``, ``market``, or a regular expression with one group. With ``--test_share`` whole
+people go to the test set, so that no person is in both. With ``--images`` the photographs are copied
+to train/ and test/. Market's published rule: --identity market --require torso --dataset_mode market.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from util.annotations import MISSING, read_keypoints, write_keypoints, write_pairs
+from util.dataset_layouts import LAYOUTS, PHASES
+from util.errors import UserError, run_main
+from util.files import make_folder, write_file
+from util.identities import group_by_identity, is_distractor
+
+TORSO = (2, 5, 8, 11)  # both shoulders, both hips
+REQUIREMENTS = {"none": (), "torso": TORSO}
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--keypoints", required=True, help="table of all images")
+    add("--output", required=True, help="data root that receives the lists")
+    add("--images", help="folder of the images; they are copied to OUTPUT/train and OUTPUT/test")
+    add("--dataset_mode", choices=("fashion", "market"), default="fashion", help="file names")
+    add("--identity", default="prefix", help="prefix, folder, deepfashion, market or a regex")
+    add("--phase", choices=PHASES, default="train", help="of everything, without --test_share")
+    add("--test_share", type=float, help="share of the people, between 0 and 1, for testing")
+    add(
+        "--one_direction", action="store_true", help="one pair of two images instead of both orders"
+    )
+    add("--max_per_identity", type=int, help="pairs of one person, drawn at random")
+    add("--max_pairs", type=int, help="training pairs in all, drawn at random")
+    add("--max_test_pairs", type=int, help="test pairs in all, drawn at random")
+    add("--require", choices=tuple(REQUIREMENTS), default="none", help="joints an image must show")
+    add("--min_joints", type=int, default=0, help="joints an image must show at least")
+    add("--seed", type=int, default=0)
+    add("--overwrite", action="store_true", help="replace lists that exist")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    options = parser.parse_args(arguments)
+    if options.test_share is not None and not 0 < options.test_share < 1:
+        parser.error(f"--test_share is {options.test_share}; expected a number between 0 and 1")
+    for name in ("max_per_identity", "max_pairs", "max_test_pairs"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} is {value}; expected 1 or more")
+    return options
+
+
+def usable(name: str, points: np.ndarray, options: argparse.Namespace) -> bool:
+    """Whether an image may be in a pair: shows enough joints, and is no distractor of Market."""
+    seen = (points != MISSING).all(axis=1)
+    if options.identity == "market" and is_distractor(name):
+        return False
+    return bool(
+        seen[list(REQUIREMENTS[options.require])].all() and seen.sum() >= options.min_joints
+    )
+
+
+def split_people(
+    people: list[str], share: float | None, phase: str, rng: random.Random
+) -> dict[str, list[str]]:
+    """Phase -> identities; at least one person on each side of a split."""
+    if share is None:
+        return {phase: people}
+    if len(people) < 2:
+        raise UserError(
+            f"all images show one person ({people[0]!r}); expected two people or more for "
+            "--test_share: check --identity."
+        )
+    count = min(max(1, round(len(people) * share)), len(people) - 1)
+    test = set(rng.sample(people, count))
+    return {
+        "train": [person for person in people if person not in test],
+        "test": [person for person in people if person in test],
+    }
+
+
+def pairs_of(
+    groups: list[list[str]], options: argparse.Namespace, limit: int | None, rng: random.Random
+) -> list[tuple[str, str]]:
+    """Pairs within each group, thinned at random to the asked numbers, in a fixed order."""
+    choose = itertools.combinations if options.one_direction else itertools.permutations
+    pairs = []
+    for names in groups:
+        pairs += _sample(list(choose(names, 2)), options.max_per_identity, rng)
+    return _sample(pairs, limit, rng)
+
+
+def _sample(items: list, limit: int | None, rng: random.Random) -> list:
+    if limit is None or len(items) <= limit:
+        return items
+    return [items[i] for i in sorted(rng.sample(range(len(items)), limit))]
+
+
+def copy_images(source: Path, target: Path, names: list[str]) -> None:
+    """Copy images byte for byte; UserError for the first that is missing."""
+    for name in names:
+        path = source / name
+        if not path.is_file():
+            raise UserError(
+                f"there is no image {path} although the keypoint table names it; expected every "
+                "image below --images: add it or remove its row."
+            )
+        make_folder((target / name).parent)
+        if not (target / name).exists():
+            write_file(target / name, path.read_bytes())
+
+
+def write_phase(
+    output: Path, phase: str, pairs: list, keypoints: dict, options: argparse.Namespace
+) -> None:
+    """Write the two tables of one phase under their published names."""
+    layout = LAYOUTS[options.dataset_mode]
+    paths = [output / names[0].format(phase=phase) for names in (layout.pairs, layout.annotations)]
+    for path in paths:
+        if path.exists() and not options.overwrite:
+            raise UserError(
+                f"{path} exists already; expected an --output without lists of {phase}: choose "
+                "another one, or replace it with --overwrite."
+            )
+    write_pairs(paths[0], pairs)
+    write_keypoints(paths[1], keypoints)
+    print(f"{paths[0]}: {len(pairs):,} pairs of {len(keypoints):,} images")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    rng = random.Random(options.seed)
+    table, output = read_keypoints(options.keypoints), Path(options.output)
+    names = [name for name, points in table.items() if usable(name, points, options)]
+    print(f"{len(names):,} of {len(table):,} images show the required joints")
+    if not names:
+        raise UserError(
+            f"no image of {options.keypoints} can be used; expected images that show the joints of "
+            "--require and --min_joints: relax them."
+        )
+    groups = group_by_identity(names, options.identity)
+    parts = split_people(list(groups), options.test_share, options.phase, rng)
+    for phase, people in parts.items():
+        limit = options.max_test_pairs if phase == "test" else options.max_pairs
+        pairs = pairs_of([groups[person] for person in people], options, limit, rng)
+        if not pairs:
+            raise UserError(
+                f"none of the {len(people):,} people of {phase} has two images, the first is "
+                f"{people[0]!r} with {groups[people[0]]}: check --identity."
+            )
+        members = [name for person in people for name in groups[person]]
+        write_phase(output, phase, pairs, {name: table[name] for name in members}, options)
+        if options.images:
+            copy_images(Path(options.images), output / phase, members)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,44 @@
+"""Writing small files so that they are complete or absent at every moment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from util.errors import UserError
+
+SUFFIX = ".part"  # of files being written
+
+
+class OutputError(UserError):
+    """The destination is full or closed: going on with the next file would not help."""
+
+
+def write_file(path: str | os.PathLike, data: bytes) -> None:
+    """Write bytes under a temporary name and rename; OutputError when that is impossible."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem[:40]}.{os.getpid()}{SUFFIX}")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except (OSError, ValueError) as error:
+        temporary.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(
+            f"{path} cannot be written ({reason}): free some space or choose another place, then "
+            "start again; finished files are kept."
+        ) from None
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def make_folder(path: str | os.PathLike) -> Path:
+    """Create a folder and its parents; OutputError when that is impossible."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the folder {path} cannot be made ({error.strerror}): choose another place."
+        ) from None
+    return Path(path)
