@@ -1,0 +1,300 @@
+"""DPTN step generation: the image is painted in J steps, coarse to fine (``--model DPTN_step``)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from models.base_model import Batch, GANModel, Tensors
+from models.losses.adversarial import gradient_penalty
+from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, content_loss, style_loss
+from models.losses.step import face_loss, step_loss
+from models.networks.dptn_step import (
+    DPTNStepConfig,
+    StepDiscriminator,
+    StepDiscriminatorConfig,
+    StepGenerator,
+)
+from models.networks.layers import initialize
+from models.step_chunk import Chunk, join, strip
+from models.step_options import add_network_options, add_training_options
+from util import checkpoint, distributed
+from util.pose import SIGMA
+from util.quantise import check_divisors, coarse_image, step_divisors
+from util.seeded_noise import seeded_noise
+from util.step_checkpoint import container_path, read_initial, read_network, warm_start
+from util.step_pose import LIMB_SIGMA, eye_pixels, step_pose_maps
+
+GENERATORS = {"dptn": StepGenerator}
+DISCRIMINATORS = {"res": StepDiscriminator}
+SIGMA_WITHOUT_STEP_LOSS = 2.0  # of keypoints and limbs, in the published run without step loss
+
+
+class DPTNStepModel(GANModel):
+    """Unrolled coarse-to-fine generation; the discriminator also tells which step made an image."""
+
+    size_multiple = 16
+
+    @staticmethod
+    def modify_options(parser, is_train: bool) -> None:
+        add_network_options(parser, sorted(GENERATORS))
+        if is_train:
+            add_training_options(parser, sorted(DISCRIMINATORS))
+
+    def __init__(self, opt):
+        super().__init__(opt)
+        divisors = check_divisors(opt.d_schedule) if opt.d_schedule else None
+        config = DPTNStepConfig(
+            ngf=opt.ngf, nhead=opt.nhead, num_CABs=opt.num_CABs, num_TTBs=opt.num_TTBs,
+            use_spectral=opt.use_spect_g, divisors=divisors or step_divisors(opt.step_size),
+            load_size=tuple(opt.load_size), raw_texture=opt.no_step_loss,
+        )  # fmt: skip
+        self.divisors = config.divisors
+        net_G = initialize(GENERATORS[opt.netG](config), opt.init_type, opt.init_gain)
+        if not self.is_train:
+            self.add_network("G", net_G, config)
+            return
+        # TTUR: Heusel et al., NeurIPS 2017. Defaults of the moments follow the choice.
+        beta1 = (0.5 if opt.no_TTUR else 0.0) if opt.beta1 is None else opt.beta1
+        betas = (beta1, (0.999 if opt.no_TTUR else 0.9) if opt.beta2 is None else opt.beta2)
+        lr_G, lr_D = (opt.lr, opt.lr) if opt.no_TTUR else (opt.lr / 2, opt.lr * 2)
+        self.add_network("G", net_G, config, lr_G, betas)
+        config_D = StepDiscriminatorConfig(
+            opt.ndf, opt.dis_layers, 0 if opt.no_step_loss else config.step_size,
+            config.load_size, opt.use_spect_d,
+        )  # fmt: skip
+        net_D = initialize(DISCRIMINATORS[opt.netD](config_D), opt.init_type, opt.init_gain)
+        self.add_network("D", net_D, config_D, lr_D, betas)
+        if opt.init_from and not opt.continue_train:
+            self.warm_start(Path(opt.init_from))
+
+    # ---- data and inference ----------------------------------------------------------------
+
+    def pose_maps(self, keypoints: torch.Tensor) -> torch.Tensor:
+        """Keypoints (B, 18, 2) -> pose maps (B, 41, H, W): 18 keypoints and 23 limbs."""
+        opt = self.opt
+        usual = (SIGMA_WITHOUT_STEP_LOSS,) * 2 if opt.no_step_loss else (SIGMA, LIMB_SIGMA)
+        sigmas = opt.kp_sigma or usual[0], opt.limb_sigma or usual[1]
+        return step_pose_maps(keypoints, opt.annotation_size, opt.load_size, *sigmas)
+
+    def noise(self, inputs: Batch) -> torch.Tensor:
+        """Initial estimate (B, 3, H, W) of inference, drawn for each pair from --seed and names."""
+        image = inputs["source_image"]
+        roles = [inputs.get(f"{role}_name") or [""] * len(image) for role in ("source", "target")]
+        keys = [(self.opt.seed, *names) for names in zip(*roles, strict=True)]
+        return seeded_noise(keys, image.shape[1:]).to(image)
+
+    def infer(self, inputs: Batch) -> Tensors:
+        """``fake_target`` and every step as ``step_1`` ... ``step_J``, each (B, 3, H, W)."""
+        styles = [(inputs["source_image"], inputs["source_pose"])] * len(self.divisors)
+        return self.generate(styles, inputs["target_pose"], self.noise(inputs))
+
+    @torch.no_grad()
+    def generate(
+        self,
+        styles: Sequence[
+            tuple[torch.Tensor, torch.Tensor]
+        ],  # per step: source image, its pose maps
+        target_pose: torch.Tensor,  # (B, 41, H, W)
+        noise: torch.Tensor,  # (B, 3, H, W)
+    ) -> Tensors:
+        """Like ``infer`` with a source for every step; different sources mix their styles."""
+        rollout = self.networks["G"].rollout(styles, target_pose, noise)
+        steps = [fake_target for fake_target, _ in rollout]
+        return {"fake_target": steps[-1]} | {f"step_{j}": x for j, x in enumerate(steps, 1)}
+
+    # ---- training --------------------------------------------------------------------------
+
+    def rollout(self, with_source: bool) -> Iterator[Chunk]:
+        """All steps on ``self.inputs`` from fresh noise, one chunk a step."""
+        x = self.inputs
+        target, source = x["target_image"], x["source_image"]
+        styles = [(source, x["source_pose"])] * len(self.divisors)
+        noise = torch.randn_like(target)
+        fakes = self.networks["G"].rollout(styles, x["target_pose"], noise, with_source)
+        for step, (fake_target, fake_source) in enumerate(fakes, start=1):
+            divisor = self.divisors[step - 1]
+            truths = coarse_image(target, divisor), coarse_image(source, divisor)
+            yield Chunk((step,), fake_target, fake_source, *truths)
+
+    def forward(self) -> None:
+        """One rollout with the whole graph: the chunk of the joint losses."""
+        self.chunk = join(list(self.rollout(with_source=True)))
+
+    def optimize_parameters(self) -> None:
+        """G step on one rollout, then D step on a second, independent one without gradient."""
+        self.losses = {}
+        with self.frozen("D"):
+            steps = self.update("G", self.generator_loss, self.rollout(with_source=True))
+        fakes = steps
+        if not self.opt.d_reuse_fakes:
+            with torch.no_grad():
+                fakes = list(self.rollout(with_source=False))
+        self.update("D", self.discriminator_loss, fakes[-1:] if self.opt.no_step_loss else fakes)
+        self._show(steps)
+
+    def update(
+        self, label: str, loss: Callable[[], torch.Tensor], chunks: Iterable[Chunk]
+    ) -> list[Chunk]:
+        """One optimizer step on all chunks; returns them without gradient history.
+
+        Steps are detached from each other and no layer mixes samples, so a backward pass after
+        every step adds up to the gradient of the joint loss with 1/J of its memory.
+        """
+        optimizer = self.optimizers[label]
+        optimizer.zero_grad(set_to_none=True)
+        done = []
+        if self.opt.step_backward == "joint":
+            done = list(chunks)
+            chunks = [join(done)]
+        for self.chunk in chunks:
+            loss().backward()
+            if self.opt.step_backward != "joint":
+                done.append(self.chunk.detach())
+        distributed.average_gradients(self.networks[label].parameters())
+        optimizer.step()
+        return [chunk.detach() for chunk in done]
+
+    @property
+    def weight(self) -> float:
+        """Weight of the chunk's mean losses: all chunks add up to the mean over steps.
+
+        Without step loss the published run adds the steps up instead.
+        """
+        return len(self.chunk.steps) / (1 if self.opt.no_step_loss else len(self.divisors))
+
+    def generator_loss(self) -> torch.Tensor:
+        """The chunk's share of L_G: both branches against their coarse images, D, step and face.
+
+        L_G = r (rec + VGG)_t + (1-r) (rec + VGG)_s + GAN/2 + step/2 + face_t + face_s, each term
+        with its lambda, averaged over the steps.
+        """
+        opt, c, w, r = self.opt, self.chunk, self.weight, self.opt.t_s_ratio
+        L1_target = w * r * opt.lambda_rec * F.l1_loss(c.fake_target, c.real_target)
+        L1_source = w * (1 - r) * opt.lambda_rec * F.l1_loss(c.fake_source, c.real_source)
+        VGG_target = w * r * self._perceptual(c.fake_target, c.real_target)
+        VGG_source = w * (1 - r) * self._perceptual(c.fake_source, c.real_source)
+        judgement = self._judgement_of_fakes()
+        faces = self._faces()
+        self._log(
+            L1_target=L1_target, L1_source=L1_source, VGG_target=VGG_target, VGG_source=VGG_source,
+            **judgement, **faces,
+        )  # fmt: skip
+        reconstruction = L1_target + L1_source + VGG_target + VGG_source
+        return reconstruction + sum(judgement.values()) + sum(faces.values())
+
+    def _perceptual(self, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        """Weighted content and style loss of one branch."""
+        layers = CONTENT_LAYERS + STYLE_LAYERS
+        fake_features, real_features = self.vgg(fake, layers), self.vgg(real, layers)
+        return self.opt.lambda_content * content_loss(
+            fake_features, real_features
+        ) + self.opt.lambda_style * style_loss(fake_features, real_features)
+
+    def _judgement_of_fakes(self) -> Tensors:
+        """Adversarial and step terms of L_G."""
+        opt, c, net_D = self.opt, self.chunk, self.networks["D"]
+        if opt.no_step_loss:  # D sees the last step only
+            if c.steps[-1] != len(self.divisors):
+                return {}
+            fake = c.fake_target.chunk(len(c.steps))[-1]
+            return {"GAN_target": opt.lambda_g * self.gan(net_D(fake)[0], True)}
+        scores, log_probabilities = net_D(c.fake_target)
+        return {
+            "GAN_target": self.weight * 0.5 * opt.lambda_g * self.gan(scores, True),
+            "Step_loss": self.weight
+            * 0.5
+            * opt.lambda_step
+            * step_loss(log_probabilities, c.labels),
+        }
+
+    def _faces(self) -> Tensors:
+        """Face terms of L_G, target and source branch."""
+        opt, c = self.opt, self.chunk
+        if opt.no_step_loss or not opt.lambda_face:
+            return {}
+        losses = {}
+        for role, fake, real in (
+            ("target", c.fake_target, c.real_target), ("source", c.fake_source, c.real_source)
+        ):  # fmt: skip
+            keypoints = self.inputs[f"{role}_keypoints"].repeat(len(c.steps), 1, 1)
+            eyes, has_face = eye_pixels(keypoints, opt.annotation_size, opt.load_size)
+            face = face_loss(self.vgg, fake, real, eyes, has_face)
+            losses[f"Face_{role}"] = self.weight * opt.lambda_face * face
+        return losses
+
+    def discriminator_loss(self) -> torch.Tensor:
+        """The chunk's share of L_D; the real images of step j are the coarse targets of level j.
+
+        L_D = (GAN(real) + GAN(fake))/2 + lambda_step (step(real) + step(fake))/2.
+        """
+        opt, c, net_D = self.opt, self.chunk, self.networks["D"]
+        fake, real = c.fake_target, c.real_target
+        if opt.no_step_loss:  # last step against the full image; C_J is the identity
+            fake, real = (x.chunk(len(c.steps))[-1] for x in (fake, real))
+        weight = 1.0 if opt.no_step_loss else self.weight
+        scores_real, log_real = net_D(real)
+        scores_fake, log_fake = net_D(fake)
+        terms = {
+            "Real_loss": weight * 0.5 * self.gan(scores_real, True, for_discriminator=True),
+            "Fake_loss": weight * 0.5 * self.gan(scores_fake, False, for_discriminator=True),
+        }
+        if not opt.no_step_loss:
+            terms["Real_step"] = weight * 0.5 * opt.lambda_step * step_loss(log_real, c.labels)
+            terms["Fake_step"] = weight * 0.5 * opt.lambda_step * step_loss(log_fake, c.labels)
+        if self.gan.mode == "wgangp":  # on the adversarial scores alone
+            terms["Penalty"] = weight * gradient_penalty(lambda x: net_D(x)[0], real, fake)
+        self._log(**terms)
+        return sum(terms.values())
+
+    def _log(self, **terms: torch.Tensor) -> None:
+        """Add detached terms to ``self.losses``; over all chunks they sum up to the totals."""
+        for name, value in terms.items():
+            self.losses[name] = self.losses.get(name, 0) + value.detach()
+
+    def _show(self, steps: Sequence[Chunk]) -> None:
+        """Pictures of the training page: inputs, and for both branches strips of all steps."""
+        x = self.inputs
+        self.visuals = {
+            "source_image": x["source_image"],
+            "source_pose": x["source_pose"],
+            "target_image": x["target_image"],
+            "target_pose": x["target_pose"],
+            "coarse_target": strip([c.real_target for c in steps]),
+            "fake_target_steps": strip([c.fake_target for c in steps]),
+            "coarse_source": strip([c.real_source for c in steps]),
+            "fake_source_steps": strip([c.fake_source for c in steps]),
+            "fake_target": steps[-1].fake_target,
+        }
+
+    # ---- checkpoints -----------------------------------------------------------------------
+
+    def network_path(self, label: str, which: str) -> Path:
+        """File of a network; when testing, the published ``<which>_net.pth`` where it is alone."""
+        path = super().network_path(label, which)
+        if not self.is_train and not path.is_file() and container_path(path).is_file():
+            return container_path(path)
+        return path
+
+    def load_networks(self, which: str, labels: tuple[str, ...] | None = None) -> None:
+        """Load networks strictly; the positional table of published files is left out."""
+        self.check_architecture()
+        for label in labels or tuple(self.networks):
+            path = self.network_path(label, which)
+            checkpoint.load_state(self.networks[label], read_network(path, label), str(path))
+
+    def warm_start(self, path: Path) -> None:
+        """Start from the networks of a DPTN or DPTN_step run; warns of what starts fresh."""
+        for label, network in self.networks.items():
+            state, origin = read_initial(path, label)
+            if label == "D" and (state is None or "conv.weight_orig" not in state):
+                found = "does not exist" if state is None else "is another kind of discriminator"
+                warnings.warn(f"--init_from: {origin} {found}; D starts fresh", stacklevel=2)
+                continue
+            fresh = warm_start(network, state, str(origin))
+            if fresh:
+                warnings.warn(f"--init_from: {', '.join(fresh)} start fresh", stacklevel=2)
