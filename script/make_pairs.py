@@ -3,11 +3,12 @@
     python script/make_pairs.py --keypoints annotation.csv --images photos/ \
         --output ./dataset/mine --identity prefix --test_share 0.1
 
-``--keypoints`` is a table ``name:keypoints_y:keypoints_x`` (script/extract_keypoints.py writes one).
+``--keypoints`` is a table ``name:keypoints_y:keypoints_x`` (from script/extract_keypoints.py).
 People are told apart by ``--identity``: ``prefix`` (text before the first "_"), ``folder``,
 ``deepfashion``, ``market``, or a regular expression with one group. With ``--test_share`` whole
-people go to the test set, so that no person is in both. With ``--images`` the photographs are copied
-to train/ and test/. Market's published rule: --identity market --require torso --dataset_mode market.
+people go to the test set, so that no person is in both. With ``--images`` the photographs are
+copied to train/ and test/. The published rule of Market-1501 is
+``--identity market --require torso --dataset_mode market``.
 """
 
 from __future__ import annotations
