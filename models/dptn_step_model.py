@@ -91,7 +91,8 @@ class DPTNStepModel(GANModel):
     def infer(self, inputs: Batch) -> Tensors:
         """``fake_target`` and every step as ``step_1`` ... ``step_J``, each (B, 3, H, W)."""
         styles = [(inputs["source_image"], inputs["source_pose"])] * len(self.divisors)
-        return self.generate(styles, inputs["target_pose"], self.noise(inputs))
+        noise = inputs["noise"] if "noise" in inputs else self.noise(inputs)
+        return self.generate(styles, inputs["target_pose"], noise)
 
     @torch.no_grad()
     def generate(
