@@ -15,6 +15,8 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 10, 8, 24
 SMOOTHING = 40  # the dark curve averages over 1/40 of the points to each side
 LOG_RATIO = 30.0  # curves that span more than this factor get a logarithmic axis
 
+HUGE = 1e30  # losses beyond it have diverged; the axis could not show them beside others
+
 _GRID, _INK, _RAW, _SMOOTH = "#dfe3ea", "#5b6577", "#a9c4ec", "#1f5fbf"
 
 
@@ -32,18 +34,18 @@ def charts(curves: Mapping[str, Curve]) -> tags.div:
 def chart(curve: Curve, name: str) -> svg.svg:
     """The points of one curve (pale) and their local mean (dark) over training samples.
 
-    Values that are not finite interrupt the line. The axis is logarithmic where all values are
-    positive and span a large factor.
+    Values that are not finite (or beyond ``HUGE``) interrupt the line. The axis is logarithmic
+    where all values are positive and span a large factor.
     """
     points = list(zip(curve.samples, curve.values, strict=True))
-    finite = [(x, y) for x, y in points if math.isfinite(y)]
+    finite = [(x, y) for x, y in points if _drawable(y)]
     picture = svg.svg(
         viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=clean_text(f"curve of {name}")
     )
     if not finite:
         return picture
     values = [y for _, y in finite]
-    logarithmic = min(values) > 0 and max(values) / min(values) > LOG_RATIO
+    logarithmic = min(values) > 1 / HUGE and max(values) / min(values) > LOG_RATIO
     scale = math.log10 if logarithmic else float
     low, high = _limits([scale(y) for y in values])
     if min(values) >= 0 and not logarithmic:
@@ -59,9 +61,13 @@ def chart(curve: Curve, name: str) -> svg.svg:
         )
 
     picture.add(_axes(low, high, left, right, logarithmic))
-    picture.add(_line([place(*p) if math.isfinite(p[1]) else None for p in points], _RAW, 1.0))
+    picture.add(_line([place(*p) if _drawable(p[1]) else None for p in points], _RAW, 1.0))
     picture.add(_line([place(x, y) for x, y in _smoothed(finite)], _SMOOTH, 1.8))
     return picture
+
+
+def _drawable(value: float) -> bool:
+    return abs(value) < HUGE  # False for NaN too
 
 
 def _limits(values: list[float]) -> tuple[float, float]:

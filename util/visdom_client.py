@@ -19,6 +19,7 @@ from util.sinks import Losses, Metrics, Pictures, Sink
 
 CONNECT_SECONDS, READ_SECONDS = 3.0, 10.0
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 300.0
+SMALLEST_WINDOW = 176  # pixels, width of a picture
 CLOSE_SECONDS = 5.0  # the end of a training waits this long for the last windows
 
 
@@ -144,11 +145,14 @@ class VisdomLog(Sink):
         if self._warned:
             return
         self._warned = True
+        address = f"{self._settings.url}:{self._settings.port}"
+        if not isinstance(error, OSError):
+            self._warn(f"visdom at {address} could not show a window ({error!r}); training goes on")
+            return
         reason = type(error.__context__ or error).__name__
         self._warn(
-            f"no visdom server answers at {self._settings.url}:{self._settings.port} ({reason}); "
-            "training goes on, and its windows are sent once one runs: "
-            f"python -m visdom.server -port {self._settings.port} -bind_local"
+            f"no visdom server answers at {address} ({reason}); training goes on, and its windows "
+            f"are sent once one runs: python -m visdom.server -port {self._settings.port} -bind_local"
         )
 
 
@@ -202,7 +206,9 @@ def _curves_sender(samples: np.ndarray, values: np.ndarray, names: list[str], ti
 
 def _picture_sender(pixels: np.ndarray, title: str, caption: str):
     def send(client: Any, window: str) -> None:
+        zoom = max(1.0, SMALLEST_WINDOW / pixels.shape[2])  # 32-pixel pictures would be stamps
         options = {"title": title, "caption": caption, "jpgquality": 90}
+        options |= {"width": zoom * pixels.shape[2], "height": zoom * pixels.shape[1]}
         client.image(pixels, win=window, opts=options)
 
     return send
