@@ -2,78 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
+from util.manifest import differences, folder_record
 from util.metrics.inspection import ImageFacts, inspect_images
+from util.metrics.measurement import SCORERS, Evaluation, Settings, Task
 from util.metrics.pairing import ImagePair, list_images, pair_results, report_problems
-from util.metrics.pairs import score_folder
 from util.metrics.protocols import Protocol
 from util.metrics.registry import Column, MetricUnavailableError, columns_for
+from util.metrics.weights import WeightStore
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything about a measurement that does not change its definition.
-
-    ``pairing`` is ``result_name`` or ``same_name``. ``keypoints``: target image name -> (18, 2)
-    (y, x) in the frame of the images, for masks. ``expected``: stems of results that must exist.
-    """
-
-    device: str = "cpu"
-    batch_size: int = 16
-    workers: int = 1
-    pairing: str = "result_name"
-    allow_missing: bool = False
-    keypoints: Mapping[str, np.ndarray] = field(default_factory=dict)
-    expected: Sequence[str] | None = None
-
-
-@dataclass
-class Score:
-    """One measured column. ``per_image`` (pairs,) is None for numbers that belong to whole sets."""
-
-    column: str
-    definition: str
-    higher_is_better: bool
-    value: float
-    count: int
-    std: float | None = None
-    standard_error: float | None = None
-    per_image: np.ndarray | None = None
-    details: dict[str, object] = field(default_factory=dict)
-
-
-@dataclass
-class Evaluation:
-    """What measuring one folder gave; ``refused`` maps columns to the sentence that says why."""
-
-    results: Path
-    gt: Path
-    real: Path | None
-    protocols: list[Protocol]
-    pairs: list[ImagePair]
-    left_out: dict[str, list[str]]
-    images: dict[str, ImageFacts]
-    scores: list[Score] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
-    weights: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a scorer gets: columns of one protocol and the evaluation under way."""
-
-    protocol: Protocol
-    columns: list[Column]
-    evaluation: Evaluation
-    settings: Settings
-
-
-Scorer = Callable[[Task], list[Score]]
+NO_KEYPOINTS = (
+    "the body mask needs the keypoints of the target images; give their file with --annotation."
+)
 
 
 def evaluate_folder(
@@ -92,6 +35,7 @@ def evaluate_folder(
     settings = settings or Settings()
     columns = {p.label: columns_for(p, metrics) for p in protocols}
     pairing = pair_results(results, gt, settings.pairing, settings.allow_missing, settings.expected)
+    needs_real = any(c.needs_real for mine in columns.values() for c in mine)
     evaluation = Evaluation(
         results=Path(results),
         gt=Path(gt),
@@ -99,82 +43,107 @@ def evaluate_folder(
         protocols=list(protocols),
         pairs=pairing.pairs,
         left_out=pairing.left_out,
-        images=_inspect(pairing.pairs, all(p.resize for p in protocols)),
+        images=_inspect(
+            pairing.pairs, real if needs_real else None, all(p.resize for p in protocols)
+        ),
+        weights=WeightStore(settings.weights, settings.offline),
     )
+    evaluation.notes += _notes(evaluation, needs_real)
+    if any(column.masked for mine in columns.values() for column in mine):
+        _check_keypoints(evaluation.pairs, settings)
     for protocol in protocols:
         _run_scorers(protocol, columns[protocol.label], evaluation, settings)
     return evaluation
 
 
-def _inspect(pairs: Sequence[ImagePair], resized: bool) -> dict[str, ImageFacts]:
-    """Facts about result and ground-truth images; UserError lists unreadable and ill-sized ones."""
-    results = inspect_images([pair.result for pair in pairs], "results")
-    gt = inspect_images(sorted({pair.gt for pair in pairs}), "ground truth")
-    problems = {"unreadable": results.unreadable + gt.unreadable}
+def _inspect(
+    pairs: Sequence[ImagePair], real: str | Path | None, resized: bool
+) -> dict[str, ImageFacts]:
+    """Facts about all images; UserError lists the unreadable and the ill-sized ones."""
+    facts = {
+        "results": inspect_images([pair.result for pair in pairs], "results"),
+        "ground_truth": inspect_images(sorted({pair.gt for pair in pairs}), "ground truth"),
+    }
+    if real is not None:
+        facts["real"] = inspect_images(list_images(real), "real images")
+    problems = {"unreadable": [name for f in facts.values() for name in f.unreadable]}
     if not resized:
-        problems["of another size than the rest"] = results.odd_sizes()
-        problems["of another size than their ground truth"] = [
+        problems |= _size_problems(pairs, facts)
+    report_problems({kind: names for kind, names in problems.items() if names})
+    return facts
+
+
+def _size_problems(
+    pairs: Sequence[ImagePair], facts: dict[str, ImageFacts]
+) -> dict[str, list[str]]:
+    results, gt = facts["results"], facts["ground_truth"]
+    problems = {
+        "of another size than the other results": results.odd_sizes(),
+        "of another size than their ground truth": [
             f"{pair.name} is {found}, {pair.target} is {wanted}"
             for pair in pairs
             if (found := results.size_of.get(pair.result)) != (wanted := gt.size_of.get(pair.gt))
             and found
             and wanted
+        ],
+    }
+    if "real" in facts and results.sizes:
+        usual = results.usual_size
+        problems["of the real set of another size than the results"] = [
+            f"{path.name} is {size}, the results are {usual}"
+            for path, size in facts["real"].size_of.items()
+            if size != usual
         ]
-    report_problems({kind: names for kind, names in problems.items() if names})
-    return {"results": results, "ground_truth": gt}
+    return problems
+
+
+def _notes(evaluation: Evaluation, uses_real: bool) -> list[str]:
+    """What a reader of the numbers has to know about the image sets."""
+    notes = []
+    if evaluation.real is not None:
+        gt, real = folder_record(evaluation.gt), folder_record(evaluation.real)
+        different = differences(gt, real)
+        if different:
+            notes.append(
+                "ground truth and real set were not prepared alike (" + "; ".join(different) + ")."
+            )
+    real_facts = evaluation.images.get("real")
+    for protocol in evaluation.protocols:
+        if not (uses_real and protocol.counts and real_facts):
+            continue
+        found = (len(real_facts.size_of), len(evaluation.pairs))
+        if found != protocol.counts:
+            notes.append(
+                f"{protocol.label}: the published table has {protocol.counts[0]} real and "
+                f"{protocol.counts[1]} result images, here are {found[0]} and {found[1]}; "
+                "FID depends on both."
+            )
+    return notes
+
+
+def _check_keypoints(pairs: Sequence[ImagePair], settings: Settings) -> None:
+    """With keypoints for some targets and not for others nothing is measured; UserError lists them."""
+    if not settings.keypoints:
+        return
+    missing = sorted({pair.target for pair in pairs if pair.target not in settings.keypoints})
+    if missing:
+        report_problems({"without keypoints": missing}, "complete the annotation file")
 
 
 def _run_scorers(
     protocol: Protocol, columns: Sequence[Column], evaluation: Evaluation, settings: Settings
 ) -> None:
+    scores = {}
     for name in dict.fromkeys(column.scorer for column in columns):
         mine = [column for column in columns if column.scorer == name]
         task = Task(protocol, mine, evaluation, settings)
+        for column in [c for c in mine if c.masked and not settings.keypoints]:
+            task.refuse(column, MetricUnavailableError(NO_KEYPOINTS))
+            mine.remove(column)
         try:
-            evaluation.scores += SCORERS[name](task)
+            scores |= {score.column: score for score in SCORERS[name](task)}
         except MetricUnavailableError as error:
-            evaluation.refused |= {f"{protocol.label}.{c.name}": str(error) for c in mine}
-    order = {f"{protocol.label}.{c.name}": i for i, c in enumerate(columns)}
-    evaluation.scores.sort(key=lambda score: order.get(score.column, -1))
-
-
-def per_image_score(protocol: Protocol, column: Column, values: np.ndarray) -> Score:
-    """Mean, standard deviation (population) and standard error of one value per image."""
-    count = len(values)
-    with np.errstate(invalid="ignore"):
-        std = float(values.std())
-    return Score(
-        column=f"{protocol.label}.{column.name}",
-        definition=column.definition,
-        higher_is_better=column.higher_is_better,
-        value=float(values.mean()),
-        count=count,
-        std=std,
-        standard_error=std / count**0.5,
-        per_image=values,
-    )
-
-
-def _score_pairs(task: Task) -> list[Score]:
-    scored = score_folder(
-        task.evaluation.pairs,
-        task.columns,
-        task.protocol.resize,
-        task.settings.keypoints,
-        task.settings.workers,
-    )
-    prefix = task.protocol.label
-    task.evaluation.refused |= {f"{prefix}.{name}": why for name, why in scored.refused.items()}
-    return [
-        per_image_score(task.protocol, column, scored.values[:, i])
-        for i, column in enumerate(task.columns)
-        if column.name not in scored.refused
-    ]
-
-
-SCORERS: dict[str, Scorer] = {"pairs": _score_pairs}
-
-
-def count_images(folder: str | Path) -> int:
-    """Number of images in a folder."""
-    return len(list_images(folder))
+            for column in mine:
+                task.refuse(column, error)
+    order = [f"{protocol.label}.{column.name}" for column in columns]
+    evaluation.scores += [scores[name] for name in order if name in scores]

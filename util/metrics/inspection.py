@@ -23,11 +23,16 @@ class ImageFacts:
     size_of: dict[Path, str] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
 
+    @property
+    def usual_size(self) -> str:
+        """The most frequent size, "WxH"."""
+        return self.sizes.most_common(1)[0][0]
+
     def odd_sizes(self) -> list[str]:
         """Files whose size differs from the most frequent one, as lines for an error."""
         if len(self.sizes) < 2:
             return []
-        usual = self.sizes.most_common(1)[0][0]
+        usual = self.usual_size
         return [f"{p.name} is {s}, most are {usual}" for p, s in self.size_of.items() if s != usual]
 
     def summary(self) -> dict[str, object]:

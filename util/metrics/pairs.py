@@ -1,11 +1,11 @@
-"""Pair metrics over folders (all cores, constant memory) and over arrays (:func:`score_pairs`)."""
+"""Pair metrics over folders: all cores, memory that does not grow with the number of images."""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
@@ -15,35 +15,26 @@ import torch
 from tqdm import tqdm
 
 from util.errors import UserError
-from util.image import load_image, resize_linear
-from util.metrics.masks import apply_mask, body_mask
+from util.metrics.masks import apply_mask
+from util.metrics.measurement import Score, Task, register_scorer
 from util.metrics.pairing import ImagePair, report_problems
-from util.metrics.protocols import Resize
-from util.metrics.reconstruction import pad_to_square
+from util.metrics.reading import ImageReader
+from util.metrics.reconstruction import pad_to_square, size_of
 from util.metrics.registry import Column, MetricUnavailableError
 
 CHUNK = 16  # pairs a worker takes at once
 AHEAD = 4  # chunks in the queue for each worker: bounds memory whatever the number of images
 
+Item = tuple[ImagePair, "np.ndarray | None"]  # a pair and the keypoints of its target
+
 
 @dataclass
-class PairScores:
-    """``values`` (pairs, columns) float64 in the order of the input; ``refused``: column -> why."""
+class Scored:
+    """Rows of values, refused columns with the reason, and complaints about unusable images."""
 
-    columns: list[Column]
-    values: np.ndarray
-    refused: dict[str, str]
-
-
-def read_image(path, resize: Resize | None = None) -> np.ndarray:
-    """Read one image as uint8 (H, W, 3), resized as the protocol says."""
-    image = load_image(path)
-    if resize is None:
-        return np.asarray(image)
-    height, width = resize.size
-    if resize.library == "opencv":
-        return resize_linear(np.asarray(image), resize.size)
-    return np.asarray(image.resize((width, height), resample=2))  # 2 = PIL's bilinear
+    rows: list[list[float]] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
 
 
 def score_pair(
@@ -70,72 +61,67 @@ def score_pair(
 def _view(image: np.ndarray, column: Column, mask: np.ndarray | None) -> np.ndarray:
     if column.masked:
         if mask is None:
-            raise MetricUnavailableError(
-                f"{column.name} needs the keypoints of the target images; "
-                "give the annotation file with --annotation."
-            )
+            raise MetricUnavailableError(f"{column.name} needs a body mask, there is none.")
         image = apply_mask(image, mask)
     return pad_to_square(image) if column.padded else image
 
 
-Task = tuple[ImagePair, "np.ndarray | None"]
-
-
-def _score_chunk(columns: Sequence[Column], resize: Resize | None, chunk: Sequence[Task]):
-    """Values, refusals and unusable images of a few pairs; runs in a worker process."""
-    rows, refused, damaged = [], {}, []
+def _score_chunk(reader: ImageReader, columns: Sequence[Column], chunk: Iterable[Item]) -> Scored:
+    """A few pairs; runs in a worker process."""
+    scored = Scored()
     for pair, keypoints in chunk:
         try:
-            pred, gt = read_image(pair.result, resize), read_image(pair.gt, resize)
+            pred, gt = reader.read_result(pair.result), reader.read_reference(pair.gt)
             if pred.shape != gt.shape:
-                raise UserError(
-                    f"{pair.name} is {pred.shape[1]}x{pred.shape[0]} px and {pair.target} is "
-                    f"{gt.shape[1]}x{gt.shape[0]} px (width x height)"
-                )
+                raise UserError(f"{pair.name} has {size_of(pred)}, {pair.target} has {size_of(gt)}")
         except UserError as error:
-            damaged.append(str(error))
+            scored.damaged.append(str(error))
             continue
-        mask = None if keypoints is None else body_mask(keypoints, gt.shape[:2])
-        values, problems = score_pair(gt, pred, columns, mask)
-        rows.append(values)
-        refused.update(problems)
-    return rows, refused, damaged
+        mask = None if keypoints is None else reader.mask(keypoints, gt.shape[:2])
+        values, refused = score_pair(gt, pred, columns, mask)
+        scored.rows.append(values)
+        scored.refused.update(refused)
+    return scored
 
 
-def score_folder(
-    pairs: Sequence[ImagePair],
-    columns: Sequence[Column],
-    resize: Resize | None = None,
-    keypoints: dict[str, np.ndarray] | None = None,
-    workers: int = 1,
-) -> PairScores:
-    """Score pairs of files with ``workers`` processes (0 or 1: in this one).
+@register_scorer("pairs")
+def score_pairs_of_files(task: Task) -> list[Score]:
+    """Score every pair of files with ``settings.workers`` processes.
 
-    ``keypoints``: target name -> (18, 2) (y, x), for masked columns. Raises UserError listing every
-    image that cannot be read or has another size than its ground truth.
+    Raises UserError listing every image that cannot be read or has another size than its target.
     """
+    pairs, columns = task.evaluation.pairs, tuple(task.columns)
     values = np.full((len(pairs), len(columns)), np.nan)
-    refused: dict[str, str] = {}
-    damaged: list[str] = []
-    tasks = ((pair, (keypoints or {}).get(pair.target)) for pair in pairs)
-    work = partial(_score_chunk, tuple(columns), resize)
-    workers = min(workers, len(pairs) // (2 * CHUNK))  # starting processes must be worth it
-    done = 0
+    masked = any(column.masked for column in columns)
+    items = ((pair, task.settings.keypoints.get(pair.target) if masked else None) for pair in pairs)
+    work = partial(_score_chunk, task.reader, columns)
+    workers = min(task.settings.workers, len(pairs) // (2 * CHUNK))  # starting one must be worth it
+    total, done = Scored(), 0
     with tqdm(total=len(pairs), desc="pairs", unit="pair") as bar:
-        for rows, problems, bad in _map_chunks(work, tasks, workers):
-            values[done : done + len(rows)] = np.reshape(rows, (len(rows), len(columns)))
-            done += len(rows)
-            refused.update(problems)
-            damaged += bad
-            bar.update(len(rows) + len(bad))
-    report_problems({"unreadable or of the wrong size": damaged} if damaged else {})
-    return PairScores(list(columns), values, refused)
+        for scored in _map_chunks(work, items, workers):
+            if scored.rows:
+                values[done : done + len(scored.rows)] = scored.rows
+            done += len(scored.rows)
+            total.refused |= scored.refused
+            total.damaged += scored.damaged
+            bar.update(len(scored.rows) + len(scored.damaged))
+    report_problems({"unreadable or of another size": total.damaged} if total.damaged else {})
+    for column in columns:
+        if column.name in total.refused:
+            task.refuse(column, MetricUnavailableError(total.refused[column.name]))
+    return [
+        task.per_image_score(column, values[:, i])
+        for i, column in enumerate(columns)
+        if column.name not in total.refused
+    ]
 
 
-def _map_chunks(work, tasks: Iterable[Task], workers: int) -> Iterator:
-    """``work`` over chunks of tasks, in order, with a bounded number of them in flight."""
-    tasks = iter(tasks)
-    chunks = iter(lambda: tuple(islice(tasks, CHUNK)), ())
+def _map_chunks(
+    work: Callable[[Iterable[Item]], Scored], items: Iterable[Item], workers: int
+) -> Iterator[Scored]:
+    """``work`` over chunks of items, in order, with a bounded number of them in flight."""
+    items = iter(items)
+    chunks = iter(lambda: tuple(islice(items, CHUNK)), ())
     if workers <= 1:
         yield from map(work, chunks)
         return

@@ -72,12 +72,17 @@ class KID:
 
 @dataclass(frozen=True)
 class InceptionScore:
-    """Inception score over contiguous splits of the sorted (or, with a seed, shuffled) images."""
+    """Inception score over contiguous splits of the sorted (or, with a seed, shuffled) images.
+
+    ``drop_rest``: splits of floor(N / splits) images, the rest unused (MAGPT); otherwise all images
+    are used and splits may differ by one. ``logits_bias``: whether the classifier's bias is added.
+    """
 
     network: Inception
     splits: int = 1
     shuffle_seed: int | None = None
     logits_bias: bool = True
+    drop_rest: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ PROTOCOLS: dict[str, Protocol] = {
             fid=_PAPER_FID,
             inception_score=_TF_SCORE,
             counts=(48_674, 8_570),
-            defaults=(*_RECONSTRUCTION, *_UNPADDED),
+            defaults=(*_RECONSTRUCTION, *_UNPADDED, "lpips", "fid"),
         ),
         Protocol(
             name="patn",
@@ -157,7 +162,7 @@ PROTOCOLS: dict[str, Protocol] = {
             fid=_PAPER_FID,
             inception_score=_TF_SCORE,
             counts=(48_674, 8_570),
-            defaults=("ssim", "ssim_unpadded"),
+            defaults=("ssim", "ssim_unpadded", "inception_score"),
         ),
         Protocol(
             name="gfla",
@@ -171,7 +176,7 @@ PROTOCOLS: dict[str, Protocol] = {
             fid=_PAPER_FID,
             inception_score=_TF_SCORE,
             counts=(48_674, 8_570),
-            defaults=_RECONSTRUCTION,
+            defaults=(*_RECONSTRUCTION, "lpips", "fid"),
         ),
         Protocol(
             name="nted_pidm",
@@ -183,7 +188,7 @@ PROTOCOLS: dict[str, Protocol] = {
             inception_score=_TF_SCORE,
             resize=Resize("opencv", (256, 176)),
             counts=(48_674, 8_570),
-            defaults=("psnr", "ssim"),
+            defaults=("psnr", "ssim", "lpips", "fid"),
         ),
         Protocol(
             name="magpt",
@@ -192,8 +197,8 @@ PROTOCOLS: dict[str, Protocol] = {
             ssim={"ssim": SSIM_UNIFORM7},
             lpips={f"lpips_{net}": LPIPS(net, "0.1") for net in ("alex", "vgg", "squeeze")},
             fid=_PAPER_FID,
-            inception_score=InceptionScore(TORCHVISION_SYMMETRIC, splits=1),
-            defaults=("ssim",),
+            inception_score=InceptionScore(TORCHVISION_SYMMETRIC, drop_rest=True),
+            defaults=("ssim", "lpips", "inception_score"),
         ),
         Protocol(
             name="dptn_step",
@@ -205,7 +210,7 @@ PROTOCOLS: dict[str, Protocol] = {
             inception_score=_TF_SCORE,
             resize=Resize("pil", (256, 176)),
             counts=(48_674, 8_570),
-            defaults=_RECONSTRUCTION,
+            defaults=(*_RECONSTRUCTION, "lpips", "fid"),
         ),
         Protocol(
             name="standard",
@@ -218,7 +223,7 @@ PROTOCOLS: dict[str, Protocol] = {
                 PYTORCH_FID, splits=10, shuffle_seed=2020, logits_bias=False
             ),
             real_set="the folder given with --fid_real_path",
-            defaults=(*_RECONSTRUCTION, "ms_ssim"),
+            defaults=(*_RECONSTRUCTION, "ms_ssim", "lpips", "fid"),
         ),
     )
 }
@@ -250,6 +255,17 @@ def find_protocol(
             variants=(*protocol.variants, remainder),
         )
     return protocol
+
+
+def kept(count: int, rule: LPIPS | FID) -> int:
+    """How many of ``count`` sorted images a rule measures: all, or whole batches only.
+
+    A set smaller than the batch is one batch, as in the published scripts.
+    """
+    if rule.remainder == "keep" or count == 0:
+        return count
+    batch = min(rule.batch, count)
+    return count // batch * batch
 
 
 def _by_name(name: str) -> Protocol:

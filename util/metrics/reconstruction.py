@@ -1,11 +1,12 @@
 """Reconstruction metrics: functions of two uint8 images (H, W, 3), ground truth first, to a float.
 
-Everything is computed in float64. SSIM and PSNR are scikit-image's, MS-SSIM is torchmetrics'; the
-names say which published variant is meant.
+Everything is computed in float64 by scikit-image where it has the definition; the names say which
+published variant is meant.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -24,7 +25,6 @@ from util.metrics.protocols import (
 from util.metrics.registry import Column, MetricUnavailableError, register_metric
 
 WHITE = 255
-MS_SSIM_SMALLEST = 161  # five scales of an 11-tap window: torchmetrics wants more than 160 px
 
 
 def pad_to_square(image: np.ndarray, value: int = WHITE) -> np.ndarray:
@@ -42,7 +42,7 @@ def pad_to_square(image: np.ndarray, value: int = WHITE) -> np.ndarray:
 
 def psnr(gt: np.ndarray, pred: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB over all pixels and channels; infinite for equal images."""
-    _check_pair(gt, pred)
+    check_pair(gt, pred)
     if np.array_equal(gt, pred):
         return float("inf")
     return float(peak_signal_noise_ratio(gt, pred, data_range=255))
@@ -50,13 +50,13 @@ def psnr(gt: np.ndarray, pred: np.ndarray) -> float:
 
 def l1(gt: np.ndarray, pred: np.ndarray) -> float:
     """Mean absolute difference of values in [0, 1]."""
-    _check_pair(gt, pred)
+    check_pair(gt, pred)
     return float(np.abs(gt.astype(np.int16) - pred).mean() / 255)
 
 
 def mae(gt: np.ndarray, pred: np.ndarray) -> float:
     """Sum of |a - b| over the sum of a + b: the field's "MAE", a ratio; 0 for two black images."""
-    _check_pair(gt, pred)
+    check_pair(gt, pred)
     total = gt.sum(dtype=np.int64) + pred.sum(dtype=np.int64)
     return float(np.abs(gt.astype(np.int16) - pred).sum(dtype=np.int64) / max(total, 1))
 
@@ -67,13 +67,13 @@ def ssim(gt: np.ndarray, pred: np.ndarray, definition: SSIM) -> float:
     NaN where the definition has no value: a constant prediction under ``data_range="prediction"``.
     Raises MetricUnavailableError for images smaller than the window.
     """
-    _check_pair(gt, pred)
+    check_pair(gt, pred)
     gaussian = definition.kernel == "gaussian"
     # scikit-image truncates a Gaussian at 3.5 sigma: 11 taps for sigma 1.5, 9 for 1.2.
     window = 2 * int(3.5 * definition.size + 0.5) + 1 if gaussian else int(definition.size)
     if min(gt.shape[:2]) < window:
         raise MetricUnavailableError(
-            f"SSIM with a window of {window} px is not defined for images of {_size(gt)}; "
+            f"SSIM with a window of {window} px is not defined for images of {size_of(gt)}; "
             "larger images are needed."
         )
     data_range = 255.0
@@ -117,29 +117,13 @@ def ssim_uniform7(gt: np.ndarray, pred: np.ndarray) -> float:
     return ssim(gt, pred, SSIM_UNIFORM7)
 
 
-def ms_ssim(gt: np.ndarray, pred: np.ndarray) -> float:
-    """Multi-scale SSIM (Wang et al. 2003) by torchmetrics: five scales, sigma 1.5, data range 255.
-
-    Raises MetricUnavailableError for images of which a side is 160 px or less.
-    """
-    _check_pair(gt, pred)
-    if min(gt.shape[:2]) < MS_SSIM_SMALLEST:
-        raise MetricUnavailableError(
-            f"MS-SSIM has five scales and needs {MS_SSIM_SMALLEST} px or more on each side, the "
-            f"images have {_size(gt)}; larger images are needed."
-        )
-    import torch  # here only: worker processes start faster without it
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
-
-    pair = [torch.from_numpy(x.astype(np.float64)).permute(2, 0, 1)[None] for x in (pred, gt)]
-    return float(multiscale_structural_similarity_index_measure(*pair, data_range=255.0))
-
-
-def _size(image: np.ndarray) -> str:
+def size_of(image: np.ndarray) -> str:
+    """Height and width of an image in words."""
     return f"{image.shape[0]}x{image.shape[1]} px (height x width)"
 
 
-def _check_pair(gt: np.ndarray, pred: np.ndarray) -> None:
+def check_pair(gt: np.ndarray, pred: np.ndarray) -> None:
+    """Raise UserError unless both are uint8 (H, W, 3) of one size."""
     for image in (gt, pred):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise UserError(
@@ -148,7 +132,7 @@ def _check_pair(gt: np.ndarray, pred: np.ndarray) -> None:
             )
     if gt.shape != pred.shape:
         raise UserError(
-            f"the target has {_size(gt)} and the result {_size(pred)}; they must agree."
+            f"the target has {size_of(gt)} and the result {size_of(pred)}; they must agree."
         )
 
 
@@ -160,42 +144,49 @@ def describe_ssim(definition: SSIM) -> str:
     return f"SSIM, {definition.kernel} window {size}, {covariance} covariance, data range {span}"
 
 
-# Every metric below comes three times: as the protocol says (padded or not), never padded, and on
-# images whose background is blanked by the body mask. Three names, never one column.
-_FORMS = (("{}", True, False), ("{}_unpadded", False, False), ("mask_{}", False, True))
+# Every metric of two images comes three times: as the protocol says (padded or not), never padded,
+# and on images whose background is blanked by the body mask. Three names, never one column.
+FORMS = (("{}", True, False), ("{}_unpadded", False, False), ("mask_{}", False, True))
 _HOW = {(True, False): ", white-padded to a square", (False, True): ", background set to 0"}
+PairFunction = Callable[[np.ndarray, np.ndarray], float]
 
 
-def _columns(
-    protocol: Protocol, name: str, form: tuple[str, bool, bool], function, words: str, higher: bool
-) -> Column:
-    pattern, pad, masked = form
-    padded = pad and protocol.padding == "white"
-    how = _HOW.get((padded, masked), ", unpadded")
-    return Column(pattern.format(name), words + how, function, higher, padded=padded, masked=masked)
+def register_forms(
+    name: str, function: PairFunction, definition: str, higher_is_better: bool
+) -> None:
+    """Register ``function(gt, pred)`` as ``name``, ``name_unpadded`` and ``mask_name``."""
+    for form in FORMS:
+        register_metric(form[0].format(name))(
+            partial(_one_column, form, name, function, definition, higher_is_better)
+        )
 
 
-def _ssim_columns(protocol: Protocol, form: tuple[str, bool, bool]) -> list[Column]:
+def _one_column(form, name, function, definition, higher_is_better, protocol) -> list[Column]:
+    return [_column(protocol, form, name, function, definition, higher_is_better)]
+
+
+def _ssim_columns(form, protocol: Protocol) -> list[Column]:
     return [
-        _columns(protocol, name, form, partial(ssim, definition=d), describe_ssim(d), higher=True)
+        _column(protocol, form, name, partial(ssim, definition=d), describe_ssim(d), True)
         for name, d in protocol.ssim.items()
     ]
 
 
-def _single(name: str, function, words: str, higher: bool):
-    def build(protocol: Protocol, form: tuple[str, bool, bool]) -> list[Column]:
-        return [_columns(protocol, name, form, function, words, higher)]
+def _column(protocol, form, name, function, definition, higher_is_better) -> Column:
+    pattern, pad, masked = form
+    padded = pad and protocol.padding == "white"
+    return Column(
+        name=pattern.format(name),
+        definition=definition + _HOW.get((padded, masked), ", unpadded"),
+        settings=function,
+        higher_is_better=higher_is_better,
+        padded=padded,
+        masked=masked,
+    )
 
-    return build
 
-
-_MAE_WORDS = "sum of |a - b| over sum of (a + b)"
-for _name, _build in {
-    "ssim": _ssim_columns,
-    "psnr": _single("psnr", psnr, "PSNR in dB, mean over images", True),
-    "ms_ssim": _single("ms_ssim", ms_ssim, "MS-SSIM, five scales, data range 255", True),
-    "l1": _single("l1", l1, "mean |a - b| of values in [0, 1]", False),
-    "mae": _single("mae", mae, _MAE_WORDS, False),
-}.items():
-    for _form in _FORMS:
-        register_metric(_form[0].format(_name))(partial(_build, form=_form))
+register_forms("psnr", psnr, "PSNR in dB, mean over images", higher_is_better=True)
+register_forms("l1", l1, "mean |a - b| of values in [0, 1]", higher_is_better=False)
+register_forms("mae", mae, "sum of |a - b| over sum of (a + b)", higher_is_better=False)
+for _form in FORMS:
+    register_metric(_form[0].format("ssim"))(partial(_ssim_columns, _form))

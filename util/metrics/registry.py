@@ -28,7 +28,8 @@ class Column:
 
     ``settings`` is what the scorer needs: for ``pairs`` a picklable function
     ``(gt, pred) -> float`` of two uint8 images (H, W, 3), otherwise a row of the protocol table.
-    ``padded`` and ``masked`` say what happens to both images before a ``pairs`` function sees them.
+    ``padded`` and ``masked`` say what happens to both images before a ``pairs`` function sees them;
+    ``needs_real`` that the column compares with the real set.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Column:
     scorer: str = "pairs"
     padded: bool = False
     masked: bool = False
+    needs_real: bool = False
 
 
 Builder = Callable[[Protocol], list[Column]]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from util.checkpoint import write_atomically
 from util.errors import UserError
-from util.metrics.evaluation import Evaluation, Score, Settings
+from util.metrics.measurement import Evaluation, Score, Settings
 
 GENERATION_FILE = "generation.json"  # written by test.py beside the images
 LIBRARIES = (
@@ -41,10 +41,11 @@ def report_dict(evaluation: Evaluation, settings: Settings) -> dict[str, object]
         "refused": evaluation.refused,
         "pairs": len(evaluation.pairs),
         "left_out": evaluation.left_out,
+        "notes": evaluation.notes,
         "images": {name: facts.summary() for name, facts in evaluation.images.items()},
         "protocols": [{"label": p.label, **asdict(p)} for p in evaluation.protocols],
         "checkpoint": read_generation(evaluation.results),
-        "weights": evaluation.weights,
+        "weights": evaluation.weights.used,
         "device": settings.device,
         "versions": library_versions(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -1,0 +1,135 @@
+"""What goes into measuring a folder (settings) and what comes out (scores)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from util.metrics.inspection import ImageFacts
+from util.metrics.pairing import ImagePair
+from util.metrics.protocols import Protocol
+from util.metrics.reading import ImageReader
+from util.metrics.registry import Column, MetricUnavailableError
+
+if TYPE_CHECKING:  # worker processes need this file, but not torchvision
+    from util.metrics.weights import WeightStore
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything about a measurement that does not change its definition.
+
+    ``pairing`` is ``result_name`` or ``same_name``; ``expected`` are stems of results that must
+    exist. ``keypoints``: name of a target image -> (18, 2) (y, x), -1 = missing, in the frame
+    ``annotation_size`` (h, w) or, when None, of the images; ``result_keypoints``: the same for
+    result images, in their own frame. ``estimator``: RGB uint8 (H, W, 3) -> (18, 2) for images without keypoints.
+    ``reference`` and its name for the cache: see :class:`ImageReader`.
+    ``cache_dir`` None: statistics of real sets are not kept.
+    """
+
+    device: str = "cpu"
+    batch_size: int = 16
+    workers: int = 1
+    pairing: str = "result_name"
+    allow_missing: bool = False
+    expected: Sequence[str] | None = None
+    keypoints: Mapping[str, np.ndarray] = field(default_factory=dict)
+    result_keypoints: Mapping[str, np.ndarray] = field(default_factory=dict)
+    annotation_size: tuple[int, int] | None = None
+    estimator: Callable[[np.ndarray], np.ndarray] | None = None
+    reference: Callable[[np.ndarray], np.ndarray] | None = None
+    reference_name: str = ""
+    weights: Mapping[str, str | Path | None] = field(default_factory=dict)
+    offline: bool = False
+    cache_dir: Path | None = None
+
+
+@dataclass
+class Score:
+    """One measured column. ``per_image`` (pairs,) is None for numbers that belong to whole sets."""
+
+    column: str
+    definition: str
+    higher_is_better: bool
+    value: float
+    count: int
+    std: float | None = None
+    standard_error: float | None = None
+    per_image: np.ndarray | None = None
+    details: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass
+class Evaluation:
+    """What measuring one folder gave; ``refused`` maps columns to the sentence that says why."""
+
+    results: Path
+    gt: Path
+    real: Path | None
+    protocols: list[Protocol]
+    pairs: list[ImagePair]
+    left_out: dict[str, list[str]]
+    images: dict[str, ImageFacts]
+    weights: WeightStore
+    scores: list[Score] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a scorer gets: columns of one protocol and the evaluation under way."""
+
+    protocol: Protocol
+    columns: list[Column]
+    evaluation: Evaluation
+    settings: Settings
+
+    @property
+    def reader(self) -> ImageReader:
+        """How images are read under this task's protocol."""
+        return ImageReader(
+            self.protocol.resize, self.settings.reference, self.settings.annotation_size
+        )
+
+    def name(self, column: Column) -> str:
+        """Full name of a column: never without its protocol."""
+        return f"{self.protocol.label}.{column.name}"
+
+    def refuse(self, column: Column, error: MetricUnavailableError) -> None:
+        """Note that a column cannot be computed, and why."""
+        self.evaluation.refused[self.name(column)] = str(error)
+
+    def score(self, column: Column, value: float, count: int, **more) -> Score:
+        """A score of one number."""
+        return Score(
+            self.name(column), column.definition, column.higher_is_better, value, count, **more
+        )
+
+    def per_image_score(self, column: Column, values: np.ndarray, used: int | None = None) -> Score:
+        """Mean, population standard deviation and standard error of the first ``used`` values."""
+        counted = values[:used]
+        with np.errstate(invalid="ignore"):  # infinite PSNR of equal images
+            mean, std = float(counted.mean()), float(counted.std())
+        error = std / len(counted) ** 0.5
+        return self.score(
+            column, mean, len(counted), std=std, standard_error=error, per_image=values
+        )
+
+
+Scorer = Callable[[Task], list[Score]]
+SCORERS: dict[str, Scorer] = {}
+
+
+def register_scorer(name: str) -> Callable[[Scorer], Scorer]:
+    """Decorator: ``scorer(task) -> list[Score]`` computes columns whose ``scorer`` is ``name``."""
+
+    def register(scorer: Scorer) -> Scorer:
+        SCORERS[name] = scorer
+        return scorer
+
+    return register

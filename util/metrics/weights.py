@@ -1,0 +1,123 @@
+"""Weight files of the metric networks: which are needed, where they are, which were used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from pytorch_fid.inception import FID_WEIGHTS_URL
+from torchvision import models
+from torchvision.models.detection import SSD300_VGG16_Weights
+
+from util.checkpoint import file_hash
+from util.errors import UserError
+from util.metrics.registry import MetricUnavailableError
+from util.weight_files import PublishedFile, cache_folders, find_weights, load_weights
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A published file and the option of script/metrics.py that names another copy."""
+
+    file: PublishedFile
+    option: str
+
+
+def _published(what: str, url: str, option: str) -> WeightFile:
+    name = url.rsplit("/", 1)[1]
+    digits = Path(name).stem.rsplit("-", 1)[1]  # all of these publishers put the hash into the name
+    return WeightFile(PublishedFile(what, name, url, digits), option)
+
+
+WEIGHTS: dict[str, WeightFile] = {
+    "alex": _published(
+        "torchvision's AlexNet", models.AlexNet_Weights.IMAGENET1K_V1.url, "--alexnet_weights"
+    ),
+    "vgg": _published(
+        "torchvision's VGG-16", models.VGG16_Weights.IMAGENET1K_V1.url, "--vgg16_weights"
+    ),
+    "squeeze": _published(
+        "torchvision's SqueezeNet 1.1",
+        models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url,
+        "--squeezenet_weights",
+    ),
+    "torchvision": _published(
+        "torchvision's Inception v3",
+        models.Inception_V3_Weights.IMAGENET1K_V1.url,
+        "--inception_weights",
+    ),
+    "pytorch-fid": _published(
+        "pytorch-fid's port of the TensorFlow Inception", FID_WEIGHTS_URL, "--fid_weights"
+    ),
+    "ssd300": _published(
+        "torchvision's SSD300", SSD300_VGG16_Weights.COCO_V1.url, "--ssd300_weights"
+    ),
+}
+
+
+class WeightStore:
+    """Finds weight files and remembers, for the report, which were used.
+
+    ``paths``: key of :data:`WEIGHTS` -> the user's copy, used whatever its hash (the report says
+    whether it is the published one). ``offline``: never try to download.
+    """
+
+    def __init__(self, paths: Mapping[str, str | Path | None] | None = None, offline: bool = False):
+        self.paths = {key: path for key, path in (paths or {}).items() if path is not None}
+        self.offline = offline
+        self.used: dict[str, dict[str, object]] = {}
+
+    def load(self, key: str) -> dict[str, torch.Tensor]:
+        """State dict of one network; MetricUnavailableError says what to put where."""
+        wanted = WEIGHTS[key]
+        path = self._find(wanted, self.paths.get(key))
+        try:
+            state = load_weights(wanted.file, path)
+        except UserError as error:
+            raise MetricUnavailableError(str(error)) from error
+        digest = file_hash(path)
+        self.used[key] = {
+            "file": str(path),
+            "sha256": digest,
+            "published": digest.startswith(wanted.file.sha256),
+        }
+        return state
+
+    def sha256(self, key: str) -> str:
+        """Hash of a file that was loaded."""
+        return str(self.used[key]["sha256"])
+
+    def _find(self, wanted: WeightFile, path: str | Path | None) -> Path:
+        file = wanted.file
+        if path is None and self.offline and not self._cached(file.name):
+            raise MetricUnavailableError(
+                f"the weights of {file.what} are not in {cache_folders()[-1]} and downloads are "
+                f"off: put {file.name} there, or give your copy with {wanted.option}."
+            )
+        try:
+            own_copy = path is not None
+            return find_weights(replace(file, sha256=None) if own_copy else file, path)
+        except UserError as error:
+            hint = f" (option {wanted.option})"
+            raise MetricUnavailableError(str(error).rstrip(".") + hint) from error
+
+    @staticmethod
+    def _cached(name: str) -> bool:
+        return any((folder / name).is_file() for folder in cache_folders())
+
+
+def assign_state(
+    network: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str
+) -> torch.nn.Module:
+    """Put a state dict into a network built on the meta device, strictly; frozen, eval mode."""
+    try:
+        network.load_state_dict(dict(state), strict=True, assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise MetricUnavailableError(
+            f"the weight file of {what} does not fit the network ({reason}); use the published "
+            "file."
+        ) from error
+    return network.eval().requires_grad_(False)
