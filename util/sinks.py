@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -98,12 +99,20 @@ class LossLog(Sink):
 
     def rewind(self, total_samples: int) -> None:
         """Drop the lines after the checkpoint: the log becomes that of an uninterrupted run."""
-        if not self.path.exists():
-            return
-        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        kept = [line for line in lines if self._is_before(line, total_samples)]
-        if len(kept) < len(lines):
-            write_atomically(self.path, "".join(kept).encode("utf-8"))
+        for path in [self.path, *self._backups()]:
+            if not path.exists():
+                continue
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            kept = [line for line in lines if self._is_before(line, total_samples)]
+            if len(kept) < len(lines):
+                write_atomically(path, "".join(kept).encode("utf-8"))
+
+    def _backups(self) -> list[Path]:
+        """The rotated files, newest first."""
+        return [
+            self.path.with_name(f"{self.path.name}.{number}")
+            for number in range(1, LOG_BACKUPS + 1)
+        ]
 
     def _is_before(self, line: str, total_samples: int) -> bool:
         match = self._TOTAL.search(line)
@@ -114,13 +123,8 @@ class LossLog(Sink):
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(line + "\n")
         if self.path.stat().st_size > self.max_bytes:
-            for number in range(LOG_BACKUPS, 0, -1):
-                older = self.path.with_name(f"{self.path.name}.{number}")
-                newer = (
-                    self.path
-                    if number == 1
-                    else self.path.with_name(f"{self.path.name}.{number - 1}")
-                )
+            files = [self.path, *self._backups()]
+            for newer, older in reversed(list(pairwise(files))):
                 if newer.exists():
                     os.replace(newer, older)
 

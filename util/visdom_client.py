@@ -147,12 +147,13 @@ class VisdomLog(Sink):
         self._warned = True
         address = f"{self._settings.url}:{self._settings.port}"
         if not isinstance(error, OSError):
-            self._warn(f"visdom at {address} could not show a window ({error!r}); training goes on")
+            self._warn(f"visdom at {address} cannot show a window ({error!r}); training goes on")
             return
         reason = type(error.__context__ or error).__name__
+        command = f"python -m visdom.server -port {self._settings.port} -bind_local"
         self._warn(
             f"no visdom server answers at {address} ({reason}); training goes on, and its windows "
-            f"are sent once one runs: python -m visdom.server -port {self._settings.port} -bind_local"
+            f"are sent once one runs: {command}"
         )
 
 

@@ -1,0 +1,155 @@
+"""The live progress line, and the rates it shows."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from util.console import Console, duration
+from util.sinks import Losses
+from util.throughput import Throughput
+
+LRS = {"G": 2e-4, "D": 2e-5}
+
+
+class Clock:
+    """Seconds that pass only when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def lines(self) -> list[str]:
+        """What stands on the screen: carriage returns go back to the start of a line."""
+        out = []
+        for line in self.getvalue().split("\n"):
+            shown = ""
+            for part in line.split("\r"):
+                shown = part + shown[len(part) :]
+            out.append(shown.rstrip())
+        return out
+
+
+def _record(total: int = 40, **changes) -> Losses:
+    values = {
+        "epoch": 3,
+        "samples_in_epoch": 20,
+        "total_samples": total,
+        "losses": {"app_gen_t": 1.23456, "style": 0.0},
+        "lrs": LRS,
+        "seconds_per_sample": 0.0123456,
+        "data_share": 0.1,
+    }
+    return Losses(**{**values, **changes})
+
+
+def test_rates_and_the_share_of_waiting_follow_the_clock():
+    clock = Clock()
+    speed = Throughput(clock)
+
+    def loader():
+        for _ in range(6):
+            clock.now += 0.3
+            yield None
+
+    assert speed.seconds_left(1000) is None
+    for number, _ in enumerate(speed.timed(loader()), 1):
+        clock.now += 0.7
+        speed.count(4 * number)
+    assert speed.seconds_per_sample == pytest.approx(0.25)
+    assert speed.samples_per_second == pytest.approx(4.0)
+    assert speed.data_share == pytest.approx(0.3)
+    assert speed.seconds_left(1024) == pytest.approx(250.0)
+
+
+def test_the_slow_first_iteration_does_not_count_for_the_time_left():
+    clock = Clock()
+    speed = Throughput(clock)
+    clock.now += 1000
+    speed.count(10)
+    clock.now += 1
+    speed.count(20)
+    assert speed.seconds_left(120) == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "--:--"), (0, "0:00:00"), (3723.4, "1:02:03"), (300_000, "3d 11:20")],
+)
+def test_durations_are_short(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_a_terminal_shows_one_line_that_is_redrawn(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    stream, clock = Terminal(), Clock()
+    console = Console(10, 100, Throughput(), stream, clock)
+    for step in range(1, 50):
+        clock.now += 1
+        console.progress(3, step, 200 + step)
+    console.losses(_record())
+    console.message("saved latest")
+    clock.now += 1
+    console.progress(3, 51, 251)
+    console.close()
+    saved, live, rest = stream.lines()
+    assert saved == "saved latest"
+    for part in ("epoch 3/10", "51/100 (51%)", "img/s", "waiting for data", "left", "G 2.00e-04"):
+        assert part in live
+    assert "app_gen_t 1.235" in live
+    assert rest == ""
+
+
+def test_the_live_line_is_redrawn_at_most_five_times_a_second():
+    stream, clock = Terminal(), Clock()
+    console = Console(10, 100, Throughput(), stream, clock)
+    for step in range(100):
+        clock.now += 0.01
+        console.progress(1, step, step)
+    assert 5 <= stream.getvalue().count("\r") <= 6
+
+
+def test_the_live_line_fits_a_narrow_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal()
+    console = Console(10, 100, Throughput(), stream, Clock())
+    console.losses(_record())
+    assert len(stream.getvalue().lstrip("\r")) <= 39
+
+
+def test_a_file_gets_one_line_a_print_interval():
+    stream = io.StringIO()
+    console = Console(10, 100, Throughput(), stream)
+    for step in range(100):
+        console.progress(1, step, step)
+    assert stream.getvalue() == ""
+    console.losses(_record())
+    console.losses(_record())
+    console.close()
+    assert len(stream.getvalue().splitlines()) == 2
+    assert "\r" not in stream.getvalue()
+
+
+def test_a_slow_loader_is_named_once():
+    stream = io.StringIO()
+    console = Console(10, 100, Throughput(), stream)
+    for _ in range(3):
+        console.losses(_record(data_share=0.8))
+    assert stream.getvalue().count("--nThreads") == 1
+
+
+def test_text_that_the_terminal_cannot_show_does_not_stop_the_run():
+    raw = io.BytesIO()
+    console = Console(1, 1, Throughput(), io.TextIOWrapper(raw, encoding="ascii"))
+    console.message("größer")
+    assert raw.getvalue() == b"gr??er\n"
