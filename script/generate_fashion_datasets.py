@@ -221,7 +221,9 @@ def main(arguments: list[str] | None = None) -> int:
 def make_images(job: Job, tasks: dict[str, list[Output]], workers: int) -> list[str]:
     """Run all tasks under a progress bar; returns the problems of single images."""
     problems, made = [], 0
-    for _, count, problem in tqdm(run(job, tasks, workers), total=len(tasks), unit="image"):
+    for _, count, problem in tqdm(
+        run(job, tasks, workers), total=len(tasks), unit="image", disable=None
+    ):
         made += count
         if problem:
             problems.append(problem)

@@ -128,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name, path in images[phase].items()
     }
     job = Job(source, options.filter)
-    steps = tqdm(run(job, tasks, options.workers), total=len(tasks), unit="image")
+    steps = tqdm(run(job, tasks, options.workers), total=len(tasks), unit="image", disable=None)
     problems = [problem for _, _, problem in steps if problem]
     complete_manifest(root, records, tasks)
     for folder, record in records.items():

@@ -1,0 +1,203 @@
+"""Say what is wrong with a data set before a training finds out.
+
+    python script/check_dataset.py ./dataset/fashion
+
+Names every file it needs and where people get it, then checks counts, images, sizes,
+pairs, keypoints, frames, repeated rows and people in both phases, and draws a contact sheet with skeletons.
+Errors stop or falsify a training (exit status 1); warnings are worth a look.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import os
+import random
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from util.annotations import MISSING
+from util.dataset_checks import ERROR, NOTE, WARNING, Finding, Phase, check_between, check_tables
+from util.dataset_checks import read_phase as read_one_phase
+from util.dataset_layouts import LAYOUTS, PHASES, Layout, detect_layout
+from util.errors import UserError, run_main
+from util.image import load_image, save_image
+from util.image_checks import check_images
+from util.manifest import describe, folder_record
+from util.pose import draw_skeleton
+
+SYNTHETIC = "synthetic.json"  # written by script/make_synthetic_dataset.py
+COLUMNS = 4  # pairs in one row of the contact sheet
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("dataroot", help="the folder given to train.py as --dataroot")
+    add("--dataset_mode", choices=("auto", *LAYOUTS), default="auto", help="auto: by file names")
+    add("--phase", nargs="+", choices=PHASES, default=list(PHASES))
+    add("--own", action="store_true", help="own data: published counts do not matter")
+    add("--annotation_size", nargs=2, type=int, metavar=("H", "W"), help="frame of the keypoints")
+    add("--identity", help="how names tell people apart: see script/make_pairs.py")
+    add("--quick", action="store_true", help="read headers only; truncated images go unnoticed")
+    add("--strict", action="store_true", help="warnings count as errors")
+    add("--contact_sheet", help="picture to write, or none (default: DATAROOT/contact_sheet.jpg)")
+    add("--samples", type=int, default=8, help="pairs of each phase on the contact sheet")
+    add("--seed", type=int, default=0, help="of the choice of samples")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    options = parser.parse_args(arguments)
+    if options.annotation_size and min(options.annotation_size) < 1:
+        parser.error(f"--annotation_size is {options.annotation_size}; expected pixels, 1 or more")
+    return options
+
+
+def choose_layout(root: Path, options: argparse.Namespace) -> Layout:
+    """The layout asked for or found, with the frame asked for."""
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder; expected the data root: check the path.")
+    if options.dataset_mode == "auto":
+        layout = detect_layout(root)
+        if layout is None:
+            found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
+            print_needed_files(root, LAYOUTS["fashion"], options.phase)
+            raise UserError(
+                f"{root} holds no pairs or keypoint table; found {found}, expected the files "
+                "listed above for DeepFashion: get them, or say --dataset_mode."
+            )
+    else:
+        layout = LAYOUTS[options.dataset_mode]
+    if options.annotation_size:
+        layout = dataclasses.replace(layout, annotation_size=tuple(options.annotation_size))
+    return layout
+
+
+def print_needed_files(root: Path, layout: Layout, phases: list[str]) -> None:
+    """Every file and folder of the layout, whether it is there, and where people get it."""
+    print(f"{root}: layout {layout.mode}, keypoint frame {layout.annotation_size} (h, w)")
+    for phase in phases:
+        for kind, names in (
+            ("images", (layout.image_folder,)),
+            ("pairs", layout.pairs),
+            ("keypoints", layout.annotations),
+        ):
+            path = layout.find(root, names, phase)
+            name = (path or root / names[0].format(phase=phase)).relative_to(root)
+            origin = "" if path else f" - get it from {layout.origins[kind]}"
+            print(f"  {'found  ' if path else 'MISSING'} {phase} {kind}: {name}{origin}")
+
+
+def progress(items: Iterable, total: int) -> Iterable:
+    return tqdm(items, total=total, unit="image", leave=False, disable=None)
+
+
+def check(root: Path, layout: Layout, options: argparse.Namespace) -> tuple[list[Phase], list]:
+    """All findings of all phases, in the order in which they should be mended."""
+    own = options.own or (root / SYNTHETIC).exists()
+    phases = [read_one_phase(root, layout, name) for name in options.phase]
+    for phase in phases:
+        check_tables(phase, own)
+        check_images(phase, options.quick, options.workers, own, progress)
+    findings = [finding for phase in phases for finding in phase.findings]
+    if len(phases) == 2 and all(phase.pairs for phase in phases):
+        by_name = {phase.name: phase for phase in phases}
+        findings += check_between(by_name["train"], by_name["test"], options.identity)
+    order = (ERROR, WARNING, NOTE)
+    return phases, sorted(findings, key=lambda finding: order.index(finding.level))
+
+
+def contact_sheet(phases: list[Phase], samples: int, seed: int) -> np.ndarray | None:
+    """Source and target of random pairs with their skeletons; None when no pair can be drawn."""
+    tiles = []
+    for phase in phases:
+        order = random.Random(seed).sample(phase.pairs, len(phase.pairs))
+        drawable = (p for p in order if all(_can_draw(phase, name) for name in p))
+        for pair in itertools.islice(drawable, samples):
+            tiles.append(np.concatenate([_draw(phase, name) for name in pair], axis=1))
+    if not tiles:
+        return None
+    height, width = tiles[0].shape[:2]
+    gap = 8
+    rows = -(-len(tiles) // COLUMNS)
+    sheet = np.full((rows * (height + gap), COLUMNS * (width + gap), 3), 255, np.uint8)
+    for i, tile in enumerate(tiles):
+        top, left = (i // COLUMNS) * (height + gap), (i % COLUMNS) * (width + gap)
+        sheet[top : top + height, left : left + width] = tile
+    return sheet
+
+
+def _can_draw(phase: Phase, name: str) -> bool:
+    if name not in phase.keypoints:
+        return False
+    try:
+        load_image(phase.folder / name)
+    except UserError:  # reported by check_images
+        return False
+    return True
+
+
+def _draw(phase: Phase, name: str) -> np.ndarray:
+    """One image in its keypoint frame, at least 256 pixels high, with its skeleton."""
+    height, width = phase.layout.annotation_size
+    scale = max(1, round(256 / height))
+    image = load_image(phase.folder / name).resize((width * scale, height * scale), Image.BICUBIC)
+    points = phase.keypoints[name]
+    seen = (points != MISSING).all(axis=1, keepdims=True)
+    return draw_skeleton(np.asarray(image), np.where(seen, points * scale, MISSING))
+
+
+def print_findings(findings: list[Finding], strict: bool) -> int:
+    """Print all findings and a summary; the exit status."""
+    for finding in findings:
+        print(f"{finding.level}: {finding.text}")
+    counts = {level: sum(f.level == level for f in findings) for level in (ERROR, WARNING, NOTE)}
+    print(", ".join(f"{count} {level}{'s' * (count != 1)}" for level, count in counts.items()))
+    failed = counts[ERROR] + (counts[WARNING] if strict else 0)
+    print("this data set needs attention before it is used" if failed else "ready for training")
+    return 1 if failed else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    root = Path(options.dataroot)
+    layout = choose_layout(root, options)
+    print_needed_files(root, layout, options.phase)
+    phases, findings = check(root, layout, options)
+    for phase in phases:
+        print(
+            f"{phase.name}: {len(phase.pairs):,} pairs of {len(phase.names):,} images, "
+            f"{len(phase.keypoints):,} keypoint rows; {describe(folder_record(phase.folder))}"
+        )
+    if options.contact_sheet != "none":
+        path = Path(options.contact_sheet or root / "contact_sheet.jpg")
+        sheet = contact_sheet(phases, options.samples, options.seed)
+        if sheet is not None:
+            write_sheet(path, sheet)
+    return print_findings(findings, options.strict)
+
+
+def write_sheet(path: Path, sheet: np.ndarray) -> None:
+    """Save the contact sheet; a read-only place is worth a line, not the end of the check."""
+    try:
+        save_image(path, sheet, quality=90)
+    except OSError as error:
+        print(
+            f"the contact sheet {path} cannot be written ({error.strerror}): --contact_sheet PATH"
+        )
+    else:
+        print(f"contact sheet: {path} - every skeleton must lie on its person")
+
+
+if __name__ == "__main__":
+    run_main(main)
