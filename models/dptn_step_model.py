@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from models.base_model import Batch, GANModel, Tensors
+from models.base_model import Batch, Tensors
+from models.gan_model import GANModel
 from models.losses.adversarial import gradient_penalty
 from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, content_loss, style_loss
 from models.losses.step import face_loss, step_loss
@@ -20,10 +21,11 @@ from models.networks.dptn_step import (
     StepGenerator,
 )
 from models.networks.layers import initialize
-from models.step_chunk import Chunk, join, strip
+from models.step_chunk import Chunk, halves, join, training_pictures
 from models.step_options import add_network_options, add_training_options
-from util import checkpoint, distributed
+from util import checkpoint
 from util.pose import SIGMA
+from util.precision import full
 from util.quantise import check_divisors, coarse_image, step_divisors
 from util.seeded_noise import seeded_noise
 from util.step_checkpoint import container_path, read_initial, read_network, warm_start
@@ -31,6 +33,7 @@ from util.step_pose import LIMB_SIGMA, eye_pixels, step_pose_maps
 
 GENERATORS = {"dptn": StepGenerator}
 DISCRIMINATORS = {"res": StepDiscriminator}
+Style = tuple[torch.Tensor, torch.Tensor]  # source image, its pose maps
 SIGMA_WITHOUT_STEP_LOSS = 2.0  # of keypoints and limbs, in the published run without step loss
 
 
@@ -97,16 +100,23 @@ class DPTNStepModel(GANModel):
     @torch.no_grad()
     def generate(
         self,
-        styles: Sequence[
-            tuple[torch.Tensor, torch.Tensor]
-        ],  # per step: source image, its pose maps
+        styles: Sequence[Style],  # J x (source image, source pose maps)
         target_pose: torch.Tensor,  # (B, 41, H, W)
         noise: torch.Tensor,  # (B, 3, H, W)
     ) -> Tensors:
         """Like ``infer`` with a source for every step; different sources mix their styles."""
-        rollout = self.networks["G"].rollout(styles, target_pose, noise)
-        steps = [fake_target for fake_target, _ in rollout]
+        steps = [fake_target for fake_target, _ in self._steps(styles, target_pose, noise)]
         return {"fake_target": steps[-1]} | {f"step_{j}": x for j, x in enumerate(steps, 1)}
+
+    def _steps(
+        self, styles: Sequence[Style], target_pose: torch.Tensor, noise: torch.Tensor, **options
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+        """The generator's rollout in this run's precision; images are float32."""
+        rollout = self.networks["G"].rollout(styles, target_pose, noise, **options)
+        for _ in styles:
+            with self.precision.networks():  # not across the yield: the caller has its own
+                fake_target, fake_source = next(rollout)
+            yield full(fake_target), None if fake_source is None else full(fake_source)
 
     # ---- training --------------------------------------------------------------------------
 
@@ -116,7 +126,7 @@ class DPTNStepModel(GANModel):
         target, source = x["target_image"], x["source_image"]
         styles = [(source, x["source_pose"])] * len(self.divisors)
         noise = torch.randn_like(target)
-        fakes = self.networks["G"].rollout(styles, x["target_pose"], noise, with_source)
+        fakes = self._steps(styles, x["target_pose"], noise, with_source=with_source)
         for step, (fake_target, fake_source) in enumerate(fakes, start=1):
             divisor = self.divisors[step - 1]
             truths = coarse_image(target, divisor), coarse_image(source, divisor)
@@ -128,36 +138,44 @@ class DPTNStepModel(GANModel):
 
     def optimize_parameters(self) -> None:
         """G step on one rollout, then D step on a second, independent one without gradient."""
-        self.losses = {}
+        whole, count = self.inputs, self.opt.accumulate
+        size = len(whole["target_image"]) // count
+        parts = [{k: v[i * size : (i + 1) * size] for k, v in whole.items()} for i in range(count)]
+        self.losses, rollouts = {}, []
+        self.stepper.zero_grad("G")
         with self.frozen("D"):
-            steps = self.update("G", self.generator_loss, self.rollout(with_source=True))
-        fakes = steps
-        if not self.opt.d_reuse_fakes:
-            with torch.no_grad():
-                fakes = list(self.rollout(with_source=False))
-        self.update("D", self.discriminator_loss, fakes[-1:] if self.opt.no_step_loss else fakes)
-        self._show(steps)
+            for self.inputs in parts:
+                chunks = self.rollout(with_source=True)
+                rollouts.append(self.learn("G", self.generator_loss, chunks))
+        self.update("G")
+        self.visuals = training_pictures(self.inputs, rollouts[-1])
 
-    def update(
-        self, label: str, loss: Callable[[], torch.Tensor], chunks: Iterable[Chunk]
+        self.stepper.zero_grad("D")
+        for self.inputs, chunks in zip(parts, rollouts, strict=True):
+            if not self.opt.d_reuse_fakes:
+                with torch.no_grad():
+                    chunks = list(self.rollout(with_source=False))
+            judged = chunks[-1:] if self.opt.no_step_loss else chunks
+            self.learn("D", self.discriminator_loss, judged)
+        self.update("D")
+        self.inputs = whole
+
+    def learn(
+        self, label: str, total: Callable[[], torch.Tensor], chunks: Iterable[Chunk]
     ) -> list[Chunk]:
-        """One optimizer step on all chunks; returns them without gradient history.
+        """Add the gradient of all chunks to network ``label``; returns them without history.
 
         Steps are detached from each other and no layer mixes samples, so a backward pass after
         every step adds up to the gradient of the joint loss with 1/J of its memory.
         """
-        optimizer = self.optimizers[label]
-        optimizer.zero_grad(set_to_none=True)
-        done = []
-        if self.opt.step_backward == "joint":
-            done = list(chunks)
-            chunks = [join(done)]
-        for self.chunk in chunks:
-            loss().backward()
-            if self.opt.step_backward != "joint":
+        joint = self.opt.step_backward == "joint"
+        done = list(chunks) if joint else []
+        for self.chunk in [join(done)] if joint else chunks:
+            with self.precision.networks():
+                loss = total()
+            self.stepper.backward(label, loss)
+            if not joint:
                 done.append(self.chunk.detach())
-        distributed.average_gradients(self.networks[label].parameters())
-        optimizer.step()
         return [chunk.detach() for chunk in done]
 
     @property
@@ -166,7 +184,8 @@ class DPTNStepModel(GANModel):
 
         Without step loss the published run adds the steps up instead.
         """
-        return len(self.chunk.steps) / (1 if self.opt.no_step_loss else len(self.divisors))
+        steps = 1 if self.opt.no_step_loss else len(self.divisors)
+        return len(self.chunk.steps) / steps / self.opt.accumulate
 
     def generator_loss(self) -> torch.Tensor:
         """The chunk's share of L_G: both branches against their coarse images, D, step and face.
@@ -175,42 +194,36 @@ class DPTNStepModel(GANModel):
         with its lambda, averaged over the steps.
         """
         opt, c, w, r = self.opt, self.chunk, self.weight, self.opt.t_s_ratio
-        L1_target = w * r * opt.lambda_rec * F.l1_loss(c.fake_target, c.real_target)
-        L1_source = w * (1 - r) * opt.lambda_rec * F.l1_loss(c.fake_source, c.real_source)
-        VGG_target = w * r * self._perceptual(c.fake_target, c.real_target)
-        VGG_source = w * (1 - r) * self._perceptual(c.fake_source, c.real_source)
-        judgement = self._judgement_of_fakes()
-        faces = self._faces()
-        self._log(
-            L1_target=L1_target, L1_source=L1_source, VGG_target=VGG_target, VGG_source=VGG_source,
-            **judgement, **faces,
-        )  # fmt: skip
-        reconstruction = L1_target + L1_source + VGG_target + VGG_source
-        return reconstruction + sum(judgement.values()) + sum(faces.values())
+        layers = {*CONTENT_LAYERS, *STYLE_LAYERS}
+        fakes = self.vgg(torch.cat([c.fake_target, c.fake_source]), layers)
+        with torch.no_grad():
+            reals = self.vgg(torch.cat([c.real_target, c.real_source]), layers)
+        (fake_t, fake_s), (real_t, real_s) = halves(fakes), halves(reals)
+        reconstruction = {
+            "L1_target": w * r * opt.lambda_rec * F.l1_loss(c.fake_target, c.real_target),
+            "L1_source": w * (1 - r) * opt.lambda_rec * F.l1_loss(c.fake_source, c.real_source),
+            "VGG_target": w * r * self._perceptual(fake_t, real_t),
+            "VGG_source": w * (1 - r) * self._perceptual(fake_s, real_s),
+        }
+        return self._sum(reconstruction | self._judgement_of_fakes() | self._faces())
 
-    def _perceptual(self, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """Weighted content and style loss of one branch."""
-        layers = CONTENT_LAYERS + STYLE_LAYERS
-        fake_features, real_features = self.vgg(fake, layers), self.vgg(real, layers)
-        return self.opt.lambda_content * content_loss(
-            fake_features, real_features
-        ) + self.opt.lambda_style * style_loss(fake_features, real_features)
+    def _perceptual(self, fake: Tensors, real: Tensors) -> torch.Tensor:
+        """Weighted content and style loss of one branch, from VGG features."""
+        content, style = content_loss(fake, real), style_loss(fake, real)
+        return self.opt.lambda_content * content + self.opt.lambda_style * style
 
     def _judgement_of_fakes(self) -> Tensors:
         """Adversarial and step terms of L_G."""
-        opt, c, net_D = self.opt, self.chunk, self.networks["D"]
+        opt, c, w, net_D = self.opt, self.chunk, self.weight, self.networks["D"]
         if opt.no_step_loss:  # D sees the last step only
             if c.steps[-1] != len(self.divisors):
                 return {}
             fake = c.fake_target.chunk(len(c.steps))[-1]
-            return {"GAN_target": opt.lambda_g * self.gan(net_D(fake)[0], True)}
-        scores, log_probabilities = net_D(c.fake_target)
+            return {"GAN_target": opt.lambda_g / opt.accumulate * self.gan(net_D(fake)[0], True)}
+        scores, log_p = net_D(c.fake_target)
         return {
-            "GAN_target": self.weight * 0.5 * opt.lambda_g * self.gan(scores, True),
-            "Step_loss": self.weight
-            * 0.5
-            * opt.lambda_step
-            * step_loss(log_probabilities, c.labels),
+            "GAN_target": w * 0.5 * opt.lambda_g * self.gan(scores, True),
+            "Step_loss": w * 0.5 * opt.lambda_step * step_loss(log_p, c.labels),
         }
 
     def _faces(self) -> Tensors:
@@ -237,40 +250,25 @@ class DPTNStepModel(GANModel):
         fake, real = c.fake_target, c.real_target
         if opt.no_step_loss:  # last step against the full image; C_J is the identity
             fake, real = (x.chunk(len(c.steps))[-1] for x in (fake, real))
-        weight = 1.0 if opt.no_step_loss else self.weight
+        w = 1 / opt.accumulate if opt.no_step_loss else self.weight
         scores_real, log_real = net_D(real)
         scores_fake, log_fake = net_D(fake)
         terms = {
-            "Real_loss": weight * 0.5 * self.gan(scores_real, True, for_discriminator=True),
-            "Fake_loss": weight * 0.5 * self.gan(scores_fake, False, for_discriminator=True),
+            "Real_loss": w * 0.5 * self.gan(scores_real, True, for_discriminator=True),
+            "Fake_loss": w * 0.5 * self.gan(scores_fake, False, for_discriminator=True),
         }
         if not opt.no_step_loss:
-            terms["Real_step"] = weight * 0.5 * opt.lambda_step * step_loss(log_real, c.labels)
-            terms["Fake_step"] = weight * 0.5 * opt.lambda_step * step_loss(log_fake, c.labels)
+            terms["Real_step"] = w * 0.5 * opt.lambda_step * step_loss(log_real, c.labels)
+            terms["Fake_step"] = w * 0.5 * opt.lambda_step * step_loss(log_fake, c.labels)
         if self.gan.mode == "wgangp":  # on the adversarial scores alone
-            terms["Penalty"] = weight * gradient_penalty(lambda x: net_D(x)[0], real, fake)
-        self._log(**terms)
-        return sum(terms.values())
+            terms["Penalty"] = w * gradient_penalty(lambda x: net_D(x)[0], real, fake)
+        return self._sum(terms)
 
-    def _log(self, **terms: torch.Tensor) -> None:
-        """Add detached terms to ``self.losses``; over all chunks they sum up to the totals."""
+    def _sum(self, terms: Tensors) -> torch.Tensor:
+        """Total of the terms; their values are added to ``self.losses``."""
         for name, value in terms.items():
             self.losses[name] = self.losses.get(name, 0) + value.detach()
-
-    def _show(self, steps: Sequence[Chunk]) -> None:
-        """Pictures of the training page: inputs, and for both branches strips of all steps."""
-        x = self.inputs
-        self.visuals = {
-            "source_image": x["source_image"],
-            "source_pose": x["source_pose"],
-            "target_image": x["target_image"],
-            "target_pose": x["target_pose"],
-            "coarse_target": strip([c.real_target for c in steps]),
-            "fake_target_steps": strip([c.fake_target for c in steps]),
-            "coarse_source": strip([c.real_source for c in steps]),
-            "fake_source_steps": strip([c.fake_source for c in steps]),
-            "fake_target": steps[-1].fake_target,
-        }
+        return sum(terms.values())
 
     # ---- checkpoints -----------------------------------------------------------------------
 
@@ -285,7 +283,8 @@ class DPTNStepModel(GANModel):
         """Load networks strictly; the positional table of published files is left out."""
         self.check_architecture()
         for label in labels or tuple(self.networks):
-            path = self.network_path(label, which)
+            average = label == "G" and not self.is_train and self.opt.ema
+            path = self.network_path("G_ema" if average else label, which)
             checkpoint.load_state(self.networks[label], read_network(path, label), str(path))
 
     def warm_start(self, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -37,6 +37,27 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
     return Chunk(steps, *(None if x[0] is None else torch.cat(x) for x in images))
 
 
+def halves(features: Mapping[str, torch.Tensor]) -> tuple[dict, dict]:
+    """Features of the first and of the second half of the samples."""
+    pairs = {name: value.chunk(2) for name, value in features.items()}
+    return {k: a for k, (a, _) in pairs.items()}, {k: b for k, (_, b) in pairs.items()}
+
+
 def strip(images: Sequence[torch.Tensor]) -> torch.Tensor:
     """J images (B, 3, H, W) side by side: (B, 3, H, J*W)."""
     return torch.cat(list(images), dim=3)
+
+
+def training_pictures(
+    inputs: Mapping[str, torch.Tensor], steps: Sequence[Chunk]
+) -> dict[str, torch.Tensor]:
+    """Pictures of the training page: inputs, and for both branches strips of all steps."""
+    names = ("source_image", "source_pose", "target_image", "target_pose")
+    return {
+        **{name: inputs[name] for name in names},
+        "coarse_target": strip([c.real_target for c in steps]),
+        "fake_target_steps": strip([c.fake_target for c in steps]),
+        "coarse_source": strip([c.real_source for c in steps]),
+        "fake_source_steps": strip([c.fake_source for c in steps]),
+        "fake_target": steps[-1].fake_target,
+    }

@@ -23,9 +23,12 @@ JOINTS_Y = [8, 14, 15, 24, 32, 15, 24, 32, 34, 46, 58, 34, 46, 58, 7, 7, 8, 8]
 JOINTS_X = [16, 16, 10, 8, 8, 22, 24, 24, 12, 12, 12, 20, 20, 20, 13, 19, 11, 21]
 
 
-@functools.cache
-def _cached_vgg(weights):
-    return VGG19Features(weights)
+_vgg = functools.cache(VGG19Features)
+
+
+def _cached_vgg(weights, precision):
+    assert precision.name == "fp32"
+    return _vgg(weights)
 
 
 @pytest.fixture(autouse=True)
@@ -86,11 +89,11 @@ def to_double(model):
 
 
 def gradients(model, label, loss, chunks):
-    """Gradients that one update leaves behind, without taking the step."""
-    model.optimizers[label].step = lambda: None
+    """Gradients that all chunks leave behind."""
+    model.stepper.zero_grad(label)
     model.losses = {}
     torch.manual_seed(5)
-    model.update(label, loss, chunks())
+    model.learn(label, loss, chunks())
     return {n: p.grad.clone() for n, p in model.networks[label].named_parameters()}
 
 
@@ -213,7 +216,7 @@ def test_without_step_loss_the_discriminator_sees_the_last_step_and_the_full_ima
 def test_two_time_scale_rates_moments_and_schedule_are_the_published_ones(tmp_path):
     model = make_model(tmp_path)
     assert model.learning_rates() == pytest.approx({"G": 1e-4, "D": 4e-4})
-    assert all(o.defaults["betas"] == (0.0, 0.9) for o in model.optimizers.values())
+    assert all(o.defaults["betas"] == (0.0, 0.9) for o in model.stepper.optimizers.values())
     assert (model.opt.niter, model.opt.niter_decay) == (150, 50)
     rates = []
     for _ in range(200):
@@ -227,7 +230,7 @@ def test_two_time_scale_rates_moments_and_schedule_are_the_published_ones(tmp_pa
 
     model = make_model(tmp_path, "--no_TTUR")
     assert model.learning_rates() == pytest.approx({"G": 2e-4, "D": 2e-4})
-    assert all(o.defaults["betas"] == (0.5, 0.999) for o in model.optimizers.values())
+    assert all(o.defaults["betas"] == (0.5, 0.999) for o in model.stepper.optimizers.values())
 
 
 def test_pose_maps_have_41_channels_with_the_sigmas_of_the_chosen_run(tmp_path):
@@ -304,7 +307,7 @@ def save_published(model, path, prefix="module."):
     for label, network in model.networks.items():
         state = {prefix + k: v for k, v in network.state_dict().items()}
         parts[f"net{label}"] = with_table(state) if label == "G" else state
-        parts[f"opt{label}"] = model.optimizers[label].state_dict()
+        parts[f"opt{label}"] = model.stepper.optimizers[label].state_dict()
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(parts, path)
 
