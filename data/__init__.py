@@ -52,7 +52,7 @@ def create_dataloader(dataset, opt) -> DataLoader:
     """Loader whose ``batch_sampler`` gives this process its share; see data.loader."""
     return make_loader(
         dataset,
-        batch_size=opt.batchSize,
+        batch_size=opt.batchSize * getattr(opt, "accumulate", 1),
         workers=opt.nThreads,
         seed=opt.seed,
         shuffle=opt.is_train and not opt.serial_batches,

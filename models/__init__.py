@@ -10,16 +10,17 @@ from models.base_model import BaseModel
 from util.errors import UserError
 
 
+_SHARED = ("base", "gan")
+
+
 def _normalise(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
 
 
 def list_models() -> list[str]:
     """Names accepted by ``--model`` (without regard to case)."""
-    names = (m.name for m in pkgutil.iter_modules(__path__))
-    return sorted(
-        n.removesuffix("_model") for n in names if n.endswith("_model") and n != "base_model"
-    )
+    names = (m.name for m in pkgutil.iter_modules(__path__) if m.name.endswith("_model"))
+    return sorted(n for n in (n.removesuffix("_model") for n in names) if n not in _SHARED)
 
 
 def find_model(name: str) -> type[BaseModel]:

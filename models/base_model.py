@@ -1,27 +1,24 @@
-"""What every model shares: devices, optimizers, inputs, checkpoints (BaseModel) and the GAN step (GANModel)."""
+"""What every model shares: device, networks, inputs, optimizer steps, checkpoints."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from models.losses.adversarial import GANLoss
 from models.losses.perceptual import VGG19Features
-from models.schedules import LR_POLICIES
+from models.stepping import Stepper
 from util import checkpoint, distributed
 from util.errors import UserError
 from util.image import normalise_uint8
 from util.pose import keypoints_to_heatmaps
+from util.precision import Precision
+from util.seed import rng_state, set_rng_state
 
 Batch = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
@@ -43,8 +40,13 @@ class BaseModel(ABC):
         self.run_dir = Path(opt.checkpoints_dir) / opt.name
         self.networks: dict[str, nn.Module] = {}
         self.configs: dict[str, Any] = {}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.schedulers: dict[str, torch.optim.lr_scheduler.LambdaLR] = {}
+        self.ema: dict[str, Tensors] = {}  # moving averages of state dicts, by label
+        self.precision = Precision(opt.precision, self.device)
+        if self.is_train:
+            self.stepper = Stepper(
+                self.precision, opt.lr_policy, opt.niter, opt.niter_decay, opt.clip_grad,
+                opt.on_nan == "skip",
+            )  # fmt: skip
         self.losses: Tensors = {}  # detached scalars, in log order
         self.visuals: Tensors = {}  # pictures (B, 3 or J, H, W) of the last step
         self.inputs: Batch = {}
@@ -76,15 +78,18 @@ class BaseModel(ABC):
         distributed.broadcast_network(network)
         self.networks[label] = network
         self.configs[label] = asdict(config)
-        if self.is_train and lr is not None:
-            optimizer = torch.optim.Adam(network.parameters(), lr=lr, betas=betas)
-            factor = LR_POLICIES[self.opt.lr_policy](self.opt.niter, self.opt.niter_decay)
-            self.optimizers[label] = optimizer
-            self.schedulers[label] = torch.optim.lr_scheduler.LambdaLR(
-                optimizer, lambda e, factor=factor: factor(e + 1)
-            )
         network.train(self.is_train)
+        if self.is_train and lr is not None:
+            self.stepper.add(label, network, lr, betas)
+            if label == "G" and self.opt.ema:
+                self.ema[label] = {k: v.clone() for k, v in network.state_dict().items()}
+        if self.opt.compile:
+            network.compile()
         return network
+
+    def make_vgg(self) -> VGG19Features:
+        """The frozen VGG-19 of ``--vgg_weights`` on this model's device, in this run's precision."""
+        return VGG19Features(self.opt.vgg_weights, self.precision).to(self.device)
 
     # ---- data ------------------------------------------------------------------------------
 
@@ -144,11 +149,24 @@ class BaseModel(ABC):
 
     def step(self, label: str, loss: torch.Tensor) -> None:
         """One optimizer step of network ``label`` on ``loss``."""
-        optimizer = self.optimizers[label]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        distributed.average_gradients(self.networks[label].parameters())
-        optimizer.step()
+        self.stepper.zero_grad(label)
+        self.stepper.backward(label, loss)
+        self.update(label)
+
+    def update(self, label: str) -> None:
+        """One optimizer step of network ``label`` on the gradients it has; moves its average."""
+        self.stepper.update(label)
+        if label in self.ema:
+            self._update_ema(label)
+
+    @torch.no_grad()
+    def _update_ema(self, label: str) -> None:
+        for key, value in self.networks[label].state_dict().items():
+            average = self.ema[label][key]
+            if average.is_floating_point():
+                average.lerp_(value, 1 - self.opt.ema)
+            else:
+                average.copy_(value)
 
     def eval_mode(self) -> None:
         """Put every network into evaluation mode."""
@@ -162,12 +180,11 @@ class BaseModel(ABC):
 
     def update_learning_rate(self) -> None:
         """Call once at the end of every epoch."""
-        for scheduler in self.schedulers.values():
-            scheduler.step()
+        self.stepper.epoch_done()
 
     def learning_rates(self) -> dict[str, float]:
         """Current learning rate by network label."""
-        return {k: o.param_groups[0]["lr"] for k, o in self.optimizers.items()}
+        return {k: o.param_groups[0]["lr"] for k, o in self.stepper.optimizers.items()}
 
     # ---- checkpoints -----------------------------------------------------------------------
 
@@ -179,6 +196,8 @@ class BaseModel(ABC):
         """Write ``<which>_net_<label>.pth`` for every network, in the published format."""
         for label, network in self.networks.items():
             checkpoint.save_network(network, self.network_path(label, which))
+        for label, state in self.ema.items():
+            checkpoint.save_state(state, self.network_path(f"{label}_ema", which))
         architecture = json.dumps(self.configs, indent=1).encode()
         checkpoint.write_atomically(self.run_dir / "architecture.json", architecture)
 
@@ -186,7 +205,10 @@ class BaseModel(ABC):
         """Load networks strictly from the run folder."""
         self.check_architecture()
         for label in labels or tuple(self.networks):
-            checkpoint.load_network(self.networks[label], self.network_path(label, which))
+            path = self.network_path(label, which)
+            if label == "G" and not self.is_train and self.opt.ema:
+                path = self.network_path("G_ema", which)
+            checkpoint.load_network(self.networks[label], path)
 
     def check_architecture(self) -> None:
         """Refuse options that contradict the architecture saved beside the checkpoint."""
@@ -206,11 +228,8 @@ class BaseModel(ABC):
         """Everything a resumed run needs: tensors and plain values only."""
         return {
             "networks": {k: n.state_dict() for k, n in self.networks.items()},
-            "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()},
-            "schedulers": {
-                k: {"last_epoch": s.last_epoch, "base_lrs": list(s.base_lrs)}
-                for k, s in self.schedulers.items()
-            },
+            "ema": self.ema,
+            "stepper": self.stepper.state_dict(),
             "rng": rng_state(),
         }
 
@@ -228,74 +247,9 @@ class BaseModel(ABC):
             )
         for label, network in self.networks.items():
             checkpoint.load_state(network, state["networks"][label], f"{origin}, network {label}")
-        for label, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][label])
-        for label, scheduler in self.schedulers.items():
-            scheduler.last_epoch = state["schedulers"][label]["last_epoch"]
-            for group, base in zip(
-                scheduler.optimizer.param_groups, scheduler.base_lrs, strict=True
-            ):
-                group["lr"] = base * scheduler.lr_lambdas[0](scheduler.last_epoch)
+        for label, average in self.ema.items():
+            for key, value in state["ema"].get(label, state["networks"][label]).items():
+                average[key].copy_(value)
+        self.stepper.load_state_dict(state["stepper"])
         set_rng_state(state["rng"])
         return True
-
-
-def rng_state() -> dict[str, Any]:
-    """State of the python, numpy, torch and cuda generators as tensors and plain values."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()
-    return {
-        "python": random.getstate(),
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Restore what :func:`rng_state` returned."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
-class GANModel(BaseModel):
-    """A generator trained against a discriminator; a subclass spells out its two total losses."""
-
-    def __init__(self, opt):
-        super().__init__(opt)
-        if self.is_train:
-            self.gan = GANLoss(opt.gan_mode)
-            self.vgg = VGG19Features(opt.vgg_weights).to(self.device)
-
-    @abstractmethod
-    def forward(self) -> None:
-        """Run the generator on ``self.inputs`` and keep what the losses need."""
-
-    @abstractmethod
-    def discriminator_loss(self) -> torch.Tensor:
-        """Total loss of D; fills ``self.losses``."""
-
-    @abstractmethod
-    def generator_loss(self) -> torch.Tensor:
-        """Total loss of G, with D frozen; fills ``self.losses``."""
-
-    def optimize_parameters(self) -> None:
-        """forward, D step (on real and detached fake), G step (against the updated D)."""
-        self.forward()
-        self.step("D", self.discriminator_loss())
-        with self.frozen("D"):
-            self.step("G", self.generator_loss())
-
-    @contextlib.contextmanager
-    def frozen(self, label: str) -> Iterator[None]:
-        """Switch off gradients of a network's parameters inside the block."""
-        network = self.networks[label]
-        network.requires_grad_(False)
-        try:
-            yield
-        finally:
-            network.requires_grad_(True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from models.base_model import Batch, GANModel, Tensors
+from models.base_model import Batch, Tensors
+from models.gan_model import GANModel
 from models.losses.adversarial import gradient_penalty
 from models.losses.perceptual import (
-    AFFINITY_LAYERS,
     CONTENT_LAYERS,
     STYLE_LAYERS,
     content_loss,
@@ -22,6 +22,7 @@ from models.networks.discriminators import (
 )
 from models.networks.dptn import DPTNConfig, DPTNGenerator
 from models.networks.layers import initialize
+from util.precision import full
 
 
 class DPTNModel(GANModel):
@@ -69,16 +70,21 @@ class DPTNModel(GANModel):
 
     @torch.no_grad()
     def infer(self, inputs: Batch) -> Tensors:
-        fake_target, _ = self.networks["G"](
-            inputs["source_image"], inputs["source_pose"], inputs["target_pose"], with_source=False
-        )
-        return {"fake_target": fake_target}
+        with self.precision.networks():
+            fake_target, _ = self.networks["G"](
+                inputs["source_image"],
+                inputs["source_pose"],
+                inputs["target_pose"],
+                with_source=False,
+            )
+        return {"fake_target": full(fake_target)}
 
     def forward(self) -> None:
         x = self.inputs
-        self.fake_target, self.fake_source = self.networks["G"](
+        fake_target, fake_source = self.networks["G"](
             x["source_image"], x["source_pose"], x["target_pose"]
         )
+        self.fake_target, self.fake_source = full(fake_target), full(fake_source)
         self.visuals = {
             "source_image": x["source_image"],
             "source_pose": x["source_pose"],
@@ -97,44 +103,43 @@ class DPTNModel(GANModel):
         loss = 0.5 * (loss_real + loss_fake)
         if self.gan.mode == "wgangp":
             loss = loss + gradient_penalty(net_D, real, fake)
-        self.dis_img_gen_t = loss.detach()
+        self.d_losses = {"dis_img_gen_t": loss.detach()}
         return loss
 
     def generator_loss(self) -> torch.Tensor:
-        """L_G of specification section 3.2: r * target branch + (1 - r) * source branch + GAN."""
+        """L_G = r * target branch + (1 - r) * source branch + adversarial term (TVCG 2023, eq. of L_full).
+
+        VGG runs once over both generated images, with gradient, and once over both real ones.
+        """
         opt, source, target = self.opt, self.inputs["source_image"], self.inputs["target_image"]
-        r = opt.t_s_ratio
-        app_s, content_s, style_s = self._reconstruction(self.fake_source, source)
-        app_t, content_t, style_t = self._reconstruction(self.fake_target, target)
+        r, layers = opt.t_s_ratio, {*CONTENT_LAYERS, *STYLE_LAYERS}
+        fakes = self.vgg(torch.cat([self.fake_target, self.fake_source]), layers)
+        with torch.no_grad():
+            reals = self.vgg(torch.cat([target, source]), layers)
+        (of_fake_t, of_fake_s), (of_t, of_s) = halves(fakes), halves(reals)
+
+        app_t = F.l1_loss(self.fake_target, target) * opt.lambda_rec
+        app_s = F.l1_loss(self.fake_source, source) * opt.lambda_rec
+        content_t = content_loss(of_fake_t, of_t) * opt.lambda_content
+        content_s = content_loss(of_fake_s, of_s) * opt.lambda_content
+        style_t = style_loss(of_fake_t, of_t) * opt.lambda_style
+        style_s = style_loss(of_fake_s, of_s) * opt.lambda_style
         ad_t = self.gan(self.networks["D"](self.fake_target), True) * opt.lambda_g
-        affi_t = self._affinity() * opt.lambda_affi if opt.lambda_affi else None
-        total = (
-            r * (app_t + content_t + style_t + (0 if affi_t is None else affi_t))
-            + (1 - r) * (app_s + content_s + style_s)
-            + ad_t
-        )
-        self.losses = {
+        losses = {
             "app_gen_s": app_s, "content_gen_s": content_s, "style_gen_s": style_s,
-            "app_gen_t": app_t, "ad_gen_t": ad_t, "dis_img_gen_t": self.dis_img_gen_t,
+            "app_gen_t": app_t, "ad_gen_t": ad_t, **self.d_losses,
             "content_gen_t": content_t, "style_gen_t": style_t,
         }  # fmt: skip
-        if affi_t is not None:
-            self.losses["affi_gen_t"] = affi_t
-        self.losses = {k: v.detach() for k, v in self.losses.items()}
-        return total
+        target_branch = app_t + content_t + style_t
+        if opt.lambda_affi:
+            affi_t = texture_affinity_loss(of_fake_t, of_t, of_s) * opt.lambda_affi
+            losses["affi_gen_t"] = affi_t
+            target_branch = target_branch + affi_t
+        self.losses = {k: v.detach() for k, v in losses.items()}
+        return r * target_branch + (1 - r) * (app_s + content_s + style_s) + ad_t
 
-    def _reconstruction(self, fake: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Weighted L1, content and style losses of one branch."""
-        opt = self.opt
-        app = F.l1_loss(fake, real) * opt.lambda_rec
-        content = content_loss(self.vgg(fake, CONTENT_LAYERS), self.vgg(real, CONTENT_LAYERS))
-        style = style_loss(self.vgg(fake, STYLE_LAYERS), self.vgg(real, STYLE_LAYERS))
-        return app, content * opt.lambda_content, style * opt.lambda_style
 
-    def _affinity(self) -> torch.Tensor:
-        """Texture affinity of the target branch, against the source image."""
-        return texture_affinity_loss(
-            self.vgg(self.fake_target, AFFINITY_LAYERS),
-            self.vgg(self.inputs["target_image"], AFFINITY_LAYERS),
-            self.vgg(self.inputs["source_image"], AFFINITY_LAYERS),
-        )
+def halves(features: Tensors) -> tuple[Tensors, Tensors]:
+    """Features of the first and of the second half of the batch."""
+    pairs = {name: value.chunk(2) for name, value in features.items()}
+    return {k: a for k, (a, _) in pairs.items()}, {k: b for k, (_, b) in pairs.items()}

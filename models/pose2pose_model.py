@@ -7,7 +7,8 @@ import functools
 import torch
 import torch.nn.functional as F
 
-from models.base_model import Batch, GANModel, Tensors
+from models.base_model import Batch, Tensors
+from models.gan_model import GANModel
 from models.losses.adversarial import gradient_penalty
 from models.losses.pose2pose import RESCALES, perceptual_loss
 from models.networks.layers import initialize
@@ -22,6 +23,7 @@ from models.networks.pose2pose import (
 from models.networks.sync_batch_norm import synchronize_batch_norms
 from util.distributed import world_size
 from util.one_hot_pose import one_hot_pose_maps
+from util.precision import full
 
 
 class Pose2PoseModel(GANModel):
@@ -79,12 +81,14 @@ class Pose2PoseModel(GANModel):
 
     @torch.no_grad()
     def infer(self, inputs: Batch) -> Tensors:
-        return {"fake_target": self._generate(inputs)}
+        with self.precision.networks():
+            return {"fake_target": self._generate(inputs)}
 
     def _generate(self, inputs: Batch) -> torch.Tensor:
-        return self.networks["G"](
+        fake_target = self.networks["G"](
             inputs["source_image"], inputs["source_pose"], inputs["target_pose"]
         )
+        return full(fake_target)
 
     def forward(self) -> None:
         self.fake_target = self._generate(self.inputs)
@@ -104,7 +108,8 @@ class Pose2PoseModel(GANModel):
         total = 0.5 * (loss_fake + loss_real)
         if self.gan.mode == "wgangp":
             total = total + gradient_penalty(functools.partial(net_D, source), target, fake)
-        self.losses_D = {"lossD_fake": loss_fake, "lossD_real": loss_real, "lossD": total}
+        losses = {"lossD_fake": loss_fake, "lossD_real": loss_real, "lossD": total}
+        self.d_losses = {k: v.detach() for k, v in losses.items()}
         return total
 
     def generator_loss(self) -> torch.Tensor:
@@ -115,5 +120,5 @@ class Pose2PoseModel(GANModel):
         loss_per = perceptual_loss(self.vgg, fake, target, opt.per_rescale)
         total = opt.lambda_l1 * loss_l1 + opt.lambda_gan * loss_gan + opt.lambda_per * loss_per
         losses = {"lossG_L1": loss_l1, "lossG_GAN": loss_gan, "lossG_PER": loss_per, "lossG": total}
-        self.losses = {k: v.detach() for k, v in (losses | self.losses_D).items()}
+        self.losses = {k: v.detach() for k, v in (losses | self.d_losses).items()}
         return total

@@ -16,6 +16,7 @@ from models.networks.layers import INITIALIZERS, NORMS
 from util import distributed
 from util.checkpoint import write_atomically
 from util.errors import UserError
+from util.precision import PRECISIONS
 
 # Options that describe the trained networks and their inputs. Testing takes their values from the options
 # saved beside the checkpoint; options added by the model's and the data set's hooks are treated alike.
@@ -89,6 +90,13 @@ class BaseOptions:
         add("--ngf", type=int, default=64, help="width of the generator's first layer")
         add("--ndf", type=int, default=32, help="width of the discriminator's first layer")
         add("--norm", default="instance", choices=sorted(NORMS), help="normalisation of the generator")
+        add("--precision", default="fp32", choices=sorted(PRECISIONS),
+            help="number format of convolutions and attention; on a CPU bf16 is used for VGG-19 only, "
+            "and only where the processor gains from it")
+        add("--ema", type=float, default=0.0, metavar="DECAY",
+            help="train.py: also keep a moving average of G with this decay (0.999, say); test.py: "
+            "any value but 0 generates with it")
+        add("--compile", action="store_true", help="compile the networks with torch.compile")
         add("--init_type", default="orthogonal", choices=sorted(INITIALIZERS),
             help="initialisation of the networks")
         add("--init_gain", type=float, default=0.02,
@@ -197,7 +205,7 @@ def _size(flag: str, given, default: tuple[int, int]) -> tuple[int, int]:
 _POSITIVE = (
     "batchSize", "ngf", "ndf", "nhead", "max_dataset_size", "dis_layers", "display_freq", "print_freq",
     "save_latest_freq", "save_epoch_freq", "lr", "init_gain", "niter", "how_many",
-    "max_minutes",
+    "max_minutes", "accumulate", "clip_grad",
 )  # fmt: skip
 _NOT_NEGATIVE = ("nThreads", "niter_decay", "num_CABs", "num_TTBs", "seed")
 

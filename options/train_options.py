@@ -33,6 +33,13 @@ class TrainOptions(BaseOptions):
         add("--vgg_weights", default="imagenet",
             help="VGG-19 of the perceptual losses: imagenet (torchvision's file), random (fixed seed), "
             "or the path of a file in torchvision's format")
+        add("--accumulate", type=int, default=1,
+            help="parts of --batchSize samples whose gradients make one step: a larger batch in the "
+            "same memory")
+        add("--clip_grad", type=float, default=None,
+            help="largest total gradient norm of one network; larger ones are scaled down")
+        add("--on_nan", default="stop", choices=("stop", "skip"),
+            help="a loss or gradient that is not finite: stop the run, or leave the step out")
         add("--serial_batches", action="store_true", help="do not shuffle the training pairs")
 
         add = parser.add_argument_group("logging and saving").add_argument

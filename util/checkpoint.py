@@ -122,8 +122,12 @@ def _found(path: Path) -> str:
 
 def save_network(network: torch.nn.Module, path: Path) -> str:
     """Save a bare CPU state dict in the published format; returns the sha256."""
-    state = {k: v.detach().cpu() for k, v in strip_prefix(network.state_dict()).items()}
-    return save(path, state)
+    return save_state(network.state_dict(), path)
+
+
+def save_state(state: Mapping[str, torch.Tensor], path: Path) -> str:
+    """Save a state dict as bare CPU tensors without wrapper prefixes; returns the sha256."""
+    return save(path, {k: v.detach().cpu() for k, v in strip_prefix(state).items()})
 
 
 def load_network(network: torch.nn.Module, path: Path) -> None:

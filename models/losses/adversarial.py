@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from util.precision import in_full_precision
+
 
 def _lsgan(scores: torch.Tensor, is_real: bool, for_discriminator: bool) -> torch.Tensor:
     return F.mse_loss(scores, torch.full_like(scores, float(is_real)))
@@ -48,7 +50,7 @@ class GANLoss:
     def __call__(
         self, scores: torch.Tensor, is_real: bool, for_discriminator: bool = False
     ) -> torch.Tensor:
-        return self._loss(scores, is_real, for_discriminator)
+        return in_full_precision(self._loss)(scores, is_real, for_discriminator)
 
 
 def gradient_penalty(

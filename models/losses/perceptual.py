@@ -6,6 +6,7 @@ trained it. B batch, C channels, N = h*w feature positions.
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from util.errors import UserError
+from util.precision import Precision, in_full_precision
 
 # ReLU outputs of torchvision's vgg19().features, by index.
 LAYER_INDEX = {
@@ -108,20 +110,29 @@ def load_vgg19_state(weights: str) -> dict[str, torch.Tensor]:
 class VGG19Features(nn.Module):
     """Frozen VGG-19 (Simonyan & Zisserman, 2015) that returns named ReLU outputs.
 
-    ``weights``: ``imagenet``, ``random`` or a path, see :func:`load_vgg19_state`.
+    ``weights``: ``imagenet``, ``random`` or a path, see :func:`load_vgg19_state`. ``precision`` decides the
+    number format of the convolutions; without it they run in the format of the weights.
     """
 
-    def __init__(self, weights: str = "imagenet"):
+    def __init__(self, weights: str = "imagenet", precision: Precision | None = None):
         super().__init__()
         self.features = _vgg19_layers()
         self.features.load_state_dict(load_vgg19_state(weights))
         self.requires_grad_(False).eval()
+        self.precision = precision
+        if precision is not None and precision.vgg_channels_last:
+            self.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor, layers: Collection[str]) -> dict[str, torch.Tensor]:
         """Features of ``images`` (B, 3, H, W), used as given; nothing deeper than asked is computed."""
         wanted = {LAYER_INDEX[name]: name for name in layers}
+        with contextlib.nullcontext() if self.precision is None else self.precision.vgg():
+            return self._run(images, wanted)
+
+    def _run(self, x: torch.Tensor, wanted: dict[int, str]) -> dict[str, torch.Tensor]:
+        if self.precision is not None and self.precision.vgg_channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
         outputs = {}
-        x = images
         for index, layer in enumerate(self.features[: max(wanted) + 1]):
             x = layer(x)
             if index in wanted:
@@ -129,6 +140,7 @@ class VGG19Features(nn.Module):
         return outputs
 
 
+@in_full_precision
 def content_loss(
     features: Features, target: Features, layers: Collection[str] = CONTENT_LAYERS
 ) -> torch.Tensor:
@@ -136,6 +148,7 @@ def content_loss(
     return sum(F.l1_loss(features[name], target[name]) for name in layers)
 
 
+@in_full_precision
 def gram_matrix(x: torch.Tensor) -> torch.Tensor:
     """F F^T / (C*h*w) of features (B, C, h, w) -> (B, C, C)."""
     b, c, h, w = x.shape
@@ -143,6 +156,7 @@ def gram_matrix(x: torch.Tensor) -> torch.Tensor:
     return flat @ flat.transpose(1, 2) / (c * h * w)
 
 
+@in_full_precision
 def style_loss(
     features: Features, target: Features, layers: Collection[str] = STYLE_LAYERS
 ) -> torch.Tensor:
@@ -157,6 +171,7 @@ def _unit_tokens(x: torch.Tensor) -> torch.Tensor:
     return F.normalize(x.flatten(2).transpose(1, 2), dim=2, eps=1e-4)
 
 
+@in_full_precision
 def texture_affinity_loss(
     features: Features,
     target: Features,

@@ -72,6 +72,7 @@ class DPTNGenerator(nn.Module):
     def __init__(self, config: DPTNConfig = DPTNConfig()):  # noqa: B008 (frozen)
         super().__init__()
         self.config = config
+        self.per_sample = config.norm == "instance"  # no sample influences another
         width = channels_at(config.levels - 1, config.ngf, config.max_channels)
         _add_encoder(self, 3 + 2 * config.pose_channels, config)
         for i in range(config.num_blocks):
@@ -111,8 +112,22 @@ class DPTNGenerator(nn.Module):
         with_source: bool = True,  # also decode the source branch (training)
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return (fake_target, fake_source), each (B, 3, H, W); fake_source is None without it."""
-        F_ss = self.encode(source_image, source_pose, source_pose)  # (B, C, H/8, W/8)
-        F_st = self.encode(source_image, source_pose, target_pose)
+        F_ss, F_st = self.encode_both(source_image, source_pose, target_pose)  # (B, C, H/8, W/8)
         F_s = self.source_encoder(source_image)
         F_t = self.PTM(F_ss, F_st, F_s)
-        return self.decode(F_t), self.decode(F_ss) if with_source else None
+        if not with_source:
+            return self.decode(F_t), None
+        if not self.per_sample:
+            return self.decode(F_t), self.decode(F_ss)
+        return tuple(self.decode(torch.cat([F_t, F_ss])).chunk(2))
+
+    def encode_both(
+        self, source_image: torch.Tensor, source_pose: torch.Tensor, target_pose: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """F_ss and F_st; as one batch, because instance norm does not mix samples."""
+        if not self.per_sample:  # batch norm does
+            poses = (source_pose, target_pose)
+            return tuple(self.encode(source_image, source_pose, p) for p in poses)
+        image, pose = (torch.cat([x, x]) for x in (source_image, source_pose))
+        both = self.encode(image, pose, torch.cat([source_pose, target_pose]))
+        return tuple(both.chunk(2))

@@ -1,0 +1,227 @@
+"""GFLA, stage 2 (Ren et al., CVPR 2020): generator, flow estimator and discriminator together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from models import flow_stages
+from models.base_model import Batch, Tensors
+from models.gan_model import GANModel
+from models.losses.adversarial import gradient_penalty
+from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, content_loss, style_loss
+from models.networks.discriminators import DiscriminatorConfig, build_discriminator
+from models.networks.gfla import GFLAConfig, GFLAGenerator
+from models.networks.layers import initialize
+from util import checkpoint
+from util.errors import UserError
+
+FLOW_PREFIX = "flow_net."
+DISCRIMINATOR_LAYERS = {"market": 3}  # by --dataset_mode; 4 for the others
+
+
+class PoseModel(GANModel):
+    """Target image from the source's features, read where the flow fields point."""
+
+    size_multiple = flow_stages.SIZE_MULTIPLE
+
+    @staticmethod
+    def modify_options(parser, is_train: bool) -> None:
+        group = parser.add_argument_group("GFLA, stage 2")
+        flow_stages.add_flow_options(group, is_train, 5.0, 0.0025)
+        add = group.add_argument
+        add("--layers", type=int, default=3, help="down-samplings of the generator's encoders")
+        if is_train:
+            flow_stages.set_training_defaults(parser)
+            _add_training_options(group)
+
+    def __init__(self, opt):
+        super().__init__(opt)
+        flow_stages.check_size(opt)
+        if opt.layers < 1:
+            raise UserError(f"--layers {opt.layers}: expected 1 or more")
+        levels = flow_stages.parse_levels(opt.attn_layer, min(opt.layers, 4))
+        self.config = GFLAConfig(
+            attn_layer=levels,
+            flow_ngf=flow_stages.flow_width(opt),
+            kernel_size=flow_stages.parse_kernel_sizes(opt.kernel_size, levels),
+            ngf=opt.ngf,
+            layers=opt.layers,
+        )
+        net_G = initialize(GFLAGenerator(self.config), opt.init_type, opt.init_gain)
+        if not self.is_train:
+            self.add_network("G", net_G, self.config)
+            return
+        self.add_network("G", net_G, self.config, opt.lr, (opt.beta1, 0.999))
+        self.criterion = flow_stages.FlowCriterion(
+            self.config.levels,
+            self.config.kernel_size,
+            opt.lambda_correct,
+            opt.lambda_regularization,
+        )
+        self._add_discriminator()
+        if opt.flow_checkpoint:
+            self._start_from_flow_checkpoint(Path(opt.flow_checkpoint))
+
+    def _add_discriminator(self) -> None:
+        opt = self.opt
+        layers = opt.dis_layers or DISCRIMINATOR_LAYERS.get(opt.dataset_mode, 4)
+        config = DiscriminatorConfig("res", opt.ndf, layers, opt.use_spect_d, first_activation=True)
+        net_D = initialize(build_discriminator(config), opt.init_type, opt.init_gain)
+        self.add_network("D", net_D, config, opt.lr * opt.ratio_g2d, (opt.beta1, 0.999))
+
+    # ---- from stage 1 to stage 2 -----------------------------------------------------------
+
+    def _start_from_flow_checkpoint(self, path: Path) -> None:
+        if self.opt.continue_train:
+            raise UserError(
+                f"--flow_checkpoint {path} starts a new run, but --continue_train resumes one: "
+                "leave one of them out"
+            )
+        self._take_flow(checkpoint.load(path), str(path))
+
+    def _take_flow(self, state: Mapping[str, Any], origin: str) -> None:
+        """Load the flow estimator, strictly, from any network file that holds one."""
+        state = checkpoint.strip_prefix(state)
+        flow = {
+            key.removeprefix(FLOW_PREFIX): value
+            for key, value in state.items()
+            if key.startswith(FLOW_PREFIX)
+        }
+        if not flow:
+            raise UserError(
+                f"{origin} holds no flow estimator (no {FLOW_PREFIX}* keys): expected the network "
+                "file of --model poseflownet or --model pose"
+            )
+        checkpoint.load_state(self.networks["G"].flow_net, flow, f"{origin}, {FLOW_PREFIX}*")
+        self.notes.append(
+            f"stage 2 begins: the flow estimator's {len(flow)} tensors come from {origin}; the "
+            "source encoder, the target generator, the discriminator and the optimizers are new"
+        )
+
+    def load_state_dict(self, state: dict[str, Any], origin: str) -> bool:
+        """Resume stage 2, or begin it from the state of stage 1."""
+        if not _is_stage_1(state["networks"].get("G", {})):
+            return super().load_state_dict(state, origin)
+        self.check_architecture()
+        self._take_flow(state["networks"]["G"], origin)
+        return False
+
+    def load_networks(self, which: str, labels: tuple[str, ...] | None = None) -> None:
+        """Load networks strictly; training may also begin from the network file of stage 1."""
+        path = self.network_path("G", which)
+        if self.is_train and labels is None and path.is_file():
+            state = checkpoint.load(path)
+            if _is_stage_1(state):
+                self.check_architecture()
+                self._take_flow(state, str(path))
+                return
+        super().load_networks(which, labels)
+
+    # ---- training --------------------------------------------------------------------------
+
+    def _generate(
+        self, inputs: Batch
+    ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
+        return self.networks["G"](
+            inputs["source_image"], inputs["source_pose"], inputs["target_pose"]
+        )
+
+    @torch.no_grad()
+    def infer(self, inputs: Batch) -> Tensors:
+        fake_target, flows, masks = self._generate(inputs)
+        pictures = flow_stages.flow_pictures(inputs, self.config.levels, flows, masks)
+        return {"fake_target": fake_target, **pictures}
+
+    def forward(self) -> None:
+        self.fake_target, self.flows, masks = self._generate(self.inputs)
+        shown = ("source_image", "source_pose", "target_image", "target_pose")
+        first = ([x[:1] for x in self.flows], [x[:1] for x in masks])
+        self.visuals = {
+            **{key: self.inputs[key] for key in shown},
+            "fake_target": self.fake_target.detach(),
+            **flow_stages.flow_pictures(self.inputs, self.config.levels, *first),
+        }
+
+    def discriminator_loss(self) -> torch.Tensor:
+        """L_D = 0.5 * (GAN(D(target), real) + GAN(D(fake), fake)), in this order of D's calls."""
+        net_D, real = self.networks["D"], self.inputs["target_image"]
+        fake = self.fake_target.detach()
+        loss_real = self.gan(net_D(real), True, for_discriminator=True)
+        loss_fake = self.gan(net_D(fake), False, for_discriminator=True)
+        loss = 0.5 * (loss_real + loss_fake)
+        if self.gan.mode == "wgangp":
+            loss = loss + gradient_penalty(net_D, real, fake)
+        self.dis_img_gen = loss.detach()
+        return loss
+
+    def generator_loss(self) -> torch.Tensor:
+        """L_G = L1 + content + style + adversarial + correctness + regularization, all weighted."""
+        opt, target, source = self.opt, self.inputs["target_image"], self.inputs["source_image"]
+        with torch.no_grad():
+            of_target = self.vgg(target, {*self.criterion.layers, *CONTENT_LAYERS, *STYLE_LAYERS})
+            of_source = self.vgg(source, self.criterion.layers)
+        of_fake = self.vgg(self.fake_target, {*CONTENT_LAYERS, *STYLE_LAYERS})
+
+        app = F.l1_loss(self.fake_target, target) * opt.lambda_rec
+        content = content_loss(of_fake, of_target) * opt.lambda_content
+        style = style_loss(of_fake, of_target) * opt.lambda_style
+        ad = self.gan(self.networks["D"](self.fake_target), True) * opt.lambda_g
+        correctness, regularization = self.criterion(of_target, of_source, self.flows)
+        losses = {
+            "app_gen": app, "correctness_gen": correctness, "content_gen": content,
+            "style_gen": style, "regularization": regularization, "ad_gen": ad,
+            "dis_img_gen": self.dis_img_gen,
+        }  # fmt: skip
+        self.losses = {key: value.detach() for key, value in losses.items()}
+        return app + content + style + ad + correctness + regularization
+
+
+def _add_training_options(group) -> None:
+    add = group.add_argument
+    add(
+        "--flow_checkpoint",
+        default=None,
+        help="start a new run from the flow estimator of this network file: a latest_net_G.pth of "
+        "--model poseflownet or of --model pose",
+    )
+    add(
+        "--dis_layers",
+        type=int,
+        default=None,
+        help="down-samplings of the discriminator; default: 3 for market, else 4",
+    )
+    add(
+        "--use_spect_d",
+        action="store_true",
+        default=True,
+        help="spectral norm in the discriminator",
+    )
+    add(
+        "--no_spect_d",
+        dest="use_spect_d",
+        action="store_false",
+        help="no spectral norm in the discriminator (its output layer keeps it)",
+    )
+    add(
+        "--ratio_g2d",
+        type=float,
+        default=0.1,
+        help="learning rate of D divided by that of G",
+    )
+    weights = {
+        "--lambda_rec": (5.0, "L1 reconstruction loss"),
+        "--lambda_content": (0.5, "content loss"),
+        "--lambda_style": (500.0, "style loss"),
+        "--lambda_g": (2.0, "adversarial loss"),
+    }
+    flow_stages.add_weights(group, weights)
+
+
+def _is_stage_1(state: Mapping[str, Any]) -> bool:
+    """True for the generator's state of --model poseflownet: a flow estimator and nothing else."""
+    return bool(state) and all(k.startswith(FLOW_PREFIX) for k in checkpoint.strip_prefix(state))
