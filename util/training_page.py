@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from dominate import tags
-from dominate.util import raw
+from dominate import document, tags
+from dominate.util import raw, text
 
 from util.checkpoint import write_atomically
 from util.html import clean_text, facts, new_page, picture, write_page
@@ -116,19 +116,18 @@ class TrainingPage(Sink):
             for _, file, _, _ in entry.pictures:
                 (self.folder / "images" / file).unlink(missing_ok=True)
 
-    def _page(self, reload: int | None):
+    def _page(self, reload: int | None) -> document:
+        """The newest result first, then the curves: on a phone those are many screens long."""
         page = new_page(f"{self.title}: training", refresh_seconds=reload)
         page.add(tags.h1(clean_text(f"{self.title}: training")))
         page.add(facts(self._facts()))
+        cards = [raw(_card(entry)) for entry in reversed(self.entries)]
+        _add_cards(page, "Newest result", cards[:1])
         for group, heading in SECTIONS.items():
             curves = self.history.group(group)
             if curves:
                 page.add(tags.section(tags.h2(heading), charts(curves)))
-        page.add(tags.h2("Intermediate results, newest first"))
-        if not self.entries:
-            page.add(tags.p("None yet."))
-        cards = [raw(_card(entry)) for entry in reversed(self.entries)]
-        page.add(tags.main(cards, cls="cards"))
+        _add_cards(page, "Earlier results, newest first", cards[1:])
         return page
 
     def _facts(self) -> dict[str, object]:
@@ -148,8 +147,14 @@ class TrainingPage(Sink):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             self.entries = [_entry(item) for item in content["entries"]]
+            self.epoch = max((entry.epoch for entry in self.entries), default=0)
         except (ValueError, KeyError, TypeError) as error:
             warn(f"{path} is damaged ({error}); the page of intermediate results starts anew")
+
+
+def _add_cards(page: document, heading: str, cards: list[text]) -> None:
+    if cards:
+        page.add(tags.section(tags.h2(heading), tags.div(cards, cls="cards")))
 
 
 def _entry(item: dict) -> Entry:
