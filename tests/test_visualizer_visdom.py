@@ -143,6 +143,8 @@ def test_a_server_that_never_answers_does_not_hold_up_the_training(tmp_path, mon
             _step(visualizer, total)
         visualizer.close()
     assert len((tmp_path / "loss_log.txt").read_text().splitlines()) == 300
+    # Closing the socket ends the request, and with it the thread.
+    assert _eventually(lambda: all(thread.name != "visdom" for thread in threading.enumerate()))
 
 
 def test_something_else_on_the_port_is_reported_in_one_warning(tmp_path):
