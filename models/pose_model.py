@@ -19,6 +19,7 @@ from models.networks.gfla import GFLAConfig, GFLAGenerator
 from models.networks.layers import initialize
 from util import checkpoint
 from util.errors import UserError
+from util.precision import full
 
 FLOW_PREFIX = "flow_net."
 DISCRIMINATOR_LAYERS = {"market": 3}  # by --dataset_mode; 4 for the others
@@ -98,6 +99,8 @@ class PoseModel(GANModel):
                 "file of --model poseflownet or --model pose"
             )
         checkpoint.load_state(self.networks["G"].flow_net, flow, f"{origin}, {FLOW_PREFIX}*")
+        for key, average in self.ema.get("G", {}).items():
+            average.copy_(self.networks["G"].state_dict()[key])
         self.notes.append(
             f"stage 2 begins: the flow estimator's {len(flow)} tensors come from {origin}; the "
             "source encoder, the target generator, the discriminator and the optimizers are new"
@@ -127,13 +130,15 @@ class PoseModel(GANModel):
     def _generate(
         self, inputs: Batch
     ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
-        return self.networks["G"](
+        image, flows, masks = self.networks["G"](
             inputs["source_image"], inputs["source_pose"], inputs["target_pose"]
         )
+        return full(image), [full(flow) for flow in flows], [full(mask) for mask in masks]
 
     @torch.no_grad()
     def infer(self, inputs: Batch) -> Tensors:
-        fake_target, flows, masks = self._generate(inputs)
+        with self.precision.networks():
+            fake_target, flows, masks = self._generate(inputs)
         pictures = flow_stages.flow_pictures(inputs, self.config.levels, flows, masks)
         return {"fake_target": fake_target, **pictures}
 
@@ -156,7 +161,7 @@ class PoseModel(GANModel):
         loss = 0.5 * (loss_real + loss_fake)
         if self.gan.mode == "wgangp":
             loss = loss + gradient_penalty(net_D, real, fake)
-        self.dis_img_gen = loss.detach()
+        self.d_losses = {"dis_img_gen": loss.detach()}
         return loss
 
     def generator_loss(self) -> torch.Tensor:
@@ -175,7 +180,7 @@ class PoseModel(GANModel):
         losses = {
             "app_gen": app, "correctness_gen": correctness, "content_gen": content,
             "style_gen": style, "regularization": regularization, "ad_gen": ad,
-            "dis_img_gen": self.dis_img_gen,
+            **self.d_losses,
         }  # fmt: skip
         self.losses = {key: value.detach() for key, value in losses.items()}
         return app + content + style + ad + correctness + regularization

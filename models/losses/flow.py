@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 import torch.nn.functional as F
 
+from util.precision import in_full_precision
 from util.sampling_ops import resample2d
 
 EPSILON = 1e-8
@@ -32,15 +33,21 @@ def sampling_correctness_loss(
     Flows of another size are brought to the features' size by nearest neighbour, values
     unchanged.
     """
-    loss = flows[0].new_zeros(())
+    loss = 0.0
     for flow, level in zip(flows, levels, strict=True):
-        t, s = target[correctness_layer(level)].detach(), source[correctness_layer(level)].detach()
-        if flow.shape[2:] != t.shape[2:]:
-            flow = F.interpolate(flow, t.shape[2:])
-        cosine = F.cosine_similarity(resample2d(s, flow), t, dim=1, eps=EPSILON)  # (B, h, w)
-        best = best_similarity(t, s).view_as(cosine)
-        loss = loss + torch.exp(-cosine / (best + EPSILON)).mean() - math.exp(-1)
+        layer = correctness_layer(level)
+        loss = loss + _correctness(target[layer].detach(), source[layer].detach(), flow)
     return loss
+
+
+@in_full_precision
+def _correctness(target: torch.Tensor, source: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
+    if flow.shape[2:] != target.shape[2:]:
+        flow = F.interpolate(flow, target.shape[2:])
+    sampled = resample2d(source, flow)
+    cosine = F.cosine_similarity(sampled, target, dim=1, eps=EPSILON)  # (B, h, w)
+    best = best_similarity(target, source).view_as(cosine)
+    return torch.exp(-cosine / (best + EPSILON)).mean() - math.exp(-1)
 
 
 @torch.no_grad()
@@ -69,13 +76,16 @@ def affine_regularization_loss(
     affine fit, averaged over batch and windows. The pixel grid that turns offsets into positions
     is itself affine and drops out.
     """
-    loss = 0.0
-    for flow, k in zip(flows, kernel_sizes, strict=True):
-        values = flow.flatten(0, 1)[:, None]  # coordinates x and y as samples
-        windows = F.unfold(values, k)  # (2B, k^2, windows)
-        residual = affine_residual_projection(k).to(flow) @ windows
-        loss = loss + 2 * residual.square().sum(1).mean()
-    return loss
+    pairs = zip(flows, kernel_sizes, strict=True)
+    return sum((_affine_residual(flow, k) for flow, k in pairs), start=0.0)
+
+
+@in_full_precision
+def _affine_residual(flow: torch.Tensor, k: int) -> torch.Tensor:
+    values = flow.flatten(0, 1)[:, None]  # coordinates x and y as samples
+    windows = F.unfold(values, k)  # (2B, k^2, windows)
+    residual = affine_residual_projection(k).to(flow) @ windows
+    return 2 * residual.square().sum(1).mean()
 
 
 def affine_residual_projection(k: int) -> torch.Tensor:

@@ -137,11 +137,14 @@ class DiscriminatorConfig:
     ndf: int = 32  # channels of the first layer
     layers: int = 4  # resnet: residual blocks; res: down-sampling blocks
     use_spectral: bool = True  # res only: spectral norm before the output convolution
+    first_activation: bool = False  # res only: activate the raw image, as GFLA does
 
 
 DISCRIMINATORS = {
     "resnet": lambda c: ResnetDiscriminator(c.ndf, c.layers),
-    "res": lambda c: ResDiscriminator(c.ndf, 4 * c.ndf, c.layers, False, c.use_spectral),
+    "res": lambda c: ResDiscriminator(
+        c.ndf, 4 * c.ndf, c.layers, c.first_activation, c.use_spectral
+    ),
 }
 
 

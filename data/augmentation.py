@@ -1,0 +1,96 @@
+"""GFLA's augmentation for Market-1501: one random affine map for an image and its keypoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from util.pose import present
+
+GREY = (128, 128, 128)
+Range = tuple[float, float] | None  # (lowest, highest); None: off
+# A target image moves less than a source image, and its size is never changed.
+TARGET_ANGLE, TARGET_SHIFT = 0.2, 0.5
+
+
+class Uniform(Protocol):
+    """What is drawn from: ``numpy.random.Generator`` or ``numpy.random.RandomState``."""
+
+    def uniform(self, low: float, high: float) -> float: ...
+
+
+@dataclass(frozen=True)
+class AffineMap:
+    """Rotation and scaling about the centre (W/2 + 0.5, H/2 + 0.5), then a shift."""
+
+    angle: float = 0.0  # degrees, clockwise on the screen
+    shift_x: float = 0.0  # pixels
+    shift_y: float = 0.0
+    scale: float = 1.0
+
+    def matrix(self, size: tuple[int, int]) -> np.ndarray:
+        """3 x 3 map of (x, y, 1) in an image of ``size`` (h, w) to where it moves."""
+        height, width = size
+        centre = np.array([width / 2 + 0.5, height / 2 + 0.5])
+        theta = np.deg2rad(self.angle)
+        matrix = np.eye(3)
+        matrix[:2, :2] = self.scale * np.array(
+            [[np.cos(theta), -np.sin(theta)], [np.sin(theta), np.cos(theta)]]
+        )
+        shift = np.array([self.shift_x, self.shift_y])
+        matrix[:2, 2] = centre + shift - matrix[:2, :2] @ centre
+        return matrix
+
+    def of_image(self, image: Image.Image) -> Image.Image:
+        """The moved image: nearest neighbour in PIL's arithmetic, grey where nothing moved to."""
+        inverse = np.linalg.inv(self.matrix((image.height, image.width)))
+        return image.transform(
+            image.size,
+            Image.Transform.AFFINE,
+            inverse[:2].flatten().tolist(),
+            Image.Resampling.NEAREST,
+            fillcolor=GREY,
+        )
+
+    def of_keypoints(self, keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Moved keypoints (J, 2), (y, x) in the frame ``size`` (h, w); missing joints stay -1."""
+        points = np.asarray(keypoints, dtype=np.float64)
+        matrix = self.matrix(size)
+        moved = (points[:, ::-1] @ matrix[:2, :2].T + matrix[:2, 2])[:, ::-1]
+        return np.where(present(points)[:, None], moved, -1.0)
+
+
+def draw_affine(
+    rng: Uniform, angle: Range, shift: Range, scale: Range, is_target: bool
+) -> AffineMap:
+    """Draw angle, scale, shift_x, shift_y in this order from ``rng``; nothing for what is off."""
+    drawn_angle = rng.uniform(*angle) if angle else 0.0
+    drawn_scale = rng.uniform(*scale) if scale else 1.0
+    shift_x, shift_y = (rng.uniform(*shift), rng.uniform(*shift)) if shift else (0.0, 0.0)
+    if is_target:
+        return AffineMap(drawn_angle * TARGET_ANGLE, shift_x * TARGET_SHIFT, shift_y * TARGET_SHIFT)
+    return AffineMap(drawn_angle, shift_x, shift_y, drawn_scale)
+
+
+def augment(
+    image: Image.Image,
+    keypoints: np.ndarray,  # (J, 2), (y, x) in the image's own frame, -1 = missing
+    angle: Range,  # degrees
+    shift: Range,  # pixels of the image
+    scale: Range,
+    rng: Uniform,
+    is_target: bool,
+) -> tuple[Image.Image, np.ndarray]:
+    """Move an image and its keypoints together by one random affine map.
+
+    Published ranges for Market training: angle (-5, 5), shift (-5, 5), scale (0.95, 1.05). With
+    everything off both come back untouched and nothing is drawn.
+    """
+    affine = draw_affine(rng, angle, shift, scale, is_target)
+    if affine == AffineMap():
+        return image, keypoints
+    size = (image.height, image.width)
+    return affine.of_image(image), affine.of_keypoints(keypoints, size)

@@ -1,0 +1,102 @@
+"""GFLA, stage 1 (Ren et al., CVPR 2020): the flow estimator, trained alone on real images."""
+
+from __future__ import annotations
+
+import torch
+
+from models import flow_stages
+from models.base_model import BaseModel, Batch, Tensors
+from models.networks.flow import FlowConfig, PoseFlowNet
+from models.networks.layers import initialize
+from util.precision import full
+
+DEEPEST_LEVEL = 4  # of a flow field; the estimator's own deepest level is 5
+
+
+class PoseFlowNetModel(BaseModel):
+    """Flow fields that carry the source's VGG features to where the target's are.
+
+    Occlusion masks have no loss of their own and stay untrained until stage 2 (``--model pose``).
+    """
+
+    size_multiple = flow_stages.SIZE_MULTIPLE
+
+    @staticmethod
+    def modify_options(parser, is_train: bool) -> None:
+        group = parser.add_argument_group("GFLA, stage 1")
+        flow_stages.add_flow_options(group, is_train, 20.0, 0.01)
+        if is_train:
+            flow_stages.set_training_defaults(parser)
+
+    def __init__(self, opt):
+        super().__init__(opt)
+        flow_stages.check_size(opt)
+        levels = flow_stages.parse_levels(opt.attn_layer, DEEPEST_LEVEL)
+        self.config = FlowConfig(levels, flow_stages.flow_width(opt))
+        net_G = initialize(PoseFlowNet(self.config), opt.init_type, opt.init_gain)
+        if not self.is_train:
+            self.add_network("G", net_G, self.config)
+            return
+        self.add_network("G", net_G, self.config, opt.lr, (opt.beta1, 0.999))
+        self.criterion = flow_stages.FlowCriterion(
+            self.config.levels,
+            flow_stages.parse_kernel_sizes(opt.kernel_size, levels),
+            opt.lambda_correct,
+            opt.lambda_regularization,
+        )
+        self.vgg = self.make_vgg()
+
+    @torch.no_grad()
+    def infer(self, inputs: Batch) -> Tensors:
+        """Pictures of the flows; ``fake_target`` is the source image warped by the finest one."""
+        with self.precision.networks():
+            flows, masks = self._estimate(inputs)
+        pictures = flow_stages.flow_pictures(inputs, self.config.levels, flows, masks)
+        return {"fake_target": pictures.pop("warped_source"), **pictures}
+
+    def _estimate(self, inputs: Batch) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        flows, masks = self.networks["G"](
+            inputs["source_image"], inputs["source_pose"], inputs["target_pose"]
+        )
+        return [full(flow) for flow in flows], [full(mask) for mask in masks]
+
+    def forward(self) -> None:
+        """Estimate the flows of ``self.inputs`` and keep them for the loss."""
+        self.flows, masks = self._estimate(self.inputs)
+        shown = ("source_image", "source_pose", "target_image", "target_pose")
+        first = ([x[:1] for x in self.flows], [x[:1] for x in masks])
+        self.visuals = {
+            **{key: self.inputs[key] for key in shown},
+            **flow_stages.flow_pictures(self.inputs, self.config.levels, *first),
+        }
+
+    def flow_loss(self) -> torch.Tensor:
+        """L = lambda_correct * correctness + lambda_regularization * regularization."""
+        with torch.no_grad():
+            target, source = (
+                self.vgg(self.inputs[key], self.criterion.layers)
+                for key in ("target_image", "source_image")
+            )
+        correctness, regularization = self.criterion(target, source, self.flows)
+        self.losses = {
+            "correctness": correctness.detach(),
+            "regularization": regularization.detach(),
+        }
+        return correctness + regularization
+
+    def optimize_parameters(self) -> None:
+        """One step on the mean gradient of ``--accumulate`` parts of the batch."""
+        whole, parts = self.inputs, self.opt.accumulate
+        size = len(whole["source_image"]) // parts
+        losses: list[Tensors] = []
+        self.stepper.zero_grad("G")
+        for k in range(parts):
+            self.inputs = {key: v[k * size : (k + 1) * size] for key, v in whole.items()}
+            with self.precision.networks():
+                self.forward()
+                loss = self.flow_loss() / parts
+            self.stepper.backward("G", loss)
+            losses.append(self.losses)
+        self.inputs = whole
+        self.losses = {key: sum(part[key] for part in losses) / parts for key in losses[0]}
+        self.update("G")

@@ -1,0 +1,302 @@
+"""Both stages as models: losses and gradients of the published step, hand-over, options."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from models import create_model
+from models.networks.gfla import GFLAGenerator
+from tests.gfla_rules import (
+    SIZES,
+    fill_discriminator,
+    fill_generator,
+    fill_vgg,
+    load_golden,
+    make_inputs,
+)
+from tests.helpers import train_options
+from util import checkpoint
+from util.errors import UserError
+
+LEVELS = {
+    "fashion": {"attn_layer": "2,3", "kernel_size": "2=5,3=3"},
+    "market": {"attn_layer": "2", "kernel_size": "2=3"},
+}
+NO_GRADIENT = 1e-5  # biases in front of an instance norm: rounding noise around 0
+
+
+def make_model(model: str, kind: str = "fashion", folder=None, **values):
+    """A model on the CPU with the published settings of ``kind`` at the reference arrays' size."""
+    settings = {
+        "dataset_mode": kind,
+        "load_size": SIZES[kind],
+        "gpu_ids": "-1",
+        **LEVELS[kind],
+        **({"checkpoints_dir": folder} if folder else {}),
+        **values,
+    }
+    return create_model(train_options(model=model, **settings))
+
+
+def small_model(model: str, folder=None, **values):
+    """A narrow model that trains fast."""
+    return make_model(model, folder=folder, **{"ngf": 8, "ndf": 4, **values})
+
+
+def golden_model(name: str, kind: str):
+    """The full model with the reference arrays' weights and inputs."""
+    model = make_model(name, kind)
+    fill_generator(model.networks["G"], "B")
+    fill_vgg(model.vgg.features)
+    if "D" in model.networks:
+        fill_discriminator(model.networks["D"])
+    model.inputs = make_inputs(kind)
+    return model
+
+
+def check_gradients(network, golden, stage: str) -> None:
+    """Norms within 1e-3 relative, for all parameters whose gradient is not rounding noise.
+
+    A few gradients are sums that nearly cancel: there the stored float32 norms are up to 5e-3 away
+    from those of a float64 run, which the absolute tolerance covers.
+    """
+    gradients = {name: p.grad for name, p in network.named_parameters()}
+    expected = dict(zip(golden[f"{stage}.grad.names"], golden[f"{stage}.grad.l2"], strict=True))
+    absent = {name for name, grad in gradients.items() if grad is None}
+    assert absent == set(golden[f"{stage}.none_grads"])
+    assert set(expected) == set(gradients) - absent
+    checked = 0
+    for name, norm in expected.items():
+        if norm > NO_GRADIENT:
+            assert gradients[name].norm().item() == pytest.approx(norm, rel=1e-3, abs=6e-5), name
+            checked += 1
+    assert checked > len(expected) / 2
+
+
+@pytest.mark.parametrize("kind", ["fashion", "market"])
+def test_stage_1_losses_and_gradients_equal_the_published_step(kind):
+    golden, model = load_golden(f"train_{kind}"), golden_model("poseflownet", kind)
+    model.forward()
+    total = model.flow_loss()
+    total.backward()
+    for name, value in model.losses.items():
+        assert value.item() == pytest.approx(golden[f"s1.{name}"], rel=1e-4), name
+    check_gradients(model.networks["G"], golden, "s1")
+    gradient = model.networks["G"].flow_net.output2.weight.grad
+    reference = golden["s1.grad.output2.weight"]
+    np.testing.assert_allclose(gradient, reference, atol=1e-4 * np.abs(reference).max())
+
+
+@pytest.mark.parametrize("kind", ["fashion", "market"])
+def test_stage_2_losses_and_gradients_equal_the_published_step(kind):
+    golden, model = load_golden(f"train_{kind}"), golden_model("pose", kind)
+    model.forward()
+    model.discriminator_loss()
+    with model.frozen("D"):
+        total = model.generator_loss()
+        total.backward()
+    assert total.item() == pytest.approx(golden["s2.total"], rel=1e-4)
+    assert len(model.losses) == 7
+    for name, value in model.losses.items():
+        assert value.item() == pytest.approx(golden[f"s2.{name}"], rel=1e-4), name
+    check_gradients(model.networks["G"], golden, "s2")
+    assert all(p.grad is None for p in model.networks["D"].parameters())
+    gradients = dict(model.networks["G"].named_parameters())
+    for name, first, norm in zip(
+        golden["s2.grad.names"], golden["s2.grad.first4"], golden["s2.grad.l2"], strict=True
+    ):
+        ours = gradients[name].grad.flatten()[:4]
+        np.testing.assert_allclose(ours, first[: len(ours)], atol=2e-3 * norm + 5e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["fashion", "market"])
+@torch.no_grad()
+def test_the_discriminator_and_its_power_iteration_equal_the_published_ones(kind):
+    golden, model = load_golden(f"train_{kind}"), golden_model("pose", kind)
+    net_D, image = model.networks["D"], model.inputs["source_image"]
+    np.testing.assert_allclose(net_D(image), golden["D.train_first_forward_on_P1"], atol=1e-4)
+    for name in ("conv", "block0.model.1"):
+        after = net_D.get_submodule(name).weight_u
+        np.testing.assert_allclose(after, golden[f"D.{name}.weight_u_after"], atol=1e-5)
+    scores = net_D.eval()(image)
+    np.testing.assert_allclose(scores, golden["D.eval_forward_on_P1_after_that"], atol=1e-4)
+
+
+def test_published_training_settings_are_the_defaults():
+    flow, pose = make_model("poseflownet").opt, make_model("pose")
+    assert (flow.lr, flow.beta1, flow.batchSize) == (1e-4, 0.0, 8)
+    assert (flow.lambda_correct, flow.lambda_regularization) == (20.0, 0.01)
+    opt = pose.opt
+    assert (opt.lambda_correct, opt.lambda_regularization) == (5.0, 0.0025)
+    assert (opt.lambda_rec, opt.lambda_g, opt.lambda_content, opt.lambda_style) == (5, 2, 0.5, 500)
+    for label, lr in (("G", 1e-4), ("D", 1e-5)):
+        group = pose.stepper.optimizers[label].param_groups[0]
+        assert group["lr"] == pytest.approx(lr)
+        assert group["betas"] == (0.0, 0.999)
+    assert pose.networks["D"].layers == 4
+    assert make_model("pose", "market").networks["D"].layers == 3
+
+
+def train_inputs():
+    torch.manual_seed(1)
+    return make_inputs("fashion")
+
+
+@pytest.mark.parametrize("name", ["poseflownet", "pose"])
+def test_a_step_changes_every_network_and_shows_flows_and_masks(name):
+    model = small_model(name)
+    before = {k: [p.detach().clone() for p in n.parameters()] for k, n in model.networks.items()}
+    model.inputs = train_inputs()
+    model.optimize_parameters()
+    for label, network in model.networks.items():
+        changed = [
+            not torch.equal(a, b) for a, b in zip(before[label], network.parameters(), strict=True)
+        ]
+        assert sum(changed) > 0.9 * len(changed), label
+    for level in (2, 3):
+        for kind in ("flow_field", "occlusion_mask"):
+            assert model.visuals[f"{kind}_{level}"].shape[1:] == (3, 64, 64)
+    assert all(value.isfinite() for value in model.losses.values())
+    assert not any(value.requires_grad for value in model.losses.values())
+
+
+@pytest.mark.parametrize("name", ["poseflownet", "pose"])
+def test_inference_gives_an_image_and_flow_pictures_and_changes_nothing(name):
+    model = small_model(name)
+    model.eval_mode()
+    inputs = train_inputs()
+    inputs.pop("target_image")
+    state = {k: v.clone() for k, v in model.networks["G"].state_dict().items()}
+    first, second = model.infer(inputs), model.infer(inputs)
+    assert first["fake_target"].shape == (2, 3, 64, 64)
+    assert {"flow_field_2", "occlusion_mask_3"} <= set(first)
+    for key, picture in first.items():
+        assert picture.shape == (2, 3, 64, 64), key
+        assert torch.equal(picture, second[key])
+    assert all(torch.equal(v, state[k]) for k, v in model.networks["G"].state_dict().items())
+
+
+def stage_1_run(folder, **values):
+    """A stage-1 run that was saved after one step."""
+    model = small_model("poseflownet", folder, name="run", **values)
+    model.inputs = train_inputs()
+    model.optimize_parameters()
+    model.run_dir.mkdir(parents=True)
+    model.save_networks("latest")
+    return model
+
+
+def flow_weights(model) -> dict[str, torch.Tensor]:
+    return model.networks["G"].flow_net.state_dict()
+
+
+def assert_flow_was_taken(stage_1, stage_2, untouched) -> None:
+    for key, value in flow_weights(stage_1).items():
+        assert torch.equal(flow_weights(stage_2)[key], value), key
+    for key, value in stage_2.networks["G"].state_dict().items():
+        if not key.startswith("flow_net."):
+            assert torch.equal(value, untouched[key]), key
+    (note,) = stage_2.notes
+    assert "the flow estimator's 90 tensors come from" in note
+    assert "new" in note
+
+
+def test_stage_2_begins_from_the_training_state_of_stage_1(tmp_path):
+    stage_1 = stage_1_run(tmp_path)
+    stage_2 = small_model("pose", tmp_path, name="run")
+    untouched = {k: v.clone() for k, v in stage_2.networks["G"].state_dict().items()}
+    restored = stage_2.load_state_dict(stage_1.state_dict(), "latest_state.pth")
+    assert not restored  # training starts at its first epoch
+    assert_flow_was_taken(stage_1, stage_2, untouched)
+    stage_2.inputs = train_inputs()
+    stage_2.optimize_parameters()
+    assert stage_2.load_state_dict(stage_2.state_dict(), "itself")
+
+
+def test_stage_2_begins_from_the_network_file_of_stage_1(tmp_path):
+    stage_1 = stage_1_run(tmp_path)
+    stage_2 = small_model("pose", tmp_path, name="run")
+    untouched = {k: v.clone() for k, v in stage_2.networks["G"].state_dict().items()}
+    stage_2.load_networks("latest")
+    assert_flow_was_taken(stage_1, stage_2, untouched)
+
+
+@pytest.mark.parametrize("donor", ["poseflownet", "pose"])
+def test_flow_checkpoint_accepts_the_files_of_both_stages(tmp_path, donor):
+    giver = stage_1_run(tmp_path) if donor == "poseflownet" else small_model("pose", tmp_path)
+    path = tmp_path / "given.pth"
+    checkpoint.save_network(giver.networks["G"], path)
+    stage_2 = small_model("pose", tmp_path, name="other", flow_checkpoint=path)
+    for key, value in flow_weights(giver).items():
+        assert torch.equal(flow_weights(stage_2)[key], value), key
+    assert str(path) in stage_2.notes[0]
+
+
+def test_flow_checkpoint_of_another_shape_is_refused(tmp_path):
+    path = tmp_path / "wide.pth"
+    giver = small_model("poseflownet", tmp_path, ngf=16)
+    checkpoint.save_network(giver.networks["G"], path)
+    with pytest.raises(UserError, match=r"wide\.pth.*another shape"):
+        small_model("pose", tmp_path, flow_checkpoint=path)
+
+
+def test_flow_checkpoint_without_a_flow_estimator_is_refused(tmp_path):
+    path = tmp_path / "d.pth"
+    checkpoint.save_network(small_model("pose", tmp_path).networks["D"], path)
+    with pytest.raises(UserError, match="holds no flow estimator"):
+        small_model("pose", tmp_path, flow_checkpoint=path)
+
+
+def test_flow_checkpoint_and_continue_train_exclude_each_other(tmp_path):
+    options = train_options(
+        "--continue_train", model="pose", load_size=(64, 64), gpu_ids="-1", ngf=8,
+        flow_checkpoint=tmp_path / "x.pth", checkpoints_dir=tmp_path,
+    )  # fmt: skip
+    with pytest.raises(UserError, match="leave one of them out"):
+        create_model(options)
+
+
+def test_stage_1_options_that_contradict_stage_2_are_named(tmp_path):
+    stage_1 = stage_1_run(tmp_path, attn_layer="2", kernel_size="2=5")
+    stage_2 = small_model("pose", tmp_path, name="run")
+    with pytest.raises(UserError, match="attn_layer"):
+        stage_2.load_state_dict(stage_1.state_dict(), "latest_state.pth")
+
+
+def test_stage_1_cannot_resume_a_run_of_stage_2(tmp_path):
+    stage_2 = small_model("pose", tmp_path)
+    with pytest.raises(UserError, match="--model"):
+        small_model("poseflownet", tmp_path).load_state_dict(stage_2.state_dict(), "x")
+
+
+def test_files_with_one_name_per_tensor_or_a_wrapper_prefix_load(tmp_path):
+    """Older files lack one of the two names of a convolution that is registered twice."""
+    model = small_model("pose", tmp_path)
+    state = model.networks["G"].state_dict()
+    short = {f"module.{k}": v for k, v in state.items() if ".conv1." not in k}
+    assert len(short) < len(state)
+    other = GFLAGenerator(model.config)
+    checkpoint.load_state(other, short, "file")
+    assert all(torch.equal(v, state[k]) for k, v in other.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"load_size": (48, 64)}, "multiples of 32"),
+        ({"load_size": (32, 32)}, "more than 32 pixels"),
+        ({"attn_layer": "2,x"}, "--attn_layer 2,x"),
+        ({"attn_layer": "2,2"}, "distinct"),
+        ({"attn_layer": "5"}, "from 1 to"),
+        ({"attn_layer": ""}, "--attn_layer"),
+        ({"kernel_size": "2:5"}, "LEVEL=SIDE"),
+        ({"kernel_size": "2=0,3=3"}, "LEVEL=SIDE"),
+        ({"kernel_size": "2=5"}, "no entry for level 3"),
+    ],
+)
+@pytest.mark.parametrize("name", ["poseflownet", "pose"])
+def test_wrong_sizes_and_levels_are_explained(name, values, message):
+    with pytest.raises(UserError, match=message):
+        small_model(name, **values)
