@@ -1,0 +1,118 @@
+"""DeepFashion In-shop in LMDB, in the layout of NTED and PIDM: ``--dataset_mode fashion_lmdb``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.base_dataset import BaseDataset
+from util.annotation_set import Settings, to_cropped_frame, to_name
+from util.errors import UserError
+from util.image import image_to_tensor
+from util.image_preparation import decode
+from util.lmdb_images import LmdbReader, environment_name
+from util.nted_annotations import ORDERS, pose_path, read_items, read_pose
+
+
+class FashionLmdbDataset(BaseDataset):
+    """Images of LMDB environment ``<root>/<h>-<w>``, items of ``<phase>_pairs.txt``, keypoints of
+    ``pose/<path>.txt``; script/prepare_data.py makes the environment.
+
+    An item has one target and one or several sources; each epoch draws one of them. Names are the
+    flat ones of ``--dataset_mode fashion``, so results and metrics are the same for both.
+
+    In the 256 x 176 frame the pose files count x from the left edge of the 256 x 256 release, 40
+    pixels further left; with another ``annotation_size`` (own data) they use that frame itself.
+    """
+
+    load_size = (256, 176)
+    annotation_size = (256, 176)
+
+    @staticmethod
+    def modify_options(parser, is_train: bool) -> None:
+        parser.add_argument("--pairs_order", default="target_first", choices=ORDERS,
+            help="order of the lines of <phase>_pairs.txt")  # fmt: skip
+        parser.add_argument("--lmdb_root", default=None,
+            help="folder of the <h>-<w> environments; default: --dataroot")  # fmt: skip
+
+    def __init__(
+        self,
+        root: str | Path,
+        phase: str = "train",
+        load_size: tuple[int, int] | None = None,
+        annotation_size: tuple[int, int] | None = None,
+        max_pairs: int | None = None,
+        seed: int = 0,
+        pairs_order: str = "target_first",
+        lmdb_root: str | Path | None = None,
+    ):
+        self.root, self.phase, self.seed = Path(root), phase, seed
+        self.load_size = tuple(load_size or type(self).load_size)
+        self.annotation_size = tuple(annotation_size or type(self).annotation_size)
+        framed = self.annotation_size == type(self).annotation_size
+        self._frame = Settings("fashion" if framed else "market")
+        if not self.root.is_dir():
+            raise UserError(
+                f"--dataroot {root}: no such folder; expected {phase}_pairs.txt, pose/ and an LMDB "
+                "environment in it, see python -m script.prepare_data --help"
+            )
+        pairs_file = self.root / f"{phase}_pairs.txt"
+        self.items = read_items(pairs_file, pairs_order)[:max_pairs]
+        self.images = LmdbReader(Path(lmdb_root or root) / environment_name(self.load_size))
+        len(self.images)  # complete?
+        self._check(pairs_file)
+
+    @classmethod
+    def from_options(cls, opt) -> FashionLmdbDataset:
+        return cls(
+            opt.dataroot, opt.phase, opt.load_size, opt.annotation_size, opt.max_dataset_size,
+            opt.seed, opt.pairs_order, opt.lmdb_root,
+        )  # fmt: skip
+
+    def _check(self, pairs_file: Path) -> None:
+        """Refuse lists with images that are not in the environment or have no keypoints."""
+        paths = {path for target, sources in self.items for path in (target, *sources)}
+        for path in self.images.missing(sorted(paths)):
+            raise UserError(
+                f"{pairs_file} names {path}, which is not in {self.images.folder}; run "
+                "python -m script.prepare_data again"
+            )
+        for path in sorted(paths):
+            if not pose_path(self.root, path).is_file():
+                raise UserError(
+                    f"{pairs_file} names {path}, but there are no keypoints "
+                    f"{pose_path(self.root, path)}; add the file or remove the item"
+                )
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(source name, target name) of every item, with its first source."""
+        return [(to_name(sources[0]), to_name(target)) for target, sources in self.items]
+
+    def image(self, path: str) -> torch.Tensor:
+        """uint8 image (3, H, W) at load_size."""
+        data = self.images.read(path)
+        return image_to_tensor(decode(data, f"{self.images.folder}: {path}"), self.load_size)
+
+    def keypoints(self, path: str) -> torch.Tensor:
+        """Keypoints (18, 2) float64, (y, x) in the annotation frame, -1 = missing."""
+        full = read_pose(pose_path(self.root, path))
+        return torch.from_numpy(to_cropped_frame({path: full}, self._frame, [])[path])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        target, sources = self.items[index % len(self)]
+        source = sources[0]
+        if len(sources) > 1:  # the index counts on from epoch to epoch
+            source = sources[np.random.default_rng([self.seed, index]).integers(len(sources))]
+        sample: dict[str, Any] = {}
+        for role, path in (("source", source), ("target", target)):
+            sample[f"{role}_image"] = self.image(path)
+            sample[f"{role}_keypoints"] = self.keypoints(path)
+            sample[f"{role}_name"] = to_name(path)
+        return sample

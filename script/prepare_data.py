@@ -1,0 +1,242 @@
+"""Put the images of the pairs lists into LMDB environments, one for each size.
+
+    python -m script.prepare_data --root ./dataset/fashion --out ./dataset/fashion \
+        --sizes 256x176 512x352
+
+ROOT holds train_pairs.txt and test_pairs.txt (lines 'target,source'), the images under the paths
+they name, and pose/ for --dataset_mode fashion_lmdb. From the tables of --dataset_mode fashion,
+script/convert_annotations.py --from patn --to nted makes the lists and pose/; the images are then
+found in train/ and test/ by their flat names.
+
+Started again after an interruption, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import io
+import json
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from PIL import Image
+from tqdm import tqdm
+
+from util.annotation_set import to_name
+from util.dataset_layouts import CROP_BOX, PHASES, RELEASE_SIZE
+from util.errors import UserError, run_main
+from util.files import make_folder, write_file
+from util.image import load_image
+from util.lmdb_images import LmdbWriter, environment_name, image_key
+from util.nted_annotations import read_items
+
+Size = tuple[int, int]  # (h, w)
+Encoded = list[tuple[str, bytes]]  # path of the lists, PNG
+
+CHUNK = 10  # images a worker makes at a time, as published
+COMMIT = 100  # images a transaction: what a kill can cost
+FILTERS = {
+    name: Image.Resampling[name.upper()]
+    for name in ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+}
+
+
+def parse_size(text: str) -> Size:
+    """``256x176`` (height x width) -> (256, 176)."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isdecimal() and 0 < int(p) <= 4096 for p in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HEIGHTxWIDTH: 256x176")
+    return int(parts[0]), int(parts[1])
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--root", required=True, help="folder of the pairs lists and images")
+    add("--out", default=None, help="folder that receives the environments; default: ROOT")
+    add(
+        "--sizes",
+        type=parse_size,
+        nargs="+",
+        default=[(256, 176), (512, 352)],
+        metavar="HxW",
+        help="sizes in pixels; default: 256x176 512x352",
+    )
+    add("--filter", default="bicubic", choices=sorted(FILTERS), help="resizing; as published")
+    add(
+        "--keep_borders",
+        action="store_true",
+        help="do not cut the white borders of 40 columns off the images of the 256 x 256 release",
+    )
+    add("--workers", type=int, default=8, help="processes that decode and resize")
+    add("--debug", action="store_true", help="show the traceback of an error")  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+def list_images(root: Path) -> list[str]:
+    """Every path of the pairs lists, once, in order of appearance."""
+    lists = [root / f"{phase}_pairs.txt" for phase in PHASES]
+    present = [path for path in lists if path.is_file()]
+    if not present:
+        raise UserError(
+            f"{root} holds neither train_pairs.txt nor test_pairs.txt; make them with python "
+            "script/convert_annotations.py --from patn --to nted, or check --root"
+        )
+    items = [item for path in present for item in read_items(path)]
+    paths = list(dict.fromkeys(p for target, sources in items for p in (target, *sources)))
+    by_key: dict[bytes, str] = {}
+    for path in paths:
+        other = by_key.setdefault(image_key(path), path)
+        if other != path:
+            raise UserError(
+                f"the lists name {other} and {path}, which would be one image in LMDB; rename one"
+            )
+    return paths
+
+
+def check_settings(folder: Path, options: argparse.Namespace) -> None:
+    """Record how an environment is made; UserError when it was begun in another way."""
+    settings = {"filter": options.filter, "keep_borders": options.keep_borders}
+    path = folder / "preparation.json"
+    if not path.is_file():
+        make_folder(folder)
+        write_file(path, json.dumps(settings).encode())
+        return
+    try:
+        begun = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); delete {folder} and start again") from None
+    if begun != settings:
+        raise UserError(
+            f"{folder} was begun with {begun}, not with {settings}; use the same options, or "
+            "delete the folder"
+        )
+
+
+def find_files(root: Path, paths: Sequence[str]) -> dict[str, Path]:
+    """File of every path of the lists: under it, or under its flat name in train/ or test/."""
+    files, absent = {}, []
+    for path in paths:
+        candidates = [root / path]
+        if "/" in path:
+            candidates += [root / phase / to_name(path) for phase in PHASES]
+        file = next((c for c in candidates if c.is_file()), None)
+        if file is None:
+            absent.append(path)
+        else:
+            files[path] = file
+    if absent:
+        raise UserError(
+            f"{len(absent):,} of {len(paths):,} images of the lists are not below {root}, the "
+            f"first is {absent[0]}; expected them there, or under flat names in train/ and test/"
+        )
+    return files
+
+
+def encode(
+    task: tuple[str, Path], size: Size, resampling: int, crop_borders: bool
+) -> tuple[str, bytes]:
+    """PNG of one image at ``size``; images of the 256 x 256 release lose their borders first."""
+    path, file = task
+    image = load_image(file)
+    if crop_borders and (image.height, image.width) == RELEASE_SIZE:
+        image = image.crop(CROP_BOX)
+    if (image.height, image.width) != size:
+        image = image.resize((size[1], size[0]), resampling)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return path, buffer.getvalue()
+
+
+def encode_chunk(function, tasks: list[tuple[str, Path]]) -> tuple[Encoded, list[str]]:
+    """Images of one chunk, and a sentence for each that cannot be read."""
+    images, problems = [], []
+    for task in tasks:
+        try:
+            images.append(function(task))
+        except UserError as error:
+            problems.append(str(error))
+    return images, problems
+
+
+def encode_all(
+    function, tasks: list[tuple[str, Path]], workers: int
+) -> Iterator[tuple[Encoded, list[str]]]:
+    """Chunks in order, from ``workers`` processes; few are under way so that memory stays small."""
+    chunks = (tasks[i : i + CHUNK] for i in range(0, len(tasks), CHUNK))
+    if workers <= 1:
+        yield from (encode_chunk(function, chunk) for chunk in chunks)
+        return
+    pending: deque = deque()
+    try:
+        with ProcessPoolExecutor(workers) as pool:
+            for chunk in chunks:
+                pending.append(pool.submit(encode_chunk, function, chunk))
+                if len(pending) > 4 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was killed, probably for lack of memory; finished images are kept: "
+            "start again with fewer --workers"
+        ) from None
+
+
+def prepare(files: dict[str, Path], folder: Path, size: Size, options) -> tuple[int, int]:
+    """Complete one environment; returns (images made now, images in it)."""
+    function = functools.partial(
+        encode,
+        size=size,
+        resampling=FILTERS[options.filter],
+        crop_borders=not options.keep_borders,
+    )
+    check_settings(folder, options)
+    made, problems, waiting = 0, [], []
+    with LmdbWriter(folder) as writer:
+        tasks = [(path, files[path]) for path in writer.missing(files)]
+        chunks = encode_all(function, tasks, options.workers)
+        with tqdm(total=len(tasks), desc=folder.name, unit="image") as bar:
+            for images, bad in chunks:
+                problems += bad
+                waiting += images
+                bar.update(len(images) + len(bad))
+                if len(waiting) >= COMMIT:
+                    writer.put(waiting)
+                    made, waiting = made + len(waiting), []
+        if waiting:
+            writer.put(waiting)
+        made += len(waiting)
+        if problems:
+            raise UserError(
+                f"{len(problems):,} images cannot be used, the first: {problems[0]}. {made:,} were "
+                "written; replace the files, or take them off the lists, and start again"
+            )
+        return made, writer.finish()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    root = Path(options.root)
+    if not root.is_dir():
+        raise UserError(f"--root {root} is no folder; expected the folder of the pairs lists")
+    files = find_files(root, list_images(root))
+    for size in options.sizes:
+        folder = Path(options.out or root) / environment_name(size)
+        made, total = prepare(files, folder, size, options)
+        print(f"{folder}: {made:,} images made, {total:,} in all")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
