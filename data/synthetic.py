@@ -1,7 +1,8 @@
 """Synthetic people: pictures of clothed people in many poses together with their 18 keypoints.
 
-No data set of this field may be downloaded without asking; this one is made on the spot. Sampling is split
-in two: an :class:`Identity` (body, hair, clothes) stays, a :class:`Pose` changes from picture to picture.
+No data set of this field may be downloaded without asking; this one is made on the spot. Sampling
+is split in two: an :class:`Identity` (body, hair, clothes) stays, a :class:`Pose` changes from
+picture to picture.
 This module is the public face; the work is done in the ``synthetic_*`` modules beside it.
 """
 

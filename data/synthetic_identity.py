@@ -1,4 +1,4 @@
-"""Who a synthetic person is: body proportions, skin, hair, face and clothes, drawn from one random generator."""
+"""Who a synthetic person is: proportions, skin, hair, face and clothes, drawn at random."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Top:
-    """Upper garment; ``sleeve`` is the covered fraction of the arm, ``neckline`` a depth in metres."""
+    """Upper garment; ``sleeve`` is the covered share of the arm, ``neckline`` a depth in metres."""
 
     texture: Texture
     sleeve: float
@@ -71,11 +71,12 @@ class Top:
     v_neck: bool
     tucked: bool
     open_front: Colour | None
+    collar: bool
 
 
 @dataclass(frozen=True)
 class Bottom:
-    """Lower garment: ``kind`` trousers, skirt or dress; ``length`` is the covered fraction of the leg."""
+    """Lower garment, trousers, skirt or dress; ``length`` is the covered share of the leg."""
 
     kind: str
     texture: Texture
@@ -95,6 +96,8 @@ class Identity:
     iris: Colour
     hair: str
     hair_colour: Colour
+    fringe: bool
+    parting: float
     beard: bool
     top: Top
     bottom: Bottom
@@ -119,6 +122,8 @@ def sample_identity(rng: np.random.Generator) -> Identity:
         iris=((0.25, 0.15, 0.08), (0.2, 0.35, 0.5), (0.25, 0.38, 0.2))[rng.integers(3)],
         hair=hair_styles[rng.integers(len(hair_styles))],
         hair_colour=_jitter(rng, HAIR_COLOURS[rng.integers(len(HAIR_COLOURS))], 0.03),
+        fringe=bool(woman and rng.random() < 0.35),
+        parting=float(rng.uniform(-0.3, 0.3)),
         beard=bool(not woman and rng.random() < 0.3),
         top=top,
         bottom=bottom,
@@ -154,13 +159,14 @@ def _outfit(rng: np.random.Generator, woman: bool) -> tuple[Top, Bottom, str]:
         v_neck=bool(rng.random() < 0.4),
         tucked=bool(rng.random() < 0.35),
         open_front=open_front if kind != "dress" else None,
+        collar=bool(sleeve > 0.3 and rng.random() < 0.35),
     )
     bottom = _bottom(rng, kind, top_texture)
     if kind == "dress":
         category = "Dresses"
     elif top.open_front is not None:
         category = "Jackets_Coats" if woman else "Jackets_Vests"
-    elif top.sleeve <= 0.34:
+    elif top.sleeve <= 0.34 and not top.collar:
         category = "Tees_Tanks"
     else:
         category = "Blouses_Shirts" if woman else "Shirts_Polos"

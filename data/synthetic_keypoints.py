@@ -1,19 +1,20 @@
 """Where the 18 OpenPose-COCO joints of a rendered person are, and which of them can be seen.
 
-Rule: a joint outside the picture is missing. Neck, shoulders and hips in the picture are always given (a detector
-finds them from the outline). Elbows, wrists, knees, ankles and the nose are missing when another part of the body
-lies clearly in front of them; eyes and ears when their side of the head is turned away.
+Rule: a joint outside the picture is missing. Neck, shoulders and hips in the picture are always
+given (a detector finds them from the outline). Every other joint is missing when another part of
+the body lies clearly in front of it; a skirt does not hide its own legs. The joints of the face are
+also missing when their side of the head is turned away.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from data.synthetic_body import Part
+from data.synthetic_parts import Part
 from data.synthetic_pose import Skeleton
 from data.synthetic_render import NOTHING, Camera, Surface
 
-# order: nose, neck, right arm, left arm, right leg, left leg, right eye, left eye, right ear, left ear
+# nose, neck, then these, then right eye, left eye, right ear, left ear
 LIMB_JOINTS = {
     "RSho": 2, "RElb": 3, "RWri": 4, "LSho": 5, "LElb": 6, "LWri": 7,
     "RHip": 8, "RKnee": 9, "RAnk": 10, "LHip": 11, "LKnee": 12, "LAnk": 13,
@@ -43,7 +44,7 @@ def locate(
     enter(1, skeleton.points["neck"], None)
     for name, index in LIMB_JOINTS.items():
         side, joint = name[0], name[1:]
-        own = tuple(side + part for part in OWN[joint]) if joint in OWN else None
+        own = (*(side + part for part in OWN[joint]), "skirt") if joint in OWN else None
         enter(index, skeleton.points[name], own)
     for index, (offset, facing, least) in _face(height).items():
         frame = skeleton.frames["head"]

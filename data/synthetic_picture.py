@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
@@ -14,7 +16,7 @@ from data.synthetic_render import Camera, occlusion, rasterise, shade
 from data.synthetic_scene import BACKGROUNDS
 from util.errors import UserError
 
-FULL_HEIGHT = 2.02  # metres that fill the picture when the whole person is shown
+FULL_HEIGHT = 1.97  # metres that fill the picture when the whole person is shown
 
 
 def render(
@@ -26,9 +28,9 @@ def render(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw a person in a pose.
 
-    Returns the picture, uint8 (H, W, 3) RGB, and the keypoints, int (18, 2) as (y, x) in OpenPose order
-    with -1 for joints that are hidden or outside the picture. ``rng`` draws the background (fixed by
-    default). Raises UserError for an unknown background.
+    Returns the picture, uint8 (H, W, 3) RGB, and the keypoints, int (18, 2) as (y, x) in OpenPose
+    order with -1 for joints that are hidden or outside the picture. ``rng`` draws the background
+    (fixed by default). Raises UserError for an unknown background.
     """
     picture, _, keypoints = render_layers(identity, pose, size, background, rng)
     return picture, keypoints
@@ -47,7 +49,7 @@ def render_layers(
             f"Unknown background {background!r}; expected one of {', '.join(sorted(BACKGROUNDS))}."
         )
     rng = rng or np.random.default_rng(0)
-    skeleton = solve(identity.body, pose)
+    skeleton = solve(identity.body, _hampered(pose, identity))
     parts = sorted(build_body(identity, skeleton), key=lambda part: part.paint)
     camera = _camera(skeleton, pose, size, identity.body.height)
     supersample = 2 if size[0] >= 200 else 3
@@ -69,8 +71,16 @@ def render_layers(
     return picture, coverage[..., 0], locate(skeleton, parts, surface, camera, identity.body.height)
 
 
+def _hampered(pose: Pose, identity: Identity) -> Pose:
+    """The pose as far as the clothes allow: a skirt shortens the stride."""
+    if identity.bottom.kind == "trousers":
+        return pose
+    reach = np.array([0.55, 0.7, 1.0, 0.7])  # of flexion, abduction, turn-out, knee bend
+    return replace(pose, legs=tuple(tuple(leg * reach) for leg in np.array(pose.legs)))
+
+
 def _camera(skeleton: Skeleton, pose: Pose, size: tuple[int, int], height: float) -> Camera:
-    """Frame the person: feet near the lower edge, a little smaller when raised arms would be cut."""
+    """Frame the person: feet near the lower edge, smaller when raised arms would be cut."""
     h, w = size
     points = np.stack(list(skeleton.points.values()))
     top = max(points[:, 1].max() + 0.04 * height, 0.97 * height)

@@ -1,7 +1,7 @@
 """Poses of synthetic people and the 3-D skeleton they produce (forward kinematics).
 
-World axes: X to the right of the picture, Y up, Z towards the viewer, metres; the ground is Y = 0. A frame is a 3x3
-matrix whose columns are the directions "person's left", "up along the part" and "front".
+World axes: X to the right of the picture, Y up, Z towards the viewer, metres; the ground is Y = 0.
+A frame is a 3x3 matrix whose columns are the person's left, up along the part, and the front.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LEGS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 @dataclass(frozen=True)
 class Pose:
-    """One body posture seen from one side; angles in radians, ``shift`` as a fraction of the picture's width."""
+    """One posture seen from one side; angles in radians, ``shift`` in picture sizes."""
 
     view: str
     action: str
@@ -173,7 +173,7 @@ def _place_arm(
     h, chest = body.height, frames["chest"]
     # a raised arm lifts its shoulder
     lift = 0.025 * h * np.clip((max(abduction, flexion) - 0.8) / 1.6, 0.0, 1.0)
-    offset = (sign * 0.104 * h * body.shoulders, -0.008 * h + lift, 0.0)
+    offset = (sign * 0.1 * h * body.shoulders, -0.014 * h + lift, 0.0)
     points[side + "Sho"] = points["neck"] + chest @ offset
     upper = (
         chest
@@ -193,7 +193,7 @@ def _place_leg(
     flexion, abduction, turn, bend = angles
     h, pelvis = body.height, frames["pelvis"]
     points[side + "Hip"] = points["pelvis"] + pelvis @ (
-        sign * 0.054 * h * body.hips,
+        sign * 0.05 * h * body.hips * body.bulk,
         -0.01 * h,
         0.0,
     )

@@ -1,8 +1,9 @@
-"""Draws solid parts with a depth buffer: exact depth of every part at every pixel, then colour and light.
+"""Draws solid parts with a depth buffer: exact depth at every pixel, then colour and light.
 
-The camera is orthographic and looks along -Z. A part (see :class:`data.synthetic_body.Part`) is mapped by a matrix L
-with L e_z parallel to e_z to a round cone, for which the depth above a pixel has a closed form: with q(t) the squared
-half chord through the ball at position t of the axis, maximise z(t) + sqrt(q(t)) over t in [0, 1] (q is concave).
+The camera is orthographic and looks along -Z. A part (:class:`data.synthetic_parts.Part`) is mapped
+by a matrix L with L e_z parallel to e_z to a round cone, whose depth at a pixel has a closed form:
+with q(t) the squared half chord through the ball at position t of the axis, a concave parabola,
+maximise z(t) + sqrt(q(t)) over t in [0, 1].
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from data.synthetic_body import Part
 from data.synthetic_clothes import Wardrobe
+from data.synthetic_parts import Part
 
 LIGHT = np.array([-0.42, 0.55, 0.72], np.float32) / np.float32(np.linalg.norm([-0.42, 0.55, 0.72]))
 NOTHING = 255
@@ -22,7 +23,7 @@ FAR = np.float32(-1e3)
 
 @dataclass(frozen=True)
 class Camera:
-    """Orthographic camera: ``scale`` pixels per metre; world (0, 0, 0) is drawn at pixel ``origin`` (y, x)."""
+    """Orthographic camera: ``scale`` pixels a metre, world zero at pixel ``origin`` (y, x)."""
 
     size: tuple[int, int]  # (h, w) pixels
     scale: float
@@ -37,7 +38,7 @@ class Camera:
 
 @dataclass
 class Surface:
-    """What is seen at each pixel of a supersampled picture; ``part`` is NOTHING where the background is."""
+    """What is seen at each pixel of the enlarged picture; ``part`` is NOTHING beside the person."""
 
     depth: np.ndarray  # (H, W) float32, metres, larger is nearer
     part: np.ndarray  # (H, W) uint8
@@ -47,7 +48,7 @@ class Surface:
 
 
 def rasterise(parts: list[Part], camera: Camera, supersample: int) -> Surface:
-    """Visible part, depth and axis position at every pixel of the picture enlarged ``supersample`` times."""
+    """What is visible at every pixel of the picture enlarged ``supersample`` times."""
     h, w = (supersample * n for n in camera.size)
     step = 1.0 / (camera.scale * supersample)
     xs = ((np.arange(w) + 0.5) * step - camera.origin[1] / camera.scale).astype(np.float32)
@@ -89,38 +90,13 @@ def _draw(surface: Surface, index: int, part: Part, shape: np.ndarray) -> None:
     x, y = surface.xs[None, columns], surface.ys[rows, None]
     if x.size == 0 or y.size == 0:
         return
-    a, d = shape @ part.start, shape @ (part.end - part.start)
-    r0, dr = part.radii[0], part.radii[1] - part.radii[0]
-    length2 = d[0] ** 2 + d[1] ** 2
-    length = np.sqrt(length2)
-    ex = d[:2] / length if length > 1e-9 else np.array([1.0, 0.0])
-    ey = np.array([-ex[1], ex[0]])
-    # coordinates along and across the drawn axis: both are linear in the pixel position
-    kx, ky = ex @ shape[:2, :2], ey @ shape[:2, :2]
-    s = np.float32(kx[0]) * x + (np.float32(kx[1]) * y - np.float32(ex @ a[:2]))
-    q = np.float32(ky[0]) * x + (np.float32(ky[1]) * y - np.float32(ey @ a[:2]))
-    curve = max(length2 - dr**2, 1e-7)
-    middle = (s * np.float32(length) + np.float32(r0 * dr)) * np.float32(1.0 / curve)
-    np.multiply(q, q, out=q)
-    s *= s
-    q += s
-    np.subtract(np.float32(r0**2), q, out=q)
-    q += np.float32(curve) * (middle * middle)  # greatest squared half chord over all t
-    t = np.sqrt(np.maximum(q, 0.0))
-    t *= np.float32(d[2] / np.sqrt(curve * (curve + d[2] ** 2)))
-    t += middle
-    np.clip(t, 0.0, 1.0, out=t)
-    middle -= t
-    middle *= middle
-    q -= np.float32(curve) * middle
-    inside = q > 0.0
-    z = np.sqrt(np.maximum(q, 0.0, out=q), out=q)
-    z += np.float32(d[2]) * t
-    z += np.float32(a[2]) - (np.float32(shape[2, 0]) * x + np.float32(shape[2, 1]) * y)
-    z *= np.float32(1.0 / shape[2, 2])
-    for normal, bound in part.clips:
-        n = normal.astype(np.float32)
-        inside &= n[0] * x + (n[1] * y - np.float32(bound)) + n[2] * z <= 0.0
+    cone = _Cone(part, shape)
+    middle, chord = cone.chords(x, y)
+    z, t, inside = cone.surface(x, y, middle, chord, 1.0)
+    if part.clips:
+        back, _, _ = cone.surface(x, y, middle, chord, -1.0)
+        for normal, bound in part.clips:
+            _cut(z, inside, back, x, y, normal.astype(np.float32), np.float32(bound))
     depth = surface.depth[rows, columns]
     inside &= z > depth
     np.copyto(depth, z, where=inside)
@@ -128,8 +104,69 @@ def _draw(surface: Surface, index: int, part: Part, shape: np.ndarray) -> None:
     np.copyto(surface.part[rows, columns], np.uint8(index), where=inside)
 
 
+class _Cone:
+    """A part in the coordinates in which it is round; x, y are world coordinates of pixels."""
+
+    def __init__(self, part: Part, shape: np.ndarray) -> None:
+        self.shape = shape
+        self.a, self.d = shape @ part.start, shape @ (part.end - part.start)
+        self.radius, self.taper = part.radii[0], part.radii[1] - part.radii[0]
+        self.length = float(np.hypot(self.d[0], self.d[1]))
+        self.curve = np.float32(max(self.length**2 - self.taper**2, 1e-7))
+
+    def chords(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Axis position of the greatest half chord at each pixel, and its square."""
+        ex = self.d[:2] / self.length if self.length > 1e-9 else np.array([1.0, 0.0])
+        # coordinates along and across the drawn axis, both linear in the pixel position
+        s, q = (
+            np.float32(k[0]) * x + (np.float32(k[1]) * y - np.float32(e @ self.a[:2]))
+            for e in (ex, np.array([-ex[1], ex[0]]))
+            for k in (e @ self.shape[:2, :2],)
+        )
+        middle = s * np.float32(self.length) + np.float32(self.radius * self.taper)
+        middle /= self.curve
+        q *= q
+        s *= s
+        q += s
+        np.subtract(np.float32(self.radius**2), q, out=q)
+        q += self.curve * (middle * middle)
+        return middle, q
+
+    def surface(self, x, y, middle: np.ndarray, chord: np.ndarray, side: float):
+        """Depth, axis position and coverage of the front (``side`` 1) or back (-1) surface."""
+        slope = side * self.d[2] / np.sqrt(self.curve * (self.curve + self.d[2] ** 2))
+        t = np.sqrt(np.maximum(chord, 0.0))
+        t *= np.float32(slope)
+        t += middle
+        np.clip(t, 0.0, 1.0, out=t)
+        z = middle - t
+        z *= z
+        z *= -self.curve
+        z += chord
+        inside = z > 0.0
+        z = np.sqrt(np.maximum(z, 0.0, out=z), out=z)
+        z *= np.float32(side)
+        z += np.float32(self.d[2]) * t
+        row = self.shape[2].astype(np.float32)
+        z += np.float32(self.a[2]) - (row[0] * x + row[1] * y)
+        z /= row[2]
+        return z, t, inside
+
+
+def _cut(z, inside, back, x, y, normal: np.ndarray, bound: np.float32) -> None:
+    """Take away what lies beyond a plane; where it faces the viewer the cut is seen."""
+    plane = bound - (normal[0] * x + normal[1] * y)
+    beyond = normal[2] * z > plane
+    if normal[2] > 1e-3:
+        plane /= normal[2]
+        np.copyto(z, plane, where=beyond)
+        inside &= z > back
+    else:
+        inside &= ~beyond
+
+
 def shade(surface: Surface, parts: list[Part], wardrobe: Wardrobe) -> tuple[np.ndarray, np.ndarray]:
-    """Lit colours: pixel indices (N,) of the person into the flattened picture and colours (N, 3) in [0, 1]."""
+    """Indices (N,) of the person's pixels in the flattened picture, their lit colours (N, 3)."""
     where = np.flatnonzero(surface.part != NOTHING)
     ids = surface.part.ravel()[where]
     order = np.argsort(ids, kind="stable")
@@ -152,7 +189,8 @@ def shade(surface: Surface, parts: list[Part], wardrobe: Wardrobe) -> tuple[np.n
         span = slice(bounds[first], bounds[last])
         if span.start < span.stop:
             colours[span] = wardrobe.paint(parts[first].paint, local[:, span])
-    return where, colours * _light(normals, parts, bounds)
+    light = _softened(_light(normals), surface, where)
+    return where, colours * _tint(light)
 
 
 def _runs(paints: list[str]) -> list[tuple[int, int]]:
@@ -171,17 +209,36 @@ def _geometry(points, along, part: Part, shape: np.ndarray, normals, local) -> N
     local[1] += np.float32(part.offset)
 
 
-def _light(normals: np.ndarray, parts: list[Part], bounds: np.ndarray) -> np.ndarray:
-    """Brightness (N, 1): soft key light, sky and a darker rim."""
-    key = np.clip(LIGHT @ normals * 0.75 + 0.25, 0.0, 1.0)
-    light = 0.5 + 0.5 * key + 0.08 * normals[1]
-    light *= 0.86 + 0.14 * np.clip(1.6 * normals[2], 0.0, 1.0)
-    light = light[:, None]
+def _light(normals: np.ndarray) -> np.ndarray:
+    """Brightness (N,) for normals (3, N): soft key light, sky, and a darker rim."""
+    key = np.clip(LIGHT @ normals * 0.72 + 0.28, 0.0, 1.0)
+    light = 0.5 + 0.52 * key + 0.07 * normals[1]
+    light *= 0.84 + 0.16 * np.clip(1.6 * normals[2], 0.0, 1.0)
     return light
 
 
+def _softened(light: np.ndarray, surface: Surface, where: np.ndarray) -> np.ndarray:
+    """Light averaged over neighbours of similar depth, so that joints of parts leave no crease."""
+    size = 9
+    person = (surface.part != NOTHING).astype(np.float32)
+    picture = np.zeros_like(person)
+    picture.ravel()[where] = light
+    depth = np.where(person > 0, surface.depth, np.float32(0.0))
+    stack = cv2.blur(np.dstack([picture, depth, person]), (size, size)).reshape(-1, 3)[where]
+    mean, level = stack[:, 0] / stack[:, 2], stack[:, 1] / stack[:, 2]
+    same = np.clip(1.0 - np.abs(level - depth.ravel()[where]) / 0.025, 0.0, 1.0)
+    return light + same * (mean - light)
+
+
+def _tint(light: np.ndarray) -> np.ndarray:
+    """Colour factors (N, 3) of a brightness: shadows are a little warmer than lights."""
+    shadow = 1.0 - np.minimum(light, 1.0)
+    factors = np.stack([light + 0.06 * shadow, light, light - 0.04 * shadow], axis=1)
+    return factors.astype(np.float32)
+
+
 def occlusion(depth: np.ndarray, scale: float) -> np.ndarray:
-    """Darkening (H, W) in [0, 1] where nearby surfaces lie in front (depth buffer unsharp masking, Luft 2006)."""
+    """Darkening (H, W) in [0, 1] near surfaces in front (depth unsharp masking, Luft 2006)."""
     person = depth > FAR
     behind = depth[person].min() if person.any() else 0.0
     filled = np.where(person, depth, behind).astype(np.float32)

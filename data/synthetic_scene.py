@@ -1,4 +1,4 @@
-"""Backgrounds behind synthetic people: bright studio, coloured studio, street, room, or a mixture of them."""
+"""Backgrounds behind synthetic people: bright studio, coloured studio, street, room, a mixture."""
 
 from __future__ import annotations
 

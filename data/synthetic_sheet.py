@@ -1,4 +1,4 @@
-"""A contact sheet of a written data set: each row one person, skeletons drawn over every second row."""
+"""A contact sheet of a written data set, skeletons drawn over every second row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def contact_sheet(
     root: str | os.PathLike, path: str | os.PathLike, layout: str = "fashion", phase: str = "train",
     people: int = 6, columns: int = 6,
 ) -> None:  # fmt: skip
-    """Write a PNG with the first people of a data set: a row of pictures, below it the same with skeletons."""
+    """Write a PNG of the first people: a row of pictures each, below it the same with skeletons."""
     from util.pose import draw_skeleton  # pulls in torch, which rendering does not need
 
     root = Path(root)

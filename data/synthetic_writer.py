@@ -1,4 +1,4 @@
-"""Writes a data set of synthetic people in the published file layouts, equal bytes for equal settings."""
+"""Writes data sets of synthetic people in the published layouts, equal bytes for equal settings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import permutations
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -24,7 +25,7 @@ from util.annotations import write_keypoints, write_pairs
 from util.errors import UserError
 
 MANIFEST = "synthetic.json"
-RENDERER = 1  # raise it when the same settings begin to give other pictures
+RENDERER = 2  # raise it when the same settings begin to give other pictures
 PHASES = ("train", "test")
 SIZES = {"fashion": (256, 176), "market": (128, 64)}  # (h, w)
 TABLES = {
@@ -74,11 +75,12 @@ def write_dataset(
     progress: bool = False,
     **more: object,  # further fields of Settings
 ) -> dict:
-    """Render a data set into the folder ``out`` and return its manifest (settings, counts, ``unchanged``).
+    """Render a data set into the folder ``out`` and return its manifest.
 
-    A folder that already holds exactly this data set is left alone; an interrupted one is written again.
-    Raises UserError for impossible settings, or when the folder holds something else: another synthetic
-    data set is replaced only with ``overwrite``, foreign files never.
+    The manifest has ``settings``, ``counts`` and ``unchanged``: a folder that already holds exactly
+    this data set is left alone; an interrupted one is written again. Raises UserError for
+    impossible settings, or when the folder holds something else: another synthetic data set is
+    replaced only with ``overwrite``, foreign files never.
     """
     settings = Settings(layout, identities, poses, seed, **more)
     settings.check()
@@ -87,12 +89,15 @@ def write_dataset(
     if known:
         return {**known, "unchanged": True}
     manifest = {"renderer": RENDERER, "settings": asdict(settings), "complete": False}
-    _save_manifest(out, manifest)
-    counts = {}
-    for phase in PHASES:
-        counts[phase] = _write_phase(out, phase, settings, workers, progress)
-    manifest = {**manifest, "complete": True, "counts": counts}
-    _save_manifest(out, manifest)
+    try:
+        _save_manifest(out, manifest)
+        counts = {phase: _write_phase(out, phase, settings, workers, progress) for phase in PHASES}
+        manifest = {**manifest, "complete": True, "counts": counts}
+        _save_manifest(out, manifest)
+    except OSError as error:
+        raise UserError(
+            f"{out} cannot be written ({error.strerror}): free some space or choose another --out."
+        ) from error
     return {**manifest, "unchanged": False}
 
 
@@ -126,7 +131,8 @@ def _each(task, count: int, workers: int) -> Iterator[dict[str, np.ndarray]]:
     if workers <= 1:
         yield from map(task, range(count))
         return
-    with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    context = get_context("spawn")  # a forked process can inherit OpenCV's threads half-locked
+    with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
         yield from pool.map(task, range(count), chunksize=4)
 
 
@@ -198,8 +204,8 @@ def _load_manifest(out: Path) -> dict:
         return {key: manifest[key] for key in ("renderer", "settings", "complete")} | manifest
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"{out} holds files but no readable {MANIFEST}, so it is not a synthetic data set and is "
-            "left alone: choose an empty or new folder for --out."
+            f"{out} holds files but no readable {MANIFEST}, so it is not a synthetic data set and "
+            "is left alone: choose an empty or new folder for --out."
         ) from None
 
 
@@ -223,10 +229,7 @@ def _remove(out: Path) -> None:
 
 
 def _save_manifest(out: Path, manifest: dict) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out} cannot be made ({error.strerror}): choose another --out.") from None
+    out.mkdir(parents=True, exist_ok=True)
     _write_text(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 

@@ -1,6 +1,6 @@
 """Render a data set of synthetic people in the DeepFashion or Market-1501 file layout.
 
-    python -m script.make_synthetic_dataset --out dataset/synthetic --layout fashion --identities 400 --poses 5
+    python -m script.make_synthetic_dataset --out dataset/synthetic --identities 400 --poses 5
 
 The same options give the same bytes, whatever the number of workers.
 """
