@@ -9,7 +9,7 @@ from models import create_model
 from options.train_options import TrainOptions
 from util import distributed
 from util.errors import run_main
-from util.interrupt import EXIT_INTERRUPTED, EXIT_NOT_SAVED, StopRequest
+from util.interrupt import EXIT_INTERRUPTED, EXIT_NOT_FINITE, EXIT_NOT_SAVED, StopRequest
 from util.pictures import pictures_of
 from util.seed import seed_everything
 from util.training_run import TrainingRun
@@ -48,7 +48,7 @@ def main() -> int:
     model = create_model(opt)
     last_epoch = opt.niter + opt.niter_decay
     visualizer = create_visualizer(opt, model.run_dir, last_epoch, len(loader) * per_step)
-    run = TrainingRun(model, model.run_dir, visualizer)
+    run = TrainingRun(model, model.run_dir, visualizer, opt.keep_last)
     run.start(opt.continue_train, opt.which_epoch, opt.overwrite)
     progress, saved = run.progress, True
 
@@ -60,8 +60,10 @@ def main() -> int:
                 model.optimize_parameters()
                 progress.advance(per_step)
                 visualizer.progress(progress.epoch, progress.samples, progress.total)
+                if run.watch(batch, model.stepper.not_finite(), opt.on_nan):
+                    return EXIT_NOT_FINITE
                 if progress.due(opt.print_freq):
-                    losses = distributed.average_values(model.losses)
+                    losses = distributed.average_values(model.logged())
                     position = (progress.epoch, progress.samples, progress.total)
                     visualizer.log_losses(*position, losses, model.learning_rates())
                 if progress.due(opt.display_freq):

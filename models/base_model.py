@@ -44,9 +44,8 @@ class BaseModel(ABC):
         self.precision = Precision(opt.precision, self.device)
         if self.is_train:
             self.stepper = Stepper(
-                self.precision, opt.lr_policy, opt.niter, opt.niter_decay, opt.clip_grad,
-                opt.on_nan == "skip",
-            )  # fmt: skip
+                self.precision, opt.lr_policy, opt.niter, opt.niter_decay, opt.clip_grad
+            )
         self.losses: Tensors = {}  # detached scalars, in log order
         self.visuals: Tensors = {}  # pictures (B, 3 or J, H, W) of the last step
         self.inputs: Batch = {}
@@ -181,6 +180,11 @@ class BaseModel(ABC):
     def update_learning_rate(self) -> None:
         """Call once at the end of every epoch."""
         self.stepper.epoch_done()
+
+    def logged(self) -> Tensors:
+        """Losses of the last step and the gradient norms behind them."""
+        norms = {f"grad_{k}": v for k, v in self.stepper.grad_norms.items()}
+        return {**self.losses, **norms}
 
     def learning_rates(self) -> dict[str, float]:
         """Current learning rate by network label."""

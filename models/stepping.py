@@ -22,22 +22,21 @@ class Stepper:
         niter: int,
         niter_decay: int,
         clip_norm: float | None = None,  # largest total gradient norm of one network
-        skip_not_finite: bool = False,  # leave out steps whose gradient is not finite
     ):
-        self.precision = precision
+        self.precision, self.clip_norm = precision, clip_norm
         self.factor = LR_POLICIES[lr_policy](niter, niter_decay)
-        self.clip_norm, self.skip_not_finite = clip_norm, skip_not_finite
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.schedulers: dict[str, torch.optim.lr_scheduler.LambdaLR] = {}
         self.scalers: dict[str, torch.amp.GradScaler] = {}
         self.grad_norms: dict[str, torch.Tensor] = {}  # of the last step, before clipping
+        self._flags: list[tuple[str, torch.Tensor]] = []  # "gradient is not finite", of this step
+        self._older: list[tuple[str, torch.Tensor]] = []  # and of the step before, on a GPU
 
     def add(self, label: str, network: nn.Module, lr: float, betas: tuple[float, float]) -> None:
-        """Make the optimizer of ``network``; one fused kernel a step where the device has it."""
+        """Make the optimizer of ``network``: Adam, one fused kernel a step."""
         parameters = [p for p in network.parameters() if p.requires_grad]
-        fused = {p.device.type for p in parameters} == {"cuda"}
-        optimizer = torch.optim.Adam(parameters, lr=lr, betas=betas, fused=fused or None)
+        optimizer = torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)
         self.networks[label], self.optimizers[label] = network, optimizer
         self.schedulers[label] = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda epochs_done: self.factor(epochs_done + 1)
@@ -53,20 +52,39 @@ class Stepper:
         self.optimizers[label].zero_grad(set_to_none=True)
 
     def update(self, label: str) -> None:
-        """Average gradients over processes, check, clip and take one optimizer step."""
+        """Average gradients over processes, clip, and take one optimizer step.
+
+        A step whose gradient is not finite changes nothing, on any device and without waiting for it;
+        :meth:`not_finite` tells. fp16 steps are left out silently while the loss scale adapts.
+        """
         optimizer, scaler = self.optimizers[label], self.scalers[label]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         distributed.average_gradients(parameters)
         scaler.unscale_(optimizer)
-        grads = [p.grad for p in parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads) if grads else torch.zeros(())
-        self.grad_norms[label] = norm.detach()
-        if self.skip_not_finite and not bool(torch.isfinite(norm)):
-            optimizer.zero_grad(set_to_none=True)
-        elif self.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
-        scaler.step(optimizer)
-        scaler.update()
+        norm = total_norm(parameters)
+        self.grad_norms[label] = norm
+        if self.clip_norm is not None:
+            scale = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], scale)
+        if scaler.is_enabled():
+            scaler.step(optimizer)
+            scaler.update()
+            return
+        flag = (~torch.isfinite(norm)).float()
+        optimizer.found_inf, optimizer.grad_scale = flag, None  # read by the fused kernel
+        optimizer.step()
+        self._flags.append((label, flag))
+
+    def not_finite(self) -> str | None:
+        """Label of a network whose last gradient was not finite; call once a training step.
+
+        On a GPU the answer is about the step before the last, so that nothing waits for the device.
+        """
+        flags, self._flags = self._flags, []
+        if any(f.is_cuda for _, f in flags):
+            copies = [(k, f.to("cpu", non_blocking=True)) for k, f in flags]
+            flags, self._older = self._older, copies
+        return next((label for label, flag in flags if flag.item()), None)
 
     def epoch_done(self) -> None:
         """Advance the schedules by one epoch."""
@@ -91,3 +109,11 @@ class Stepper:
                 group["lr"] = base * self.factor(scheduler.last_epoch + 1)
             if state["scalers"].get(label):
                 self.scalers[label].load_state_dict(state["scalers"][label])
+
+
+def total_norm(parameters: list[torch.nn.Parameter]) -> torch.Tensor:
+    """Euclidean norm of all gradients, a detached scalar on their device."""
+    grads = [p.grad.detach() for p in parameters if p.grad is not None]
+    if not grads:
+        return torch.zeros((), device=parameters[0].device)
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))

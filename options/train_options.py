@@ -47,6 +47,8 @@ class TrainOptions(BaseOptions):
         add("--display_freq", type=int, default=200, help="samples between two picture updates")
         add("--save_latest_freq", type=int, default=1000, help="samples between saves of latest")
         add("--save_epoch_freq", type=int, default=1, help="epochs between numbered checkpoints")
+        add("--keep_last", type=int, default=2,
+            help="numbered checkpoints that can be resumed; older ones keep their networks only")
         add("--save_by_iter", action="store_true", default=False,
             help="at every save of latest also write <total samples>_net_*.pth (default for market)")
         add("--display_id", type=int, default=0, help="visdom window; 0 = no visdom")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,11 +13,15 @@ from util.errors import UserError
 from util.progress import Progress
 from util.visualizer import Visualizer
 
+KEPT_DUMPS = 5  # batches with a gradient that is not finite, saved for reproduction
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
 class Resumable(Protocol):
     """What a run needs of a model."""
+
+    device: Any
+    notes: list[str]
 
     notes: list[str]
 
@@ -43,6 +48,8 @@ class TrainingRun:
         self.visualizer, self.warn = visualizer, visualizer.warn
         self.progress = Progress()
         self.extra: dict[str, Any] = {}  # plain values of others, saved with the state (best metric)
+        self.skipped = 0  # steps left out because a gradient was not finite
+        self._before: Mapping[str, Any] = {}
         self._warned = False
 
     def state_path(self, which: str) -> Path:
@@ -114,6 +121,30 @@ class TrainingRun:
             return False
         self._warned = False
         return True
+
+    def watch(self, batch: Mapping[str, Any], bad: str | None, on_nan: str) -> bool:
+        """Report a step whose gradient was not finite; True when the run must stop.
+
+        ``bad`` is the answer of the model's stepper, which on a GPU is about the batch before.
+        """
+        late = self.model.device.type == "cuda"
+        suspect, self._before = (self._before if late else batch), batch
+        if bad is None:
+            return False
+        path = self.folder / f"not_finite_{self.progress.total}.pth"
+        self.skipped += 1
+        if self.skipped <= KEPT_DUMPS:
+            checkpoint.save(path, {"network": bad, **suspect})
+        names = ", ".join(
+            f"{a} to {b}"
+            for a, b in zip(suspect["source_name"], suspect["target_name"], strict=True)
+        )
+        stop = on_nan == "stop"
+        self.warn(
+            f"the gradient of {bad} is not finite after {self.progress.total:,} samples; the step was "
+            f"left out{' and training stops' if stop else ''}. Its pairs ({names}) are in {path}"
+        )
+        return stop
 
     def _check_space(self) -> None:
         """Refuse to start a save that cannot fit beside the file it replaces."""

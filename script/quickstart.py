@@ -1,0 +1,117 @@
+"""Synthetic people, DPTN-TA, test images, numbers and pages in one go; started by script/quickstart.sh.
+
+Every step is an ordinary command of this project and is printed before it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from util.errors import UserError, run_main
+
+ROOT = Path(__file__).resolve().parent.parent
+# Small networks, small images and an initialisation with gain 1 learn in minutes; the published defaults
+# are meant for weeks on real data. bf16 speeds up VGG-19 where the processor has the instructions.
+COMMON = "--vgg_weights random --init_gain 1.0 --lr 3e-4 --lambda_g 1 --precision bf16 --batchSize 8"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes of one quick start."""
+
+    name: str
+    people: int
+    epochs: int  # passes over the training pairs, half of them with decaying learning rate
+    pairs: int  # training pairs an epoch
+    train: str  # further options of train.py
+
+
+RECIPES = {
+    "quick": Recipe("quickstart", 400, 2, 6000, "--load_size 64 32 --ngf 32 --ndf 16"),
+    "long": Recipe("quickstart_long", 1000, 8, 18000, "--load_size 128 64 --ngf 48 --ndf 32"),
+}
+
+
+def run(title: str, command: str) -> None:
+    """Print and run one command of the project; its failure ends the quick start."""
+    print(f"\n== {title}\n$ python {command}", flush=True)
+    status = subprocess.call([sys.executable, *shlex.split(command)], cwd=ROOT)
+    if status:
+        raise UserError(
+            f"the step '{title}' ended with status {status}; see its message above and run "
+            "./script/quickstart.sh again: it continues where it stopped"
+        )
+
+
+def train_command(recipe: Recipe, dataroot: str) -> str:
+    """The training command; it resumes a run that was interrupted."""
+    state = ROOT / "checkpoints" / recipe.name / "latest_state.pth"
+    resume = " --continue_train" if state.is_file() else ""
+    constant = max(1, recipe.epochs // 2)
+    return (
+        f"train.py --name {recipe.name} --model DPTN --dataset_mode fashion --dataroot {dataroot} "
+        f"{recipe.train} {COMMON} --niter {constant} --niter_decay {recipe.epochs - constant} "
+        f"--max_dataset_size {recipe.pairs} --print_freq 400 --display_freq 1600 "
+        f"--save_latest_freq 1600{resume}"
+    )
+
+
+def report(folder: Path, minutes: float, recipe: Recipe) -> None:
+    """What was reached and what to try next."""
+    table = json.loads((folder / "baselines.json").read_text())
+    mine = table["generated"]
+    print(f"\nDone in {minutes:.1f} minutes on {torch.get_num_threads()} threads, ", end="")
+    print("with a GPU." if torch.cuda.is_available() else "without a GPU.")
+    print(f"On {mine['pairs']} pairs of people the model has never seen:")
+    for view in ("copy", "wrong source"):
+        psnr, ssim = (mine[k] - table[view][k] for k in ("psnr", "ssim"))
+        words = {"copy": "copying the source photo", "wrong source": "a different person's photo"}
+        print(f"  {psnr:+.2f} dB PSNR and {ssim:+.3f} SSIM against {words[view]}")
+    print(f"""
+Look at
+  {folder}/index.html                      every generated image beside its ground truth
+  checkpoints/{recipe.name}/web/index.html   the pictures and curves of the training
+  dataset/synthetic_{recipe.people}/contact_sheet.png   the people
+Try next
+  ./script/quickstart.sh --long            a longer run: larger images, better people
+  python train.py --help                   all options; README.md has the published commands
+  python script/check_dataset.py DATAROOT  is your own data set ready?""")
+
+
+def main() -> None:
+    """Run all steps."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--long", action="store_true", help="a longer, better run")
+    parser.add_argument("--debug", action="store_true", help="full tracebacks")
+    options = parser.parse_args()
+    recipe = RECIPES["long" if options.long else "quick"]
+    start = time.monotonic()
+    data = f"dataset/synthetic_{recipe.people}"
+    folder = f"results/{recipe.name}"
+    test = f"--name {recipe.name} --dataroot {data} --results_dir {folder} --batchSize 8"
+    run(
+        f"Rendering {recipe.people} people",
+        f"-m script.make_synthetic_dataset --out {data} --layout fashion --identities {recipe.people} "
+        f"--test_identities 50 --poses 5 --test_pairs 250 --seed 0 --contact_sheet",
+    )
+    run("Training DPTN-TA with all its losses", train_command(recipe, data))
+    run("Generating people it has never seen", f"test.py {test}")
+    run(
+        "Measuring",
+        f"-m script.metrics --gt_path {data}/test --distorated_path {folder} --name {recipe.name}",
+    )
+    run("Is the source photo really used?", f"-m script.baselines {test}")
+    report(Path(folder), (time.monotonic() - start) / 60, recipe)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# From an empty machine to generated people: installs, renders a synthetic data set, trains DPTN-TA with all its
+# losses, generates people it has never seen, measures, and writes the pages. Run it again to continue.
+#   ./script/quickstart.sh           about ten minutes on two CPU cores after the installation
+#   ./script/quickstart.sh --long    a longer, better run; uses the GPU if there is one
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source script/setup_environment.sh
+exec python -m script.quickstart "$@"
