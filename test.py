@@ -58,8 +58,9 @@ def main() -> None:
         ) from error
 
     page = distributed.is_main() and not opt.no_html
+    title = f"{opt.name}: test pairs"
     with ResultWriter(
-        folder, opt.annotation_size, opt.save_format, page=page, title=f"{opt.name}: test pairs"
+        folder, opt.annotation_size, opt.save_format, page, title, save_steps=opt.save_steps
     ) as writer:
         hidden = not distributed.is_main()
         for batch in tqdm(loader, desc="generate", unit="batch", disable=hidden):

@@ -95,10 +95,10 @@ class DPTNStepModel(GANModel):
         """``fake_target`` and every step as ``step_1`` ... ``step_J``, each (B, 3, H, W)."""
         styles = [(inputs["source_image"], inputs["source_pose"])] * len(self.divisors)
         noise = inputs["noise"] if "noise" in inputs else self.noise(inputs)
-        return self.generate(styles, inputs["target_pose"], noise)
+        return self.mix_styles(styles, inputs["target_pose"], noise)
 
     @torch.no_grad()
-    def generate(
+    def mix_styles(
         self,
         styles: Sequence[Style],  # J x (source image, source pose maps)
         target_pose: torch.Tensor,  # (B, 41, H, W)

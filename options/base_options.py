@@ -107,8 +107,12 @@ class BaseOptions:
     def parse(self, argv: list[str] | None = None, announce: bool = True) -> Namespace:
         """Options of the command line, completed and checked; printed and saved on the main process."""
         argv = sys.argv[1:] if argv is None else list(argv)
+        # torch.distributed.launch adds this; the environment, which torchrun sets too, says the same
+        argv = [w for w in argv if not w.startswith(("--local_rank=", "--local-rank="))]
         parser = Parser(description=sys.modules["__main__"].__doc__)
         self.add_options(parser)
+        if any(w.split("=")[0] == "--netG" for w in argv):
+            parser.set_defaults(model="DPTN_step")  # its published commands name no model
         wants_help = any(word in ("-h", "--help") for word in argv)
         first, _ = parser.parse_known_args([w for w in argv if w not in ("-h", "--help")])
         saved = self.saved_options(first)

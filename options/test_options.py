@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 
 from options.base_options import BaseOptions, Parser
+from util.errors import UserError
 
 SAVE_FORMATS = ("png", "jpg")
 
@@ -22,9 +24,17 @@ class TestOptions(BaseOptions):
         add("--how_many", type=int, default=None, help="generate only the first pairs of the list")
         add("--save_format", default="png", choices=SAVE_FORMATS,
             help="png, or jpg (quality 75) as the published protocol has it")
-        add("--no_html", action="store_true", help="no result page")  # fmt: skip
+        add("--no_html", "--simple_test", action="store_true", help="no result page")
+        add("--save_id", default=None,
+            help="name of the folder of the images below --results_dir")
+        add("--save_steps", action="store_true",
+            help="step models: also save every step j, in <folder of the images>_<j>")  # fmt: skip
 
     def check(self, opt: Namespace) -> None:
+        if opt.save_id is not None:
+            if Path(opt.save_id).name != opt.save_id or opt.save_id == "..":
+                raise UserError(f"--save_id {opt.save_id!r} must be a folder name without slashes")
+            opt.results_dir = str(Path(opt.results_dir or "./results") / opt.save_id)
         opt.results_dir = opt.results_dir or f"./results/{opt.name}"
         if opt.how_many is not None:
             opt.max_dataset_size = min(opt.how_many, opt.max_dataset_size or opt.how_many)

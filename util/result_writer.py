@@ -20,6 +20,12 @@ PAGE_IMAGES = "page_images"
 MAX_PENDING = 64  # images waiting to be written; more would only cost memory
 
 
+def step_folder(folder: str | Path, step: int) -> Path:
+    """Folder of the images of step 1, 2 ... of the results in ``folder``: ``<folder>_<step>``."""
+    folder = Path(folder)
+    return folder.with_name(f"{folder.name}_{step}")
+
+
 class ResultWriter:
     """Saves ``<source>_2_<target>_vis.<format>`` for every pair, and the page that shows them.
 
@@ -35,12 +41,14 @@ class ResultWriter:
         page: bool = True,
         title: str = "Test results",
         threads: int = 2,
+        save_steps: bool = False,  # outputs step_1, step_2 ... also go to step_folder(folder, j)
     ):
         self.folder, self.size, self.save_format = Path(folder), tuple(size), save_format
         self._pool = ThreadPoolExecutor(threads)
         self._pending: deque[Future] = deque()
         self._seen: set[str] = set()
         self._title, self._want_page, self._page = title, page, None
+        self._save_steps = save_steps
 
     def add(self, batch: Mapping[str, Any], outputs: Mapping[str, torch.Tensor]) -> None:
         """Queue one batch: ``batch`` as the data set gave it, ``outputs`` as ``model.infer`` gave them."""
@@ -49,6 +57,10 @@ class ResultWriter:
         for i, (source, target) in enumerate(names):
             file = result_name(source, target, self.save_format)
             self._submit(self._save, self.folder / file, pictures["fake_target"][i])
+            for key, picture in pictures.items() if self._save_steps else ():
+                if key.startswith("step_"):
+                    folder = step_folder(self.folder, int(key.removeprefix("step_")))
+                    self._submit(self._save, folder / file, picture[i])
             if self._want_page:
                 extras = {k: v[i] for k, v in pictures.items() if k != "fake_target"}
                 self._add_row(batch, i, source, target, file, extras)
