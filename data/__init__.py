@@ -59,5 +59,6 @@ def create_dataloader(dataset, opt) -> DataLoader:
         drop_last=opt.is_train,
         rank=distributed.rank(),
         processes=distributed.world_size(),
+        limit=opt.max_dataset_size,
         pin_memory=opt.device.startswith("cuda"),
     )

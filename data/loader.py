@@ -27,14 +27,16 @@ class EpochBatchSampler(Sampler[list[int]]):
         drop_last: bool = True,
         rank: int = 0,
         processes: int = 1,
+        limit: int | None = None,  # samples of one epoch, drawn from all
     ):
         self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.samples = min(size, limit or size)
         self.shuffle, self.drop_last = shuffle, drop_last
         self.rank, self.processes = rank, processes
         self.epoch, self.start = 0, 0
-        if drop_last and size < self.global_batch:
+        if drop_last and self.samples < self.global_batch:
             raise UserError(
-                f"the data set has {size} pairs, fewer than one batch of {self.global_batch}; "
+                f"an epoch has {self.samples} pairs, fewer than one batch of {self.global_batch}; "
                 "reduce --batchSize"
             )
 
@@ -48,7 +50,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         self.epoch, self.start = epoch, samples_done // self.global_batch
 
     def __len__(self) -> int:
-        full, rest = divmod(self.size, self.global_batch)
+        full, rest = divmod(self.samples, self.global_batch)
         return full + bool(rest and not self.drop_last) - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -57,6 +59,7 @@ class EpochBatchSampler(Sampler[list[int]]):
             order = torch.randperm(self.size, generator=generator).tolist()
         else:
             order = list(range(self.size))
+        order = order[: self.samples]
         offset = self.epoch * self.size
         for k in range(self.start, self.start + len(self)):
             batch = order[k * self.global_batch : (k + 1) * self.global_batch]
@@ -74,11 +77,12 @@ def make_loader(
     drop_last: bool = True,
     rank: int = 0,
     processes: int = 1,
+    limit: int | None = None,
     pin_memory: bool = False,
 ) -> DataLoader:
     """A DataLoader over :class:`EpochBatchSampler`; workers stay alive between epochs."""
     sampler = EpochBatchSampler(
-        len(dataset), batch_size, seed, shuffle, drop_last, rank, processes
+        len(dataset), batch_size, seed, shuffle, drop_last, rank, processes, limit
     )
     return DataLoader(
         dataset,

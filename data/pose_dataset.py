@@ -58,7 +58,7 @@ class PoseDataset(BaseDataset):
             opt.phase,
             opt.load_size,
             opt.annotation_size,
-            opt.max_dataset_size,
+            None if opt.is_train else opt.max_dataset_size,
             opt.seed,
         )
 

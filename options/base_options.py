@@ -78,7 +78,7 @@ class BaseOptions:
         add("--batchSize", "--batch_size", "--batchsize", type=int, default=1,
             help="samples per step and process (published: 32 to train, 1 to test)")
         add("--nThreads", "--num_workers", type=int, default=2, help="loader processes")
-        add("--max_dataset_size", type=int, default=None, help="use at most this many pairs")
+        add("--max_dataset_size", type=int, default=None, help="train.py: samples per epoch; test.py: use the first pairs only")
         add("--loadSize", "--load_size", dest="load_size", type=int, nargs="+", default=None,
             metavar="N", help="size the network works at: one number (square) or height width; "
             "default: set by --dataset_mode")
