@@ -58,7 +58,7 @@ def _face(h: float) -> dict[int, tuple[np.ndarray, np.ndarray, float]]:
     face = {0: (np.array([0.0, -0.012, 0.066]) * h, np.array([0.0, 0.0, 1.0]), -0.05)}
     for eye, ear, sign in ((14, 16, -1.0), (15, 17, 1.0)):
         outwards = np.array([0.45 * sign, 0.0, 0.89])
-        face[eye] = (np.array([sign * 0.02, 0.002, 0.055]) * h, outwards, 0.1)
+        face[eye] = (np.array([sign * 0.02, 0.002, 0.051]) * h, outwards, 0.1)
         face[ear] = (np.array([sign * 0.052, -0.006, -0.006]) * h, np.array([sign, 0.0, 0.0]), -0.3)
     return face
 

@@ -1,4 +1,4 @@
-"""A contact sheet of a written data set, skeletons drawn over every second row."""
+"""A contact sheet of a written data set: pictures and the same pictures with skeletons."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from util.annotations import read_keypoints
 
 def contact_sheet(
     root: str | os.PathLike, path: str | os.PathLike, layout: str = "fashion", phase: str = "train",
-    people: int = 6, columns: int = 6,
+    people: int = 6, columns: int = 5,
 ) -> None:  # fmt: skip
-    """Write a PNG of the first people: a row of pictures each, below it the same with skeletons."""
+    """Write a PNG of the first people: a row each, pictures left, the same with skeletons right."""
     from util.pose import draw_skeleton  # pulls in torch, which rendering does not need
 
     root = Path(root)
@@ -28,8 +28,8 @@ def contact_sheet(
         names = list(names)[:columns]
         pictures = [np.asarray(Image.open(root / phase / name).convert("RGB")) for name in names]
         drawn = [draw_skeleton(p, keypoints[n]) for p, n in zip(pictures, names, strict=True)]
-        rows += [np.concatenate(pictures, axis=1), np.concatenate(drawn, axis=1)]
-        if len(rows) >= 2 * people:
+        rows.append(np.concatenate(pictures + drawn, axis=1))
+        if len(rows) == people:
             break
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

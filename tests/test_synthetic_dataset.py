@@ -221,9 +221,9 @@ def test_the_contact_sheet_shows_pictures_and_skeletons(layout, tmp_path, reques
     contact_sheet(request.getfixturevalue(layout), path, layout, people=2, columns=3)
     height, width = SIZES[layout]
     with Image.open(path) as sheet:
-        assert sheet.size == (3 * width, 4 * height)
+        assert sheet.size == (6 * width, 2 * height)
         pixels = np.asarray(sheet).astype(int)
-    assert (pixels[:height] != pixels[height : 2 * height]).any(axis=-1).mean() > 0.01
+    assert (pixels[:, : 3 * width] != pixels[:, 3 * width :]).any(axis=-1).mean() > 0.01
 
 
 def test_the_command_writes_a_data_set_and_a_contact_sheet(tmp_path, monkeypatch, capsys):
