@@ -220,13 +220,20 @@ def _light(normals: np.ndarray) -> np.ndarray:
 def _softened(light: np.ndarray, surface: Surface, where: np.ndarray) -> np.ndarray:
     """Light averaged over neighbours of similar depth, so that joints of parts leave no crease."""
     size = 9
-    person = (surface.part != NOTHING).astype(np.float32)
-    picture = np.zeros_like(person)
-    picture.ravel()[where] = light
-    depth = np.where(person > 0, surface.depth, np.float32(0.0))
-    stack = cv2.blur(np.dstack([picture, depth, person]), (size, size)).reshape(-1, 3)[where]
-    mean, level = stack[:, 0] / stack[:, 2], stack[:, 1] / stack[:, 2]
-    same = np.clip(1.0 - np.abs(level - depth.ravel()[where]) / 0.025, 0.0, 1.0)
+    rows, columns = np.divmod(where, surface.xs.size)
+    if where.size == 0:
+        return light
+    top, left = max(rows.min() - size, 0), max(columns.min() - size, 0)
+    window = slice(top, rows.max() + size), slice(left, columns.max() + size)
+    depth = surface.depth[window]
+    person = (depth > FAR).astype(np.float32)
+    level = depth * person
+    picture = np.zeros_like(level)
+    inside = (rows - top) * depth.shape[1] + columns - left
+    picture.ravel()[inside] = light
+    stack = cv2.blur(cv2.merge([picture, level, person]), (size, size)).reshape(-1, 3)[inside]
+    mean, around = stack[:, 0] / stack[:, 2], stack[:, 1] / stack[:, 2]
+    same = np.clip(1.0 - np.abs(around - level.ravel()[inside]) / 0.025, 0.0, 1.0)
     return light + same * (mean - light)
 
 
