@@ -3,7 +3,7 @@
     python script/check_dataset.py ./dataset/fashion
 
 Names every file it needs and where people get it, then checks counts, images, sizes,
-pairs, keypoints, frames, repeated rows and people in both phases, and draws a contact sheet with skeletons.
+pairs, keypoints, frames, repeated rows and people in both phases, and draws a contact sheet.
 Errors stop or falsify a training (exit status 1); warnings are worth a look.
 """
 

@@ -230,7 +230,7 @@ def _check_result_names(phase: Phase) -> None:
             )
             return
     for target in dict.fromkeys(target for _, target in phase.pairs):
-        if parse_result_name(result_name("a.jpg", target)) != ("a", stem(target)):
+        if not _reads_back(target):
             phase.add(
                 WARNING,
                 "result name",
@@ -239,6 +239,13 @@ def _check_result_names(phase: Phase) -> None:
                 "image if you use them.",
             )
             return
+
+
+def _reads_back(target: str) -> bool:
+    try:
+        return parse_result_name(result_name("a.jpg", target)) == ("a", stem(target))
+    except UserError:  # too long
+        return False
 
 
 def check_between(train: Phase, test: Phase, rule: str | None) -> list[Finding]:

@@ -94,30 +94,35 @@ def result_name(source_name: str, target_name: str, extension: str = "png") -> s
 def parse_result_name(file: str, known: Collection[str] | None = None) -> tuple[str, str]:
     """Source and target stem of a result name.
 
-    Published rule: the target is the text after the last ``_2_``, cut at the first ``_vis``. Own
-    data may hold ``_2_`` inside a name; pass ``known`` (the stems of the data set) and the split of
-    which both halves are known is taken. UserError when no split, or more than one, is possible.
+    Published rule: the target is the text after the last ``_2_``, cut at the first ``_vis``; the
+    ``_2_`` before it where that leaves no target (an image called ``person_2``). Own data may hold
+    ``_2_`` inside a name; pass ``known`` (the stems of the data set) and the split of which both
+    halves are known is taken. UserError when no split, or more than one, is possible.
     """
     name = PurePosixPath(file).name
     if known is not None:
         return _parse_with_known(name, known)
-    source, separator, rest = name.rpartition(SEPARATOR)
-    target, suffix, _ = rest.partition(SUFFIX)
-    if not (separator and suffix and source and target):
-        raise UserError(
-            f"the file name {_shown(name)} is not a result name; expected "
-            f"'<source>{SEPARATOR}<target>{SUFFIX}.png' as written by test.py: move it elsewhere."
-        )
-    return source, target
+    for start in reversed(_places(SEPARATOR, name)):
+        source, rest = name[:start], name[start + len(SEPARATOR) :]
+        target, suffix, _ = rest.partition(SUFFIX)
+        if source and target and suffix:
+            return source, target
+    raise UserError(
+        f"the file name {_shown(name)} is not a result name; expected "
+        f"'<source>{SEPARATOR}<target>{SUFFIX}.png' as written by test.py: move it elsewhere."
+    )
+
+
+def _places(part: str, name: str) -> list[int]:
+    """Where ``part`` begins in ``name``, overlapping places included."""
+    return [match.start() for match in re.finditer(f"(?={part})", name)]
 
 
 def _parse_with_known(name: str, known: Collection[str]) -> tuple[str, str]:
-    ends = [m.start() for m in re.finditer(f"(?={SUFFIX})", name)]
-    starts = [m.start() for m in re.finditer(f"(?={SEPARATOR})", name)]
     splits = {
         (name[:start], name[start + len(SEPARATOR) : end])
-        for start in starts
-        for end in ends
+        for start in _places(SEPARATOR, name)
+        for end in _places(SUFFIX, name)
         if name[:start] in known and name[start + len(SEPARATOR) : end] in known
     }
     if len(splits) == 1:
