@@ -60,8 +60,12 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"--{name} is {value}; expected a number of at least {least}.")
-        if self.quality > 100:
-            raise UserError(f"--quality is {self.quality}; expected a JPEG quality from 1 to 100.")
+        people = 9_999 if self.layout == "market" else 99_999_999  # digits of the file names
+        most = {"quality": 100, "poses": 300, "identities": people - self.test_identities}
+        for name, limit in most.items():
+            value = getattr(self, name)
+            if value > limit:
+                raise UserError(f"--{name} is {value}; expected a number of at most {limit}.")
 
 
 def write_dataset(

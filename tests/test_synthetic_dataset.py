@@ -206,7 +206,9 @@ def test_foreign_files_are_never_touched(tmp_path):
         ({"test_identities": 0}, "--test_identities is 0"),
         ({"seed": -1}, "--seed is -1"),
         ({"pairs": 0}, "--pairs is 0"),
-        ({"quality": 101}, "--quality is 101"),
+        ({"quality": 101}, "--quality is 101; expected a number of at most 100"),
+        ({"poses": 301}, "--poses is 301; expected a number of at most 300"),
+        ({"layout": "market", "identities": 9999}, "--identities is 9999; expected"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(wrong, message, tmp_path):
