@@ -68,8 +68,7 @@ def main() -> None:
     distributed.barrier()
     if distributed.is_main():
         print(f"{len(dataset)} images in {folder}" + (f"; open {folder}/index.html" * page))
-    distributed.shutdown()
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, cleanup=distributed.shutdown)

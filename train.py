@@ -1,4 +1,8 @@
-"""Train a model: python train.py --name RUN --model DPTN --dataset_mode fashion --dataroot FOLDER ..."""
+"""Train a model: python train.py --name RUN --model DPTN --dataset_mode fashion --dataroot FOLDER ...
+
+Exit status: 0 finished, 2 wrong input, 3 a gradient was not finite, 4 the last checkpoint could not be written,
+75 interrupted by a signal or --max_minutes and saved (start again with --continue_train).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import torch
 
 from data import create_dataloader, create_dataset
 from models import create_model
+from options.builders import create_validator, create_visualizer
 from options.train_options import TrainOptions
 from util import distributed
 from util.errors import run_main
@@ -13,44 +18,21 @@ from util.interrupt import EXIT_INTERRUPTED, EXIT_NOT_FINITE, EXIT_NOT_SAVED, St
 from util.pictures import pictures_of
 from util.seed import seed_everything
 from util.training_run import TrainingRun
-from util.visdom_client import VisdomSettings
-from util.visualizer import NullVisualizer, Visualizer
-
-
-def create_visualizer(opt, folder, epochs: int, samples_per_epoch: int) -> Visualizer:
-    """Console, loss log, TensorBoard, visdom and page on the main process; nothing on the others."""
-    if not distributed.is_main():
-        return NullVisualizer()
-    visdom = None
-    if opt.display_id > 0:
-        visdom = VisdomSettings(
-            opt.display_server, opt.display_port, opt.display_id, opt.display_env or opt.name
-        )
-    return Visualizer(
-        folder,
-        opt.name,
-        epochs=epochs,
-        samples_per_epoch=samples_per_epoch,
-        use_html=not opt.no_html,
-        use_tensorboard=not opt.no_tensorboard,
-        visdom=visdom,
-        resume=opt.continue_train,
-    )
 
 
 def main() -> int:
-    """Parse, load, and train epoch by epoch: step, log, show, save."""
+    """Parse, load, and train epoch by epoch: step, log, show, validate, save."""
     opt = TrainOptions().parse()
     distributed.setup(torch.device(opt.device))
     seed_everything(opt.seed, opt.deterministic)
     loader = create_dataloader(create_dataset(opt), opt)
     batches, per_step = loader.batch_sampler, loader.batch_sampler.global_batch
     model = create_model(opt)
-    last_epoch = opt.niter + opt.niter_decay
-    visualizer = create_visualizer(opt, model.run_dir, last_epoch, len(loader) * per_step)
+    validator = create_validator(opt, model)
+    visualizer = create_visualizer(opt, model.run_dir, len(loader) * per_step)
     run = TrainingRun(model, model.run_dir, visualizer, opt.keep_last)
     run.start(opt.continue_train, opt.which_epoch, opt.overwrite)
-    progress, saved = run.progress, True
+    progress, last_epoch, saved = run.progress, opt.niter + opt.niter_decay, True
 
     with StopRequest(opt.max_minutes) as stop:
         while progress.epoch <= last_epoch:
@@ -63,11 +45,11 @@ def main() -> int:
                 if run.watch(batch, model.stepper.not_finite(), opt.on_nan):
                     return EXIT_NOT_FINITE
                 if progress.due(opt.print_freq):
-                    losses = distributed.average_values(model.logged())
-                    position = (progress.epoch, progress.samples, progress.total)
-                    visualizer.log_losses(*position, losses, model.learning_rates())
+                    run.log(distributed.average_values(model.logged()))
                 if progress.due(opt.display_freq):
                     visualizer.show(pictures_of(model.visuals), progress.epoch, progress.total)
+                if opt.val_freq and progress.due(opt.val_freq):
+                    run.validate(validator)
                 stopping = distributed.any_process(stop.requested(), model.device)
                 if stopping or progress.due(opt.save_latest_freq):
                     saved = run.save("latest", *([str(progress.total)] * opt.save_by_iter))
@@ -81,9 +63,8 @@ def main() -> int:
             if finished % opt.save_epoch_freq == 0 or finished == last_epoch:
                 saved = run.save("latest", str(finished))
     visualizer.close()
-    distributed.shutdown()
     return 0 if saved else EXIT_NOT_SAVED
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, cleanup=distributed.shutdown)

@@ -47,7 +47,7 @@ class MagptDataset(PoseDataset):
             opt.phase,
             opt.load_size,
             opt.annotation_size,
-            opt.max_dataset_size,
+            None if opt.is_train else opt.max_dataset_size,
             opt.seed,
             both_directions=not opt.is_train and opt.both_directions,
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -176,6 +178,15 @@ class BaseModel(ABC):
         """Put every network into training mode."""
         for network in self.networks.values():
             network.train()
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode inside the block, training mode after it."""
+        self.eval_mode()
+        try:
+            yield
+        finally:
+            self.train_mode()
 
     def update_learning_rate(self) -> None:
         """Call once at the end of every epoch."""

@@ -209,9 +209,9 @@ def _size(flag: str, given, default: tuple[int, int]) -> tuple[int, int]:
 _POSITIVE = (
     "batchSize", "ngf", "ndf", "nhead", "max_dataset_size", "dis_layers", "display_freq", "print_freq",
     "save_latest_freq", "save_epoch_freq", "lr", "init_gain", "niter", "how_many",
-    "max_minutes", "accumulate", "clip_grad",
+    "max_minutes", "accumulate", "clip_grad", "val_pairs",
 )  # fmt: skip
-_NOT_NEGATIVE = ("nThreads", "niter_decay", "num_CABs", "num_TTBs", "seed")
+_NOT_NEGATIVE = ("nThreads", "val_freq", "niter_decay", "num_CABs", "num_TTBs", "seed")
 
 
 def _check_numbers(opt: Namespace) -> None:

@@ -42,6 +42,16 @@ class TrainOptions(BaseOptions):
             help="a loss or gradient that is not finite: stop the run, or leave the step out")
         add("--serial_batches", action="store_true", help="do not shuffle the training pairs")
 
+        add = parser.add_argument_group("validation").add_argument
+        add("--val_freq", type=int, default=0,
+            help="samples between two validations; 0 = none. The best checkpoint is kept as best_net_*.pth")
+        add("--val_pairs", type=int, default=200,
+            help="pairs that are validated, spread evenly over the list")
+        add("--val_phase", default="test", help="phase of the data set whose pairs are validated")
+        add("--val_metrics", default="psnr,ssim",
+            help="comma-separated metrics of image pairs (util/metrics), standard protocol")
+        add("--best_metric", default="psnr", help="metric that decides which checkpoint is the best")
+
         add = parser.add_argument_group("logging and saving").add_argument
         add("--print_freq", type=int, default=200, help="samples between two lines of loss_log.txt")
         add("--display_freq", type=int, default=200, help="samples between two picture updates")

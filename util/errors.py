@@ -18,7 +18,11 @@ class UserError(Exception):
         super().__init__(message)
 
 
-def run_main(main: Callable[[], int | None], debug: bool | None = None) -> None:
+def run_main(
+    main: Callable[[], int | None],
+    debug: bool | None = None,
+    cleanup: Callable[[], None] | None = None,  # called on every way out
+) -> None:
     """Run an entry point and exit with its status.
 
     A :class:`UserError` becomes one line on stderr and exit status 2; ``--debug`` anywhere on the
@@ -33,4 +37,7 @@ def run_main(main: Callable[[], int | None], debug: bool | None = None) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    finally:
+        if cleanup is not None:
+            cleanup()
     sys.exit(status or 0)

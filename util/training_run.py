@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from util import checkpoint, distributed
 from util.errors import UserError
+from util.metrics.validation import Validator
 from util.progress import Progress
 from util.visualizer import Visualizer
 
@@ -96,31 +97,59 @@ class TrainingRun:
         if not distributed.is_main():
             return True
         self.extra["visualizer"] = self.visualizer.state_dict()
+        return self._guarded(lambda: self._write(labels), ", ".join(labels))
+
+    def _write(self, labels: tuple[str, ...]) -> None:
+        self._check_space()
+        state = {
+            "model": self.model.state_dict(),
+            "progress": self.progress.state_dict(),
+            "extra": self.extra,
+        }
+        for label in labels:
+            checkpoint.save(self.state_path(label), state)
+            self.model.save_networks(label)
+        text = f"{self.progress.epoch}\n{self.progress.samples}\n"
+        checkpoint.write_atomically(self.folder / "iter.txt", text.encode())
+        self._prune()
+
+    def _guarded(self, write: Callable[[], None], what: str) -> bool:
+        """Run ``write``; False, after one warning, when the disk refuses."""
         try:
-            self._check_space()
-            state = {
-                "model": self.model.state_dict(),
-                "progress": self.progress.state_dict(),
-                "extra": self.extra,
-            }
-            for label in labels:
-                checkpoint.save(self.state_path(label), state)
-                self.model.save_networks(label)
-            text = f"{self.progress.epoch}\n{self.progress.samples}\n"
-            checkpoint.write_atomically(self.folder / "iter.txt", text.encode())
-            self._prune()
+            write()
         except OSError as error:
             if error.errno not in _DISK_ERRORS:
                 raise
             if not self._warned:
                 self.warn(
-                    f"checkpoint {', '.join(labels)} was not saved ({error.strerror}); the last good one "
+                    f"checkpoint {what} was not saved ({error.strerror}); the last good one "
                     f"stays and training goes on: free space in {self.folder}"
                 )
             self._warned = True
             return False
         self._warned = False
         return True
+
+    def log(self, losses: Mapping[str, Any]) -> None:
+        """Give the losses of the last step to all logs."""
+        at = self.progress
+        rates = self.model.learning_rates()
+        self.visualizer.log_losses(at.epoch, at.samples, at.total, losses, rates)
+
+    def validate(self, validator: Validator | None) -> None:
+        """Log the scores of the model as it is now and keep it as ``best`` if they are the best so far."""
+        if validator is not None:
+            validator.best = self.extra.get("best")
+            with self.model.evaluating():
+                scores = validator.score()
+            self.visualizer.log_metrics(scores, self.progress.epoch, self.progress.total)
+            if validator.is_best(scores) and self._guarded(
+                lambda: self.model.save_networks("best"), "best"
+            ):
+                self.extra["best"] = validator.best
+                shown = f"{validator.best_metric} {validator.best:.4f}"
+                self.visualizer.message(f"best so far: {shown}, kept as best_net_*.pth")
+        distributed.barrier()
 
     def watch(self, batch: Mapping[str, Any], bad: str | None, on_nan: str) -> bool:
         """Report a step whose gradient was not finite; True when the run must stop.
