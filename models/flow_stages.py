@@ -125,7 +125,7 @@ def flow_pictures(
     inputs: Batch, levels: tuple[int, ...], flows: list[torch.Tensor], masks: list[torch.Tensor]
 ) -> Tensors:
     """Pictures at image size: source warped by the finest flow, flow fields, occlusion masks."""
-    source = inputs["source_image"][: len(flows[0])]
+    source = inputs["source_image"][: flows[0].shape[0]]  # .shape is dynamic in exports
     size = source.shape[2:]
     pictures = {"warped_source": warp_image(source, flows[-1].detach())}
     for level, flow, mask in zip(levels, flows, masks, strict=True):

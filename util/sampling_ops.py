@@ -53,7 +53,7 @@ def attend(source: torch.Tensor, flow: torch.Tensor, attention: torch.Tensor) ->
     source pixels.
     """
     b, cells, h, w = attention.shape
-    k = round(cells**0.5)
+    k = round(int(cells) ** 0.5)
     y, x = _displaced(flow)
     (rows, wy), (cols, wx) = _bilinear_axis(y), _bilinear_axis(x)
     kernel = attention.to(wy.dtype).permute(0, 2, 3, 1).reshape(b, h, w, k, k)
@@ -163,10 +163,9 @@ def _taps(
     index = first + rows[..., :, None] * width + cols[..., None, :]  # (B, h, w, S, T)
     dtype = torch.promote_types(source.dtype, weights.dtype)
     table = source.to(dtype).permute(0, 2, 3, 1).reshape(-1, c)  # one row a pixel
-    out = F.embedding_bag(
-        index.flatten(3).flatten(0, 2),
-        table,
-        mode="sum",
-        per_sample_weights=weights.to(dtype).flatten(3).flatten(0, 2),
-    )
+    index, weights = (t.flatten(3).flatten(0, 2) for t in (index, weights.to(dtype)))
+    if torch.onnx.is_in_onnx_export():  # where embedding_bag is a loop over all pixels
+        out = (table[index] * weights[..., None]).sum(1)
+    else:
+        out = F.embedding_bag(index, table, mode="sum", per_sample_weights=weights)
     return out.view(b, h, w, c).permute(0, 3, 1, 2).to(source.dtype)
