@@ -25,7 +25,7 @@ from util.annotations import write_keypoints, write_pairs
 from util.errors import UserError
 
 MANIFEST = "synthetic.json"
-RENDERER = 3  # raise it when the same settings begin to give other pictures
+RENDERER = 4  # raise it when the same settings begin to give other pictures
 PHASES = ("train", "test")
 SIZES = {"fashion": (256, 176), "market": (128, 64)}  # (h, w)
 TABLES = {
@@ -143,17 +143,19 @@ def _each(task, count: int, workers: int) -> Iterator[dict[str, np.ndarray]]:
 def _write_identity(out: Path, phase: str, settings: Settings, index: int) -> dict[str, np.ndarray]:
     """Render all pictures of one person; returns name -> keypoints (18, 2).
 
-    Each person has an own generator, so neither the other people nor the workers matter.
+    Each person has own generators, so neither the other people nor the workers matter; names and
+    backgrounds have another one, so that all layouts and backgrounds show the same people and poses.
     """
-    rng = np.random.default_rng([settings.seed, PHASES.index(phase), index])
+    seeds = [settings.seed, PHASES.index(phase), index]
+    rng, scene_rng = np.random.default_rng(seeds), np.random.default_rng([*seeds, 1])
     number = index + 1 + (settings.identities if phase == "test" else 0)
     identity = sample_identity(rng)
     result: dict[str, np.ndarray] = {}
     for view in _views(rng, settings.poses):
         pose = sample_pose(rng, view)
-        name = _name(settings.layout, identity, number, view, result, rng)
+        name = _name(settings.layout, identity, number, view, result, scene_rng)
         size = SIZES[settings.layout]
-        picture, result[name] = render(identity, pose, size, settings.background, rng)
+        picture, result[name] = render(identity, pose, size, settings.background, scene_rng)
         path = out / phase / name
         temporary = path.with_name(f".{name}.{os.getpid()}.part")
         Image.fromarray(picture).save(temporary, format="JPEG", quality=settings.quality)

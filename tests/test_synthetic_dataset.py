@@ -135,6 +135,13 @@ def test_more_training_people_leave_the_others_unchanged(market, tmp_path):
             assert first[name] == second[name]
 
 
+def test_another_background_shows_the_same_people_in_the_same_poses(market, tmp_path):
+    write_dataset(tmp_path / "room", "market", background="room", **SMALL)
+    name = "market-annotation-train.csv"
+    poses = [list(read_keypoints(root / name).values()) for root in (market, tmp_path / "room")]
+    assert np.array_equal(poses[0], poses[1])
+
+
 def test_pairs_can_be_limited_reproducibly(market, tmp_path):
     limits = {**SMALL, "pairs": 9, "test_pairs": 3}
     for out in ("a", "b"):
