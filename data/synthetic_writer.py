@@ -144,7 +144,7 @@ def _write_identity(out: Path, phase: str, settings: Settings, index: int) -> di
     """Render all pictures of one person; returns name -> keypoints (18, 2).
 
     Each person has own generators, so neither the other people nor the workers matter; names and
-    backgrounds have another one, so that all layouts and backgrounds show the same people and poses.
+    backgrounds have another one, so that every layout and background shows the same poses.
     """
     seeds = [settings.seed, PHASES.index(phase), index]
     rng, scene_rng = np.random.default_rng(seeds), np.random.default_rng([*seeds, 1])
