@@ -70,3 +70,8 @@ def write_release(root: Path, size: tuple[int, int] = (256, 256), folder: str = 
             picture(seed, size).save(file, quality=95)
         (root / f"{phase}.lst").write_text("".join(f"{name}\n" for name in names(phase)))
     return root
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """File name -> bytes of everything in a folder."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

@@ -1,0 +1,100 @@
+"""Protected zip files: PKWARE's classic encryption, which Python reads but does not write."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from script import generate_fashion_datasets
+from tests import tiny_dataset
+from tests.tiny_dataset import contents
+from util.errors import UserError
+
+
+@pytest.fixture
+def release(tmp_path) -> Path:
+    return tiny_dataset.write_release(tmp_path / "fashion")
+
+
+def generate(root: Path, *more: str) -> int:
+    return generate_fashion_datasets.main(["--dataroot", str(root), "--workers", "1", *more])
+
+
+def encrypted_zip(path: Path, files: dict[str, bytes], password: bytes) -> None:
+    """A zip whose members are stored with the classic encryption."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, _encrypt(data, password))
+    content = bytearray(path.read_bytes())
+    for name, data in files.items():
+        fields = zlib.crc32(data).to_bytes(4, "little")
+        size = len(data).to_bytes(4, "little")
+        for mark, flag, crc, plain in ((b"PK\3\4", 6, 14, 22), (b"PK\1\2", 8, 16, 24)):
+            start = _header_of(bytes(content), mark, name)
+            content[start + flag] |= 1
+            content[start + crc : start + crc + 4] = fields
+            content[start + plain : start + plain + 4] = size
+    path.write_bytes(content)
+
+
+def _header_of(content: bytes, mark: bytes, name: str) -> int:
+    length = 30 if mark == b"PK\3\4" else 46
+    start = content.find(mark)
+    while content[start + length : start + length + len(name)] != name.encode():
+        start = content.find(mark, start + 1)
+    return start
+
+
+def _encrypt(data: bytes, password: bytes) -> bytes:
+    keys = [0x12345678, 0x23456789, 0x34567890]
+
+    def crc(value: int, byte: int) -> int:
+        return (zlib.crc32(bytes([byte]), value ^ 0xFFFFFFFF) ^ 0xFFFFFFFF) & 0xFFFFFFFF
+
+    def update(byte: int) -> None:
+        keys[0] = crc(keys[0], byte)
+        keys[1] = ((keys[1] + (keys[0] & 255)) * 134775813 + 1) & 0xFFFFFFFF
+        keys[2] = crc(keys[2], keys[1] >> 24)
+
+    for byte in password:
+        update(byte)
+    result = bytearray()
+    check = zlib.crc32(data) >> 24
+    for byte in bytes(11) + bytes([check]) + data:
+        key = keys[2] | 2
+        result.append(byte ^ ((key * (key ^ 1)) >> 8 & 255))
+        update(byte)
+    return bytes(result)
+
+
+@pytest.fixture
+def protected(release, tmp_path) -> Path:
+    files = {
+        path.relative_to(release).as_posix(): path.read_bytes()
+        for path in sorted((release / "img").rglob("*.jpg"))
+    }
+    encrypted_zip(tmp_path / "img.zip", files, b"secret")
+    return tmp_path / "img.zip"
+
+
+def test_a_protected_zip_opens_with_its_password(release, protected, tmp_path):
+    generate(release)
+    output = tmp_path / "out"
+    arguments = ("--source", str(protected), "--output", str(output), "--password", "secret")
+    assert generate(release, *arguments) == 0
+    assert contents(output / "train") == contents(release / "train")
+
+
+def test_a_protected_zip_without_its_password_explains_before_people_wait(release, protected):
+    with pytest.raises(UserError, match=r"give it with --password.*img.zip is the one"):
+        generate(release, "--source", str(protected))
+    with pytest.raises(UserError, match="the given --password does not open it"):
+        generate(release, "--source", str(protected), "--password", "wrong")
+    assert not (release / "train").exists()
+
+
+def test_an_incomplete_zip_is_refused(release, protected):
+    protected.write_bytes(protected.read_bytes()[:2000])
+    with pytest.raises(UserError, match="cannot be opened as a zip file"):
+        generate(release, "--source", str(protected))
