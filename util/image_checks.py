@@ -68,7 +68,7 @@ def check_images(
         phase.add(ERROR, "unreadable", f"{len(broken):,} images cannot be read: {broken[0]}.")
     _check_sizes(phase, sizes)
     if set(modes) - {"RGB"}:
-        found = ", ".join(f"{count:,} {mode}" for mode, count in modes.items())
+        found = ", ".join(f"{count:,} {mode}" for mode, count in sorted(modes.items()))
         phase.add(NOTE, "colours", f"{phase.folder}: {found}; all are read as 8-bit RGB.")
     _check_count(phase, own)
 
