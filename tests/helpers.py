@@ -45,3 +45,17 @@ def fill_by_rule(network: nn.Module, seed: int) -> None:
             if name.endswith(("weight_u", "weight_v")):
                 z = draw(name, buffer.shape, seed).astype(np.float32)
                 buffer.copy_(torch.from_numpy(z / np.linalg.norm(z)))
+
+
+def random_batch(count: int, size: tuple[int, int], seed: int = 0) -> dict:
+    """A batch as the loader gives it: random pictures, random joints in a 256 x 176 frame, names."""
+    rng = np.random.RandomState(seed)
+    batch: dict = {}
+    for role in ("source", "target"):
+        pixels = rng.randint(0, 256, (count, 3, *size))
+        keypoints = rng.uniform((0, 0), (256, 176), (count, 18, 2)).round()
+        keypoints[:, 7] = -1
+        batch[f"{role}_image"] = torch.from_numpy(pixels.astype(np.uint8))
+        batch[f"{role}_keypoints"] = torch.from_numpy(keypoints)
+        batch[f"{role}_name"] = [f"person{seed}_{i}_{role}.jpg" for i in range(count)]
+    return batch

@@ -7,6 +7,7 @@ trained it. B batch, C channels, N = h*w feature positions.
 from __future__ import annotations
 
 import contextlib
+import functools
 import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -52,6 +53,7 @@ def _vgg19_layers() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+@functools.lru_cache(maxsize=1)
 def random_vgg19_state(seed: int = RANDOM_SEED) -> dict[str, torch.Tensor]:
     """He-scaled random VGG-19 weights that depend only on ``seed``: the same on every machine."""
     state = {}
