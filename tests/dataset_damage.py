@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from tests import tiny_dataset
 from util.annotations import read_keypoints, write_keypoints, write_pairs
 
