@@ -2,18 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
+from util.errors import UserError
 from util.pose import present
 
 GREY = (128, 128, 128)
 Range = tuple[float, float] | None  # (lowest, highest); None: off
 # A target image moves less than a source image, and its size is never changed.
 TARGET_ANGLE, TARGET_SHIFT = 0.2, 0.5
+
+
+@dataclass(frozen=True)
+class AffineRanges:
+    """What may be drawn for a source image; ``None`` switches one kind of change off."""
+
+    angle: Range = None  # degrees
+    shift: Range = None  # pixels at load size, drawn for x and for y
+    scale: Range = None
+
+
+def add_augmentation_options(parser) -> None:
+    """Options of training data sets; a model switches them on by ``set_defaults(augment=True)``."""
+    add = parser.add_argument_group("augmentation").add_argument
+    add(
+        "--augment",
+        action="store_true",
+        help="move training images and keypoints by random affine maps, in the data set's "
+        "published ranges (market: --angle -5 5 --shift -5 5 --scale 0.95 1.05; others: none)",
+    )
+    add(
+        "--no_augment",
+        dest="augment",
+        action="store_false",
+        help="no random affine maps, whatever the model's default (poseflownet, pose: --augment)",
+    )
+    for name, unit in (("angle", "degrees"), ("shift", "pixels"), ("scale", "times the size")):
+        add(
+            f"--{name}",
+            type=float,
+            nargs=2,
+            metavar=("LOW", "HIGH"),
+            help=f"range of the random {name} with --augment, in {unit} (default: published)",
+        )
+
+
+def ranges_from_options(opt, published: AffineRanges) -> AffineRanges:
+    """The ranges that the options ask for, ``published`` where they say nothing."""
+    if not getattr(opt, "augment", False):
+        return AffineRanges()
+    given = {name: getattr(opt, name) for name in ("angle", "shift", "scale")}
+    for name, value in given.items():
+        if value is not None and (value[0] > value[1] or (name == "scale" and value[0] <= 0)):
+            raise UserError(
+                f"--{name} {value[0]:g} {value[1]:g}: expected a lower and a higher bound"
+                + (", both more than 0" if name == "scale" else "")
+            )
+    return replace(published, **{k: tuple(v) for k, v in given.items() if v is not None})
 
 
 class Uniform(Protocol):
@@ -63,33 +112,29 @@ class AffineMap:
         return np.where(present(points)[:, None], moved, -1.0)
 
 
-def draw_affine(
-    rng: Uniform, angle: Range, shift: Range, scale: Range, is_target: bool
-) -> AffineMap:
+def draw_affine(rng: Uniform, ranges: AffineRanges, is_target: bool) -> AffineMap:
     """Draw angle, scale, shift_x, shift_y in this order from ``rng``; nothing for what is off."""
-    drawn_angle = rng.uniform(*angle) if angle else 0.0
-    drawn_scale = rng.uniform(*scale) if scale else 1.0
-    shift_x, shift_y = (rng.uniform(*shift), rng.uniform(*shift)) if shift else (0.0, 0.0)
+    angle = rng.uniform(*ranges.angle) if ranges.angle else 0.0
+    scale = rng.uniform(*ranges.scale) if ranges.scale else 1.0
+    shift_x = rng.uniform(*ranges.shift) if ranges.shift else 0.0
+    shift_y = rng.uniform(*ranges.shift) if ranges.shift else 0.0
     if is_target:
-        return AffineMap(drawn_angle * TARGET_ANGLE, shift_x * TARGET_SHIFT, shift_y * TARGET_SHIFT)
-    return AffineMap(drawn_angle, shift_x, shift_y, drawn_scale)
+        return AffineMap(angle * TARGET_ANGLE, shift_x * TARGET_SHIFT, shift_y * TARGET_SHIFT)
+    return AffineMap(angle, shift_x, shift_y, scale)
 
 
 def augment(
     image: Image.Image,
     keypoints: np.ndarray,  # (J, 2), (y, x) in the image's own frame, -1 = missing
-    angle: Range,  # degrees
-    shift: Range,  # pixels of the image
-    scale: Range,
+    ranges: AffineRanges,
     rng: Uniform,
     is_target: bool,
 ) -> tuple[Image.Image, np.ndarray]:
     """Move an image and its keypoints together by one random affine map.
 
-    Published ranges for Market training: angle (-5, 5), shift (-5, 5), scale (0.95, 1.05). With
-    everything off both come back untouched and nothing is drawn.
+    With everything off both come back untouched and nothing is drawn.
     """
-    affine = draw_affine(rng, angle, shift, scale, is_target)
+    affine = draw_affine(rng, ranges, is_target)
     if affine == AffineMap():
         return image, keypoints
     size = (image.height, image.width)

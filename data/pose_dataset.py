@@ -7,11 +7,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
+from data.augmentation import (
+    AffineRanges,
+    add_augmentation_options,
+    augment,
+    ranges_from_options,
+)
 from data.base_dataset import BaseDataset
 from util.annotations import read_keypoints, read_pairs
 from util.errors import UserError
 from util.image import image_to_tensor, load_image
+from util.pose import MISSING, present
 
 
 class PoseDataset(BaseDataset):
@@ -24,6 +32,7 @@ class PoseDataset(BaseDataset):
     pairs_files: tuple[str, ...]  # accepted names, {phase} is filled in; the first that exists is used
     annotation_files: tuple[str, ...]
     image_folders: tuple[str, ...] = ("{phase}",)
+    augmentation = AffineRanges()  # the published ranges, used with --augment
 
     def __init__(
         self,
@@ -33,8 +42,10 @@ class PoseDataset(BaseDataset):
         annotation_size: tuple[int, int] | None = None,
         max_pairs: int | None = None,
         seed: int = 0,
+        augmentation: AffineRanges | None = None,  # None: images as they are
     ):
         self.root, self.phase, self.seed = Path(root), phase, seed
+        self.ranges = augmentation or AffineRanges()
         self.load_size = tuple(load_size or type(self).load_size)
         self.annotation_size = tuple(annotation_size or type(self).annotation_size)
         if not self.root.is_dir():
@@ -51,6 +62,11 @@ class PoseDataset(BaseDataset):
         used = {name for pair in self.pairs for name in pair}
         self.keypoints = {name: torch.from_numpy(keypoints[name]) for name in used}
 
+    @staticmethod
+    def modify_options(parser, is_train: bool) -> None:
+        if is_train:
+            add_augmentation_options(parser)
+
     @classmethod
     def from_options(cls, opt) -> PoseDataset:
         return cls(
@@ -60,6 +76,7 @@ class PoseDataset(BaseDataset):
             opt.annotation_size,
             None if opt.is_train else opt.max_dataset_size,
             opt.seed,
+            ranges_from_options(opt, cls.augmentation),
         )
 
     def read_pairs(self, path: Path) -> list[tuple[str, str]]:
@@ -109,9 +126,25 @@ class PoseDataset(BaseDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample: dict[str, Any] = {}
-        pair = self.pairs[index % len(self)]
-        for role, name in zip(("source", "target"), pair, strict=True):
-            sample[f"{role}_image"] = self.image(name)
-            sample[f"{role}_keypoints"] = self.keypoints[name]
+        epoch, row = divmod(index, len(self))
+        rng = np.random.default_rng((self.seed, epoch, row))
+        for role, name in zip(("source", "target"), self.pairs[row], strict=True):
+            image, keypoints = self.image(name), self.keypoints[name]
+            if self.ranges != AffineRanges():
+                image, keypoints = self._augment(image, keypoints, rng, role == "target")
+            sample[f"{role}_image"] = image
+            sample[f"{role}_keypoints"] = keypoints
             sample[f"{role}_name"] = name
         return sample
+
+    def _augment(
+        self, image: torch.Tensor, keypoints: torch.Tensor, rng: np.random.Generator, target: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image and keypoints (annotation frame) after one random affine map at load size."""
+        stretch = np.array(self.load_size) / np.array(self.annotation_size)
+        known = present(keypoints)[:, None].numpy()
+        points = np.where(known, keypoints.numpy() * stretch, MISSING)
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+        picture, points = augment(picture, points, self.ranges, rng, target)
+        points = np.where(known, points / stretch, MISSING)
+        return image_to_tensor(picture, self.load_size), torch.from_numpy(points)

@@ -48,8 +48,8 @@ def add_weights(group, weights: dict[str, tuple[float, str]]) -> None:
 
 
 def set_training_defaults(parser) -> None:
-    """The published optimizer: Adam (0, 0.999), constant 1e-4, batches of 8."""
-    parser.set_defaults(lr=1e-4, beta1=0.0, batchSize=8, niter=200, niter_decay=0)
+    """As published: Adam (0, 0.999), constant 1e-4, batches of 8, Market images augmented."""
+    parser.set_defaults(lr=1e-4, beta1=0.0, batchSize=8, niter=200, niter_decay=0, augment=True)
 
 
 def parse_levels(text: str, deepest: int) -> tuple[int, ...]:

@@ -7,11 +7,21 @@ import pytest
 import torch
 from PIL import Image
 
-from data.augmentation import AffineMap, augment, draw_affine
-from tests.helpers import GOLDEN
+from data import find_dataset
+from data.augmentation import (
+    AffineMap,
+    AffineRanges,
+    augment,
+    draw_affine,
+    ranges_from_options,
+)
+from data.market_dataset import MarketDataset
+from tests.helpers import GOLDEN, train_options
+from util.annotations import write_keypoints, write_pairs
+from util.errors import UserError
 from util.pose import keypoints_to_heatmaps
 
-ANGLE, SHIFT, SCALE = (-5.0, 5.0), (-5.0, 5.0), (0.95, 1.05)
+RANGES = MarketDataset.augmentation
 SIZES = {"fashion": (256, 256), "market": (128, 64)}
 ANNOTATION_SIZES = {"fashion": (256, 176), "market": (128, 64)}
 TAGS = ("fashion", "market_test", "market_P1", "market_P2")
@@ -77,7 +87,7 @@ def test_nothing_is_drawn_or_changed_when_everything_is_off():
     rng = np.random.RandomState(0)
     image = Image.new("RGB", (64, 128), "red")
     keypoints = np.full((18, 2), 7.25)
-    new_image, new_keypoints = augment(image, keypoints, None, None, None, rng, False)
+    new_image, new_keypoints = augment(image, keypoints, AffineRanges(), rng, False)
     assert new_image is image
     assert new_keypoints is keypoints
     assert rng.uniform() == np.random.RandomState(0).uniform()
@@ -85,9 +95,11 @@ def test_nothing_is_drawn_or_changed_when_everything_is_off():
 
 def test_draws_come_in_the_published_order_and_the_target_moves_less():
     reference = np.random.RandomState(3)
-    a, s, x, y = (reference.uniform(*r) for r in (ANGLE, SCALE, SHIFT, SHIFT))
-    source = draw_affine(np.random.RandomState(3), ANGLE, SHIFT, SCALE, is_target=False)
-    target = draw_affine(np.random.RandomState(3), ANGLE, SHIFT, SCALE, is_target=True)
+    a, s, x, y = (
+        reference.uniform(*r) for r in (RANGES.angle, RANGES.scale, RANGES.shift, RANGES.shift)
+    )
+    source = draw_affine(np.random.RandomState(3), RANGES, is_target=False)
+    target = draw_affine(np.random.RandomState(3), RANGES, is_target=True)
     assert source == AffineMap(a, x, y, s)
     assert target == AffineMap(0.2 * a, 0.5 * x, 0.5 * y, 1.0)
 
@@ -98,9 +110,7 @@ def test_image_and_keypoints_move_together():
     keypoints = np.array([[41.5, 21.5], [-1.0, 30.0]])  # the middle of the square; a missing joint
     rng = np.random.default_rng(1)
     for _ in range(5):
-        moved, points = augment(
-            Image.fromarray(image), keypoints, ANGLE, SHIFT, SCALE, rng, is_target=False
-        )
+        moved, points = augment(Image.fromarray(image), keypoints, RANGES, rng, is_target=False)
         rows, cols = np.nonzero(np.asarray(moved)[..., 0] == 255)
         centre = np.array([rows.mean() + 0.5, cols.mean() + 0.5])
         assert np.abs(points[0] - centre).max() < 0.75
@@ -112,3 +122,73 @@ def test_uncovered_corners_are_grey():
     pixels = np.asarray(moved)
     assert (pixels[:, :9] == 128).all()
     assert (pixels[:, 11:] == 255).all()
+
+
+@pytest.fixture
+def market_folder(tmp_path):
+    """Two pictures with a white square on joint 0, black elsewhere; joint 1 is missing."""
+    (tmp_path / "train").mkdir()
+    keypoints = {}
+    for name, (y, x) in (("a.jpg", (40, 20)), ("b.jpg", (80, 40))):
+        pixels = np.zeros((128, 64, 3), np.uint8)
+        pixels[y - 3 : y + 4, x - 3 : x + 4] = 255
+        Image.fromarray(pixels).save(tmp_path / "train" / name, quality=100)
+        keypoints[name] = np.full((18, 2), -1.0)
+        keypoints[name][0] = (y, x)
+    write_keypoints(tmp_path / "market-annotation-train.csv", keypoints)
+    write_pairs(tmp_path / "market-pairs-train.csv", [("a.jpg", "b.jpg")])
+    return tmp_path
+
+
+def test_samples_are_moved_with_their_keypoints_and_differ_between_epochs(market_folder):
+    still = MarketDataset(market_folder)
+    moving = MarketDataset(market_folder, augmentation=MarketDataset.augmentation)
+    places = set()
+    for epoch in range(4):
+        sample = moving[epoch * len(moving)]
+        again = moving[epoch * len(moving)]
+        for role in ("source", "target"):
+            image, keypoints = sample[f"{role}_image"], sample[f"{role}_keypoints"]
+            assert torch.equal(image, again[f"{role}_image"])
+            assert torch.equal(keypoints, again[f"{role}_keypoints"])
+            assert image.dtype == torch.uint8
+            assert (keypoints[1:] == -1).all()
+            rows, cols = np.nonzero(image[0].numpy() > 200)
+            assert abs(rows.mean() + 0.5 - keypoints[0, 0]) < 1.5
+            assert abs(cols.mean() + 0.5 - keypoints[0, 1]) < 1.5
+            places.add(tuple(keypoints[0].tolist()))
+    assert len(places) == 8
+    assert torch.equal(still[0]["source_keypoints"][0], torch.tensor([40.0, 20.0]).double())
+
+
+def test_keypoints_stay_in_the_annotation_frame_at_another_load_size(market_folder):
+    small, large = (
+        MarketDataset(market_folder, load_size=size, augmentation=AffineRanges(angle=(4, 4)))
+        for size in ((128, 64), (256, 128))
+    )
+    a, b = (dataset[0]["source_keypoints"][0] for dataset in (small, large))
+    assert (a - b).abs().max() < 0.1  # the half pixel in the centre differs
+
+
+def test_market_training_of_gfla_is_augmented_and_other_training_is_not(market_folder):
+    for model, mode, expected in (
+        ("pose", "market", MarketDataset.augmentation),
+        ("poseflownet", "market", MarketDataset.augmentation),
+        ("DPTN", "market", AffineRanges()),
+        ("pose", "fashion", AffineRanges()),
+    ):
+        opt = train_options(model=model, dataset_mode=mode)
+        published = find_dataset(mode).augmentation
+        assert ranges_from_options(opt, published) == expected, (model, mode)
+    opt = train_options("--no_augment", model="pose", dataset_mode="market")
+    assert ranges_from_options(opt, MarketDataset.augmentation) == AffineRanges()
+    opt = train_options("--scale", "0.9", "1", model="pose", dataset_mode="market")
+    changed = ranges_from_options(opt, MarketDataset.augmentation)
+    assert changed == AffineRanges((-5, 5), (-5, 5), (0.9, 1.0))
+
+
+@pytest.mark.parametrize("words", [("--angle", "5", "-5"), ("--scale", "0", "1")])
+def test_impossible_ranges_are_explained(words):
+    opt = train_options(*words, model="pose", dataset_mode="market")
+    with pytest.raises(UserError, match="expected a lower and a higher bound"):
+        ranges_from_options(opt, MarketDataset.augmentation)
