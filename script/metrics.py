@@ -1,62 +1,290 @@
-"""Measure generated images: ``python -m script.metrics --gt_path … --distorated_path … --name …``.
+"""Measure generated images.
 
-Exit status: 0 everything asked for was computed, 2 nothing was measured (the input is wrong),
-3 something asked for was refused (the rest is computed and saved).
+    python -m script.metrics --gt_path dataset/fashion/test --distorated_path results/RUN
+    --fid_real_path dataset/fashion/train --name RUN
+
+Prints a table and writes metrics.json, metrics.csv (one row for each image) and index.html into
+--output_dir/--name, never into a measured folder. Several folders after --distorated_path give one
+comparison (Markdown, LaTeX, CSV). Exit status: 0 everything asked for was computed; 2 nothing was
+measured, the input is wrong; 3 something asked for was refused, the rest is computed and saved.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
+import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from util.errors import run_main
-from util.metrics.evaluation import Settings, evaluate_folder
-from util.metrics.protocols import PROTOCOLS, find_protocol
+import numpy as np
+from PIL import Image
+
+from models.estimators import PersonFinder
+from options.base_options import Parser
+from util.annotations import read_keypoints, read_pairs
+from util.device import choose_device
+from util.errors import UserError, run_main
+from util.magpt_annotations import read_magpt_keypoints
+from util.metrics.comparison import compare, markdown, write_comparison
+from util.metrics.evaluation import evaluate_folder
+from util.metrics.measurement import Evaluation, Settings
+from util.metrics.page import write_evaluation_page
+from util.metrics.protocols import PROTOCOLS, Protocol, find_protocol
+from util.metrics.registry import MetricUnavailableError, list_metrics
 from util.metrics.report import check_output_folder, table, write_report
+from util.metrics.statistics_cache import default_cache_dir
+from util.metrics.weights import WEIGHTS
+from util.names import check_relative_name, result_name, stem
 
 EXIT_REFUSED = 3
+COMMON_FRAME = (256, 256)  # (h, w) to which keypoints with their own frames are brought
+PAIRINGS = ("result_name", "same_name")
+MASK_METRICS = ("mask_lpips", "mask_ssim", "mask_psnr", "mask_l1")
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def make_parser() -> Parser:
     """Options of the published scripts, and ours."""
-    parser = argparse.ArgumentParser(prog="script.metrics", description=__doc__, allow_abbrev=False)
-    add = parser.add_argument
+    parser = Parser(prog="python -m script.metrics", description=__doc__.split("\n", 1)[0])
+    _add_inputs(parser.add_argument_group("images").add_argument)
+    _add_definitions(parser.add_argument_group("what is measured").add_argument)
+    _add_keypoints(parser.add_argument_group("keypoints").add_argument)
+    _add_running(parser.add_argument_group("running").add_argument)
+    _add_weights(parser.add_argument_group("weight files (default: torch hub cache)").add_argument)
+    return parser
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _add_inputs(add) -> None:
     add("--gt_path", required=True, help="folder of ground-truth images")
-    add("--distorated_path", required=True, help="folder of generated images")
-    add("--fid_real_path", help="folder of real images for FID (the training set)")
-    add("--name", default="metrics", help="name of this measurement: a folder in --output_dir")
+    add("--distorated_path", required=True, nargs="+", help="folder(s) of generated images")
+    add("--fid_real_path", help="folder of real images for FID and KID: the training images")
+    add("--name", default="metrics", help="name of this measurement: its folder in --output_dir")
     add("--output_dir", default="./eval_results", help="where reports are written")
+    add("--labels", nargs="+", help="one row label for each result folder in the comparison")
+    add(
+        "--pairing",
+        default="result_name",
+        choices=PAIRINGS,
+        help="<source>_2_<target>_vis names, or equal names in both folders",
+    )
+    add("--pairs", help="pairs CSV (from, to): every row must have its result")
+    add(
+        "--allow_missing",
+        action="store_true",
+        help="leave unmatched images out and say so in the report, instead of stopping",
+    )
+
+
+def _add_definitions(add) -> None:
     add("--protocol", nargs="+", default=["dptn"], choices=tuple(PROTOCOLS), help="definitions")
-    add("--metrics", nargs="+", help="what to compute (default: what the protocol's table has)")
+    add(
+        "--metrics",
+        nargs="+",
+        metavar="METRIC",
+        help="default: those of the protocol's published table; all: " + ", ".join(list_metrics()),
+    )
     add("--market", action="store_true", help="Market-1501 form of the protocol: no padding")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes for pair metrics")
-    add("--allow_missing", action="store_true", help="leave unmatched images out, and say so")
+    add("--calculate_mask", action="store_true", help="add " + ", ".join(MASK_METRICS))
+    add(
+        "--remainder",
+        choices=("keep", "drop"),
+        help="last partial batch in FID, against the protocol's rule; shown in the column names",
+    )
+    add("--rank_by", help="column that orders the pairs of index.html")
+
+
+def _add_keypoints(add) -> None:
+    add(
+        "--annotation",
+        help="keypoints of the targets (name:keypoints_y:keypoints_x, or MAGPT's "
+        "CSV), for masks and PCKh; default: <gt_path>/../*annotation-<folder>.csv",
+    )
+    add(
+        "--annotation_size",
+        nargs=2,
+        type=positive,
+        metavar=("H", "W"),
+        help="frame of these keypoints; default: the frame of the images",
+    )
+    add("--result_keypoints", help="keypoints of the generated images, in their pixels")
+    add(
+        "--estimator",
+        help="estimate missing keypoints: torchvision, openpose, openpose_rgb, "
+        "rtmlib, or module:Class",
+    )
+    add("--estimator_weights", help="weight file of the estimator")
+
+
+def _add_running(add) -> None:
+    add("--device", help="cpu, cuda, cuda:1 …; default: the first GPU if there is one")
+    add(
+        "--batch_size",
+        type=positive,
+        default=16,
+        help="images at once in the networks; no effect on the numbers",
+    )
+    add(
+        "--workers",
+        type=positive,
+        default=os.cpu_count() or 1,
+        help="processes and reading threads",
+    )
+    add("--cache_dir", default=str(default_cache_dir()), help="statistics of real sets")
+    add("--no_cache", action="store_true", help="neither use nor keep statistics of real sets")
+    add("--offline", action="store_true", help="never try to download weights")
+    add("--no_html", action="store_true", help="no page")
     add("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_args(arguments)
+
+
+def _add_weights(add) -> None:
+    for key, weight in WEIGHTS.items():
+        add(weight.option, dest=f"weights_{key}", metavar="PATH", help=weight.file.what)
+
+
+class Estimate:
+    """The keypoint estimator as the metrics want it, loaded at the first image."""
+
+    def __init__(self, name: str, weights: str | None, device: str):
+        rule = "first" if name.startswith("openpose") else "best"  # MAGPT takes the first person
+        self.find = PersonFinder(name, weights, device, rule, min_joints=0, allow_nobody=True)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Keypoints (18, 2) of a uint8 image (H, W, 3); all missing when nobody is found."""
+        try:
+            return self.find(Image.fromarray(image), "image")
+        except UserError as error:
+            raise MetricUnavailableError(f"keypoints cannot be estimated: {error}") from error
+
+
+def read_annotation(path: Path) -> tuple[dict[str, np.ndarray], tuple[int, int] | None]:
+    """Keypoints by image stem, and their frame (h, w) when the file knows it."""
+    try:
+        header = path.open(encoding="utf-8", errors="replace").readline()
+    except OSError as error:
+        raise UserError(f"the keypoint file {path} cannot be read ({error.strerror}).") from error
+    if header.startswith("file_id"):
+        framed = read_magpt_keypoints(path)
+        return {name: k.in_frame(COMMON_FRAME) for name, k in framed.items()}, COMMON_FRAME
+    return {stem(name): keypoints for name, keypoints in read_keypoints(path).items()}, None
+
+
+def default_annotation(gt: Path) -> Path | None:
+    """The annotation file beside a ground-truth folder, when there is exactly one."""
+    found = sorted(gt.resolve().parent.glob(f"*annotation-{gt.resolve().name}.csv"))
+    return found[0] if len(found) == 1 else None
+
+
+def make_settings(options: Namespace, metrics: Sequence[str]) -> Settings:
+    """Options as the settings of a measurement."""
+    device = str(choose_device(options.device))
+    needs_keypoints = any(m.startswith("mask_") or m == "pckh" for m in metrics)
+    annotation = options.annotation or (
+        default_annotation(Path(options.gt_path)) if needs_keypoints else None
+    )
+    keypoints, frame = read_annotation(Path(annotation)) if annotation else ({}, None)
+    theirs = read_annotation(Path(options.result_keypoints))[0] if options.result_keypoints else {}
+    estimator = options.estimator
+    return Settings(
+        device=device,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        pairing=options.pairing,
+        allow_missing=options.allow_missing,
+        expected=expected_results(options.pairs),
+        keypoints=keypoints,
+        result_keypoints=theirs,
+        annotation_size=tuple(options.annotation_size) if options.annotation_size else frame,
+        estimator=Estimate(estimator, options.estimator_weights, device) if estimator else None,
+        estimator_name=estimator or "",
+        weights={key: getattr(options, f"weights_{key}") for key in WEIGHTS},
+        offline=options.offline,
+        cache_dir=None if options.no_cache else Path(options.cache_dir),
+    )
+
+
+def expected_results(pairs: str | None) -> list[str] | None:
+    """Stems of the results that a pairs file asks for."""
+    if pairs is None:
+        return None
+    return [Path(result_name(source, target)).stem for source, target in read_pairs(pairs)]
+
+
+def labels_of(options: Namespace) -> list[str]:
+    """A name for each result folder: given, or the folder's own, made different from the others."""
+    folders = [Path(folder).resolve() for folder in options.distorated_path]
+    if options.labels:
+        labels = options.labels
+    else:
+        names = [folder.name for folder in folders]
+        labels = [
+            name if names.count(name) == 1 else f"{folder.parent.name}_{name}"
+            for name, folder in zip(names, folders, strict=True)
+        ]
+    if len(labels) != len(folders) or len(set(labels)) != len(labels):
+        raise UserError(
+            f"{len(folders)} result folders have the labels {', '.join(labels)}; expected one "
+            "different label for each: use --labels."
+        )
+    return [check_relative_name(label, "--labels") for label in labels]
+
+
+def asked_metrics(options: Namespace, protocols: Sequence[Protocol]) -> list[str] | None:
+    """Metrics of the command line; None leaves every protocol its own."""
+    if not options.calculate_mask:
+        return options.metrics
+    defaults = [metric for protocol in protocols for metric in protocol.defaults]
+    return list(dict.fromkeys([*(options.metrics or defaults), *MASK_METRICS]))
+
+
+def measure(
+    options: Namespace, folder: str, output: Path, protocols, metrics, settings, title: str
+) -> Evaluation:
+    """Measure one folder, write its report, print its table."""
+    evaluation = evaluate_folder(
+        folder, options.gt_path, options.fid_real_path, protocols, metrics, settings
+    )
+    write_report(evaluation, settings, output)
+    if not options.no_html:
+        write_evaluation_page(evaluation, output, options.rank_by, title)
+    print(f"\n{folder}")
+    print(table(evaluation))
+    print(f"written: {output}/metrics.json, metrics.csv{'' if options.no_html else ', index.html'}")
+    return evaluation
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and report; returns the exit status."""
-    options = parse_arguments(arguments)
-    protocols = [find_protocol(name, options.market) for name in options.protocol]
-    settings = Settings(workers=options.workers, allow_missing=options.allow_missing)
-    output = Path(options.output_dir) / options.name
-    folders = (options.gt_path, options.distorated_path, options.fid_real_path)
-    check_output_folder(output, folders)
-    evaluation = evaluate_folder(
-        options.distorated_path,
-        options.gt_path,
-        options.fid_real_path,
-        protocols,
-        options.metrics,
-        settings,
-    )
-    write_report(evaluation, settings, output)
-    print(table(evaluation))
-    print(f"written: {output / 'metrics.json'}, {output / 'metrics.csv'}")
-    return EXIT_REFUSED if evaluation.refused else 0
+    """Measure every folder and report; returns the exit status."""
+    options = make_parser().parse_strictly(list(sys.argv[1:] if arguments is None else arguments))
+    names = dict.fromkeys(options.protocol)
+    protocols = [find_protocol(name, options.market, options.remainder) for name in names]
+    metrics = asked_metrics(options, protocols)
+    name = check_relative_name(os.path.normpath(options.name), "--name")
+    output = Path(options.output_dir) / name
+    check_output_folder(output, [options.gt_path, options.fid_real_path, *options.distorated_path])
+    labels = labels_of(options)
+    wanted = metrics or [metric for protocol in protocols for metric in protocol.defaults]
+    settings = make_settings(options, wanted)
+    evaluations = {}
+    for label, folder in zip(labels, options.distorated_path, strict=True):
+        place = output if len(labels) == 1 else output / label
+        evaluations[label] = measure(
+            options, folder, place, protocols, metrics, settings, f"{name}: {label}"
+        )
+    comparison = compare(evaluations)
+    written = write_comparison(comparison, output)
+    if len(labels) > 1:
+        print("\n" + markdown(comparison), end="")
+        print("written:", ", ".join(map(str, written)))
+    refused = any(evaluation.refused for evaluation in evaluations.values())
+    return EXIT_REFUSED if refused else 0
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ from util.metrics.measurement import SCORERS, Evaluation, Settings, Task
 from util.metrics.pairing import ImagePair, list_images, pair_results, report_problems
 from util.metrics.protocols import Protocol
 from util.metrics.registry import Column, MetricUnavailableError, columns_for
-from util.metrics.weights import WeightStore
-
+from util.metrics.weights import WEIGHTS, WeightStore
 
 NO_KEYPOINTS = (
     "the body mask needs the keypoints of the target images; give their file with --annotation."
@@ -53,6 +52,7 @@ def evaluate_folder(
         _check_keypoints(evaluation.pairs, settings)
     for protocol in protocols:
         _run_scorers(protocol, columns[protocol.label], evaluation, settings)
+    evaluation.notes += _weights_notes(evaluation.weights)
     return evaluation
 
 
@@ -122,12 +122,21 @@ def _notes(evaluation: Evaluation, uses_real: bool) -> list[str]:
 
 
 def _check_keypoints(pairs: Sequence[ImagePair], settings: Settings) -> None:
-    """With keypoints for some targets and not for others nothing is measured; UserError lists them."""
+    """Keypoints must be there for all targets or for none; UserError lists the missing."""
     if not settings.keypoints:
         return
-    missing = sorted({pair.target for pair in pairs if pair.target not in settings.keypoints})
+    missing = sorted({pair.key for pair in pairs if pair.key not in settings.keypoints})
     if missing:
         report_problems({"without keypoints": missing}, "complete the annotation file")
+
+
+def _weights_notes(store: WeightStore) -> list[str]:
+    return [
+        f"the weights of {WEIGHTS[key].file.what} ({used['file']}) are not the published file: "
+        "numbers of this network compare with nothing published."
+        for key, used in store.used.items()
+        if not used["published"]
+    ]
 
 
 def _run_scorers(

@@ -157,7 +157,7 @@ def _results(task: Task, masked: bool) -> Iterator[tuple[torch.Tensor, ...]]:
     def read(pair: ImagePair) -> tuple[np.ndarray]:
         image = reader.read_result(pair.result)
         if masked:
-            mask = reader.mask(settings.keypoints[pair.target], image.shape[:2])
+            mask = reader.mask(settings.keypoints[pair.key], image.shape[:2])
             image = apply_mask(image, mask)
         return (image,)
 

@@ -75,7 +75,7 @@ def _read_pair(task: Task, masked: bool, pair: ImagePair) -> tuple[np.ndarray, .
     gt, pred = task.reader.read_reference(pair.gt), task.reader.read_result(pair.result)
     if not masked:
         return gt, pred
-    return gt, pred, task.reader.mask(task.settings.keypoints[pair.target], gt.shape[:2])
+    return gt, pred, task.reader.mask(task.settings.keypoints[pair.key], gt.shape[:2])
 
 
 @register_scorer("lpips")

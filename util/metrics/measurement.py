@@ -24,9 +24,10 @@ class Settings:
     """Everything about a measurement that does not change its definition.
 
     ``pairing`` is ``result_name`` or ``same_name``; ``expected`` are stems of results that must
-    exist. ``keypoints``: name of a target image -> (18, 2) (y, x), -1 = missing, in the frame
+    exist. ``keypoints``: stem of a target image -> (18, 2) (y, x), -1 = missing, in the frame
     ``annotation_size`` (h, w) or, when None, of the images; ``result_keypoints``: the same for
-    result images, in their own frame. ``estimator``: RGB uint8 (H, W, 3) -> (18, 2) for images without keypoints.
+    result images, in their own frame. ``estimator``: RGB uint8 (H, W, 3) -> (18, 2), asked about
+    images without keypoints.
     ``reference`` and its name for the cache: see :class:`ImageReader`.
     ``cache_dir`` None: statistics of real sets are not kept.
     """
@@ -41,6 +42,7 @@ class Settings:
     result_keypoints: Mapping[str, np.ndarray] = field(default_factory=dict)
     annotation_size: tuple[int, int] | None = None
     estimator: Callable[[np.ndarray], np.ndarray] | None = None
+    estimator_name: str = ""
     reference: Callable[[np.ndarray], np.ndarray] | None = None
     reference_name: str = ""
     weights: Mapping[str, str | Path | None] = field(default_factory=dict)

@@ -18,16 +18,24 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class ImagePair:
-    """A generated image and its ground truth; ``target`` is the ground truth's name."""
+    """A generated image and its ground truth; ``key`` is the stem of the ground truth.
+
+    The key of an image in sub-folders is its path without slashes, MAGPT's file id.
+    """
 
     result: Path
     gt: Path
-    target: str
+    key: str
 
     @property
     def name(self) -> str:
         """File name of the generated image."""
         return self.result.name
+
+    @property
+    def target(self) -> str:
+        """File name of the ground truth."""
+        return self.gt.name
 
 
 @dataclass
@@ -83,7 +91,7 @@ def pair_results(
             missing = f"{path.name} (wants {target} in {gt})"
             problems.setdefault("without ground truth", []).append(missing)
         else:
-            pairs.append(ImagePair(path, targets[target], targets[target].name))
+            pairs.append(ImagePair(path, targets[target], target))
     missing = sorted(set(expected or ()) - set(images))
     if missing:
         problems["expected but not generated"] = missing

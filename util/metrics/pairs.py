@@ -93,7 +93,7 @@ def score_pairs_of_files(task: Task) -> list[Score]:
     pairs, columns = task.evaluation.pairs, tuple(task.columns)
     values = np.full((len(pairs), len(columns)), np.nan)
     masked = any(column.masked for column in columns)
-    items = ((pair, task.settings.keypoints.get(pair.target) if masked else None) for pair in pairs)
+    items = ((pair, task.settings.keypoints.get(pair.key) if masked else None) for pair in pairs)
     work = partial(_score_chunk, task.reader, columns)
     workers = min(task.settings.workers, len(pairs) // (2 * CHUNK))  # starting one must be worth it
     total, done = Scored(), 0

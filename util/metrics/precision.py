@@ -10,10 +10,11 @@ import torch
 
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """No TensorFloat-32 in convolutions and matrix products; settings are restored afterwards."""
+    """No TensorFloat-32 and no autocast; settings are restored afterwards."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
-        yield
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from util.checkpoint import write_atomically
 from util.errors import UserError
+from util.manifest import folder_record
 from util.metrics.measurement import Evaluation, Score, Settings
 
 GENERATION_FILE = "generation.json"  # written by test.py beside the images
@@ -46,7 +47,17 @@ def report_dict(evaluation: Evaluation, settings: Settings) -> dict[str, object]
         "protocols": [{"label": p.label, **asdict(p)} for p in evaluation.protocols],
         "checkpoint": read_generation(evaluation.results),
         "weights": evaluation.weights.used,
-        "device": settings.device,
+        "settings": {
+            "device": settings.device,
+            "pairing": settings.pairing,
+            "allow_missing": settings.allow_missing,
+            "estimator": settings.estimator_name,
+            "reference": settings.reference_name,
+        },
+        "prepared": {
+            "ground_truth": folder_record(evaluation.gt),
+            "real": None if evaluation.real is None else folder_record(evaluation.real),
+        },
         "versions": library_versions(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -126,6 +137,11 @@ def table(evaluation: Evaluation) -> str:
         error = "" if score.standard_error is None else f"{score.standard_error:.4f}"
         rows.append((score.column, f"{score.value:.4f}", error, str(score.count), score.definition))
     lines = aligned(rows)
+    lines += [f"note: {note}" for note in evaluation.notes]
+    lines += [
+        f"note: {s.column}: {s.details['note']}" for s in evaluation.scores if "note" in s.details
+    ]
+    lines += [f"left out, {kind}: {len(names)}" for kind, names in evaluation.left_out.items()]
     lines += [f"{name}: not computed: {why}" for name, why in evaluation.refused.items()]
     return "\n".join(lines)
 
