@@ -8,6 +8,7 @@ import torch
 
 from models.losses.perceptual import VGG19Features, content_loss
 from util.global_reduction import min_max_over_processes
+from util.precision import full
 
 LAYERS = ("relu1_2", "relu2_2")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -54,5 +55,5 @@ def perceptual_loss(
     """
     to_unit = RESCALES[rescale]
     with torch.no_grad():
-        wanted = vgg(_normalise(to_unit(target)), layers)
-    return content_loss(vgg(_normalise(to_unit(generated)), layers), wanted, layers)
+        wanted = vgg(_normalise(to_unit(full(target))), layers)
+    return content_loss(vgg(_normalise(to_unit(full(generated))), layers), wanted, layers)
