@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from metric_helpers import made_backbone, made_inception, make_folders, noisy, picture
 from PIL import Image
 from pytorch_fid import inception as pytorch_fid_inception
 from pytorch_fid.fid_score import calculate_frechet_distance
@@ -16,6 +15,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torchvision.models import inception_v3
 
+from tests.metric_helpers import made_backbone, made_inception, make_folders, noisy, picture
 from util.metrics import MetricUnavailableError, find_protocol, score_pairs
 from util.metrics.evaluation import evaluate_folder
 from util.metrics.fid import FIDMetric, RunningMoments, frechet_distance

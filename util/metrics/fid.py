@@ -32,8 +32,8 @@ class RunningMoments(Collector):
         if len(rows) == 0:
             return
         mean = rows.mean(axis=0)
-        rows -= mean
-        scatter = rows.T @ rows
+        deviations = rows - mean  # a copy: other collectors get the same features
+        scatter = deviations.T @ deviations
         if self.mean is None:
             self.count, self.mean, self.scatter = len(rows), mean, scatter
             return

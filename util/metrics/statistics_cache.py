@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class StatisticsCache:
         try:
             with np.load(self._path(collector), allow_pickle=False) as arrays:
                 state = dict(arrays)
-        except (OSError, ValueError, EOFError):
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             return False  # half a file, from a full disk perhaps: compute and replace it
         if str(state.pop("key", "")) != self.key:
             return False

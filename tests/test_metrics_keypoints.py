@@ -1,0 +1,195 @@
+"""Body masks, PCKh, and the metrics that need keypoints, from files and from an estimator."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from script.metrics import EXIT_REFUSED, main
+from tests.metric_helpers import arguments, made_backbone, make_folders, noisy, picture
+from util.annotations import write_keypoints
+from util.errors import UserError
+from util.metrics import score_pairs
+from util.metrics.evaluation import evaluate_folder
+from util.metrics.keypoint_scores import pckh
+from util.metrics.masks import LIMBS, apply_mask, body_mask
+from util.metrics.measurement import Settings
+from util.metrics.protocols import find_protocol
+from util.metrics.reading import scale_keypoints
+from util.metrics.reconstruction import psnr
+
+SIZE = (64, 44)
+NOBODY = np.full((18, 2), -1.0)
+
+
+def person(seed: int = 0, size=SIZE) -> np.ndarray:
+    random = np.random.RandomState(seed)
+    return random.randint(0, size, (18, 2)).astype(float)
+
+
+def _joints(rows: np.ndarray) -> np.ndarray:
+    """(N, 36) x0, y0, x1, y1 … as (N, 18, 2) (y, x)."""
+    return rows.reshape(-1, 18, 2)[..., ::-1]
+
+
+def test_pckh_reproduces_the_recorded_values_of_magpt():
+    with np.load(Path(__file__).parent / "golden" / "magpt_metrics.npz") as golden:
+        actual, predicted = _joints(golden["pckh_actual"]), _joints(golden["pckh_pred"])
+        for prediction, expected in (
+            (predicted, golden["pckh_result"]),
+            (actual, golden["pckh_self"]),
+        ):
+            result = pckh(actual, prediction)
+            assert result.value == pytest.approx(expected[0], abs=1e-12)
+            assert (result.correct.sum(), result.valid.sum()) == (expected[1], expected[2])
+
+
+def test_pckh_limit_is_half_the_head_box_on_each_axis_exclusive():
+    actual = NOBODY.copy()
+    actual[0], actual[1], actual[5] = (10, 20), (18, 30), (40, 40)  # box 8 high, 10 wide
+    for shift, correct in (((3.9, 4.9), 1), ((4, 0), 0), ((0, 5), 0)):
+        predicted = NOBODY.copy()
+        predicted[5] = actual[5] + shift
+        result = pckh(actual[None], predicted[None])
+        assert (int(result.correct[0]), int(result.valid[0])) == (correct, 3)
+
+
+def test_pckh_leaves_out_images_with_fewer_than_two_head_joints():
+    actual = NOBODY.copy()
+    actual[0], actual[5] = (10, 20), (40, 40)
+    result = pckh(actual[None], actual[None])
+    assert result.valid.sum() == 0
+    assert np.isnan(result.value)
+
+
+def test_mask_of_one_limb_is_a_bar_with_round_ends():
+    keypoints = NOBODY.copy()
+    keypoints[2], keypoints[3] = (20, 20), (40, 20)  # vertical, in the middle of the frame
+    mask = body_mask(keypoints, SIZE)
+    assert mask[30, 16:25].all()
+    assert not mask[30, :16].any()
+    assert not mask[30, 25:].any()
+    assert mask[17, 20]
+    assert not mask[16, 20]  # 4 px above the joint: the disc is open
+
+
+def test_mask_of_a_single_joint_is_a_disc_and_of_nobody_is_empty():
+    keypoints = NOBODY.copy()
+    keypoints[0] = (30, 20)
+    mask = body_mask(keypoints, SIZE)
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    disc = (rows - 30) ** 2 + (columns - 20) ** 2 < 16
+    assert mask[disc].all()
+    assert mask.sum() <= disc.sum() + 12  # the closing may fill its corners
+    assert not body_mask(NOBODY, SIZE).any()
+
+
+def test_limbs_without_length_and_joints_outside_the_frame_are_no_problem():
+    keypoints = np.zeros((18, 2))
+    assert body_mask(keypoints, SIZE).any()
+    keypoints[:] = (200, -30)
+    assert not body_mask(keypoints, SIZE).any()
+
+
+def test_limb_list_is_the_published_one():
+    assert len(LIMBS) == 23
+    assert LIMBS[0] == (1, 2)
+    assert LIMBS[-1] == (16, 17)
+
+
+def test_keypoints_are_scaled_between_frames_and_missing_ones_stay():
+    keypoints = np.array([[128.0, 88.0], [-1.0, 5.0]])
+    scaled = scale_keypoints(keypoints, (256, 176), (64, 44))
+    assert scaled.tolist() == [[32.0, 22.0], [-1.0, -1.0]]
+    assert scale_keypoints(keypoints, None, (64, 44)) is not None
+
+
+@pytest.fixture
+def folders(tmp_path):
+    folders = make_folders(tmp_path, count=3)
+    write_keypoints(
+        tmp_path / "market-annotation-gt.csv", {f"t{i:02d}.png": person(i) for i in range(3)}
+    )
+    write_keypoints(tmp_path / "found.csv", {f"s_2_t{i:02d}_vis.png": person(i) for i in range(3)})
+    return folders
+
+
+def report(folders) -> dict:
+    return json.loads((Path(folders["--output_dir"]) / "run" / "metrics.json").read_text())
+
+
+def test_masked_metrics_use_the_annotation_beside_the_ground_truth(folders):
+    assert main(arguments(folders, "--metrics", "mask_psnr", "psnr", "--name", "run")) == 0
+    expected = []
+    for i in range(3):
+        mask = body_mask(person(i), SIZE)
+        gt, pred = picture(i, SIZE), noisy(picture(i, SIZE), i)
+        expected.append(psnr(apply_mask(gt, mask), apply_mask(pred, mask)))
+    found = report(folders)["metrics"]
+    assert found["dptn.mask_psnr"]["value"] == pytest.approx(np.mean(expected), abs=1e-12)
+    assert found["dptn.mask_psnr"]["value"] > found["dptn.psnr"]["value"] - 2
+
+
+def test_calculate_mask_adds_the_mask_columns(folders, tmp_path):
+    path = made_backbone(tmp_path / "alex.pth", "alex")
+    words = ("--calculate_mask", "--metrics", "psnr", "--alexnet_weights", str(path))
+    words = (*words, "--protocol", "patn", "--market", "--name", "run")
+    assert main(arguments(folders, *words)) == 0
+    assert list(report(folders)["metrics"]) == [
+        "patn-market.psnr",
+        *(f"patn-market.mask_{name}" for name in ("lpips", "ssim", "psnr", "l1")),
+    ]
+
+
+def test_masks_without_keypoints_are_refused(folders, tmp_path):
+    (tmp_path / "market-annotation-gt.csv").unlink()
+    words = arguments(folders, "--metrics", "mask_psnr", "psnr", "--name", "run")
+    assert main(words) == EXIT_REFUSED
+    assert "--annotation" in report(folders)["refused"]["dptn.mask_psnr"]
+
+
+def test_targets_that_the_annotation_lacks_are_listed(folders, tmp_path):
+    write_keypoints(tmp_path / "market-annotation-gt.csv", {"t00.png": person(0)})
+    with pytest.raises(UserError, match=r"(?s)2 without keypoints.*t01"):
+        main(arguments(folders, "--metrics", "mask_psnr"))
+
+
+def test_masked_scores_of_arrays_are_refused_in_words():
+    with pytest.raises(UserError, match="mask_psnr cannot be computed from pairs"):
+        score_pairs([(picture(0), picture(1))], metrics=["mask_psnr"])
+
+
+def test_pckh_from_two_keypoint_files(folders, tmp_path):
+    words = ("--metrics", "pckh", "--result_keypoints", str(tmp_path / "found.csv"))
+    assert main(arguments(folders, *words, "--name", "run")) == 0
+    found = report(folders)["metrics"]["dptn.pckh"]
+    assert found["value"] == 1
+    assert found["correct"] == found["valid"] == 54
+
+
+def test_pckh_from_an_estimator(folders):
+    calls = []
+
+    def estimator(image: np.ndarray) -> np.ndarray:
+        calls.append(image.shape)
+        return person(0)
+
+    paths = [folders[k] for k in ("--distorated_path", "--gt_path")]
+    settings = Settings(estimator=estimator)
+    evaluation = evaluate_folder(*paths, None, [find_protocol("magpt")], ["pckh"], settings)
+    assert evaluation.scores[0].value == 1
+    assert evaluation.scores[0].column == "magpt.pckh"
+    assert calls == [(*SIZE, 3)] * 6
+
+
+def test_pckh_without_keypoints_of_the_results_is_refused(folders):
+    assert main(arguments(folders, "--metrics", "pckh", "--name", "run")) == EXIT_REFUSED
+    assert "--result_keypoints" in report(folders)["refused"]["dptn.pckh"]
+
+
+def test_pckh_with_an_incomplete_file_lists_what_is_missing(folders, tmp_path):
+    write_keypoints(tmp_path / "found.csv", {"s_2_t00_vis.png": person(0)})
+    words = ("--metrics", "pckh", "--result_keypoints", str(tmp_path / "found.csv"))
+    with pytest.raises(UserError, match=r"(?s)2 results without keypoints.*s_2_t01_vis"):
+        main(arguments(folders, *words))
