@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,7 @@ class BaseModel(ABC):
 
     def set_input(self, batch: Batch) -> None:
         """Prepare a batch for the next training step."""
+        self.stepper.begin()
         self.inputs = self.prepare(batch)
 
     # ---- the model itself ------------------------------------------------------------------
@@ -145,6 +146,10 @@ class BaseModel(ABC):
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
     @abstractmethod
+    def forward(self) -> None:
+        """Run the generator on ``self.inputs`` and keep what the losses need."""
+
+    @abstractmethod
     def optimize_parameters(self) -> None:
         """One training step on ``self.inputs``; fills ``self.losses`` and ``self.visuals``."""
 
@@ -153,6 +158,32 @@ class BaseModel(ABC):
         self.stepper.zero_grad(label)
         self.stepper.backward(label, loss)
         self.update(label)
+
+    def accumulate(
+        self,
+        label: str,
+        total: Callable[[], torch.Tensor],
+        recorded: Callable[[], Tensors],
+    ) -> Tensors:
+        """Step network ``label`` on the mean gradient of ``--accumulate`` parts of the batch.
+
+        Each part goes through ``forward`` and ``total``; returns the mean of what is ``recorded``.
+        """
+        whole, parts, losses = self.inputs, self.opt.accumulate, {}
+        size = len(whole["source_image"]) // parts
+        self.stepper.zero_grad(label)
+        for k in range(parts):
+            self.inputs = {key: v[k * size : (k + 1) * size] for key, v in whole.items()}
+            with self.precision.networks():
+                with torch.set_grad_enabled(label == "G"):
+                    self.forward()
+                loss = total() / parts
+            self.stepper.backward(label, loss)
+            for name, value in recorded().items():
+                losses[name] = losses.get(name, 0) + value / parts
+        self.inputs = whole
+        self.update(label)
+        return losses
 
     def update(self, label: str) -> None:
         """One optimizer step of network ``label`` on the gradients it has; moves its average."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 
@@ -21,10 +21,6 @@ class GANModel(BaseModel):
             self.gan = GANLoss(opt.gan_mode)
             self.vgg = self.make_vgg()
         self.d_losses: Tensors = {}  # detached, set by discriminator_loss
-
-    @abstractmethod
-    def forward(self) -> None:
-        """Run the generator on ``self.inputs`` and keep what the losses need."""
 
     @abstractmethod
     def discriminator_loss(self) -> torch.Tensor:
@@ -50,35 +46,13 @@ class GANModel(BaseModel):
     def _optimize_in_parts(self) -> None:
         """The same step on a batch that is too large for the memory, part by part.
 
-        D takes its step on the gradients of all parts before G is judged by it, as in one large batch; the
-        price is a second generator pass. Equal to one large batch for networks without batch norm.
+        D takes its step on the gradients of all parts before G is judged by it, as in one large
+        batch; the price is a second generator pass. Equal to one large batch for networks without
+        batch norm.
         """
-        self.d_losses = self._accumulate("D", self.discriminator_loss, lambda: self.d_losses)
+        self.d_losses = self.accumulate("D", self.discriminator_loss, lambda: self.d_losses)
         with self.frozen("D"):
-            self.losses = self._accumulate("G", self.generator_loss, lambda: self.losses)
-
-    def _accumulate(
-        self,
-        label: str,
-        total: Callable[[], torch.Tensor],
-        recorded: Callable[[], Tensors],
-    ) -> Tensors:
-        """Step network ``label`` on the mean gradient of all parts; returns the mean losses."""
-        whole, parts, losses = self.inputs, self.opt.accumulate, {}
-        size = len(whole["source_image"]) // parts
-        self.stepper.zero_grad(label)
-        for k in range(parts):
-            self.inputs = {key: v[k * size : (k + 1) * size] for key, v in whole.items()}
-            with self.precision.networks():
-                with torch.set_grad_enabled(label == "G"):
-                    self.forward()
-                loss = total() / parts
-            self.stepper.backward(label, loss)
-            for name, value in recorded().items():
-                losses[name] = losses.get(name, 0) + value / parts
-        self.inputs = whole
-        self.update(label)
-        return losses
+            self.losses = self.accumulate("G", self.generator_loss, lambda: self.losses)
 
     @contextlib.contextmanager
     def frozen(self, label: str) -> Iterator[None]:

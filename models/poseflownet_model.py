@@ -85,18 +85,4 @@ class PoseFlowNetModel(BaseModel):
         return correctness + regularization
 
     def optimize_parameters(self) -> None:
-        """One step on the mean gradient of ``--accumulate`` parts of the batch."""
-        whole, parts = self.inputs, self.opt.accumulate
-        size = len(whole["source_image"]) // parts
-        losses: list[Tensors] = []
-        self.stepper.zero_grad("G")
-        for k in range(parts):
-            self.inputs = {key: v[k * size : (k + 1) * size] for key, v in whole.items()}
-            with self.precision.networks():
-                self.forward()
-                loss = self.flow_loss() / parts
-            self.stepper.backward("G", loss)
-            losses.append(self.losses)
-        self.inputs = whole
-        self.losses = {key: sum(part[key] for part in losses) / parts for key in losses[0]}
-        self.update("G")
+        self.losses = self.accumulate("G", self.flow_loss, lambda: self.losses)

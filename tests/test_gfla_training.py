@@ -162,6 +162,33 @@ def test_a_step_changes_every_network_and_shows_flows_and_masks(name):
     assert not any(value.requires_grad for value in model.losses.values())
 
 
+def test_stage_1_in_parts_takes_the_step_of_the_whole_batch():
+    whole, parts = (small_model("poseflownet", accumulate=n) for n in (1, 2))
+    parts.networks["G"].load_state_dict(whole.networks["G"].state_dict())
+    for model in (whole, parts):
+        model.inputs = train_inputs()
+        model.optimize_parameters()
+    for name, value in whole.losses.items():
+        torch.testing.assert_close(parts.losses[name], value)
+    for a, b in zip(
+        whole.networks["G"].parameters(), parts.networks["G"].parameters(), strict=True
+    ):
+        if a.grad is not None:
+            torch.testing.assert_close(b.grad, a.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["poseflownet", "pose"])
+def test_half_precision_trains_with_losses_in_float32(name):
+    model = small_model(name)
+    model.precision._networks = True  # as on a GPU; on a CPU bf16 is for VGG alone
+    model.precision.dtype = torch.bfloat16
+    model.inputs = train_inputs()
+    model.optimize_parameters()
+    assert all(v.dtype == torch.float32 and v.isfinite() for v in model.losses.values())
+    picture = model.infer(model.inputs)["fake_target"]
+    assert picture.dtype == torch.float32
+
+
 @pytest.mark.parametrize("name", ["poseflownet", "pose"])
 def test_inference_gives_an_image_and_flow_pictures_and_changes_nothing(name):
     model = small_model(name)
