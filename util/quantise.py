@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from util.errors import UserError
@@ -54,3 +55,8 @@ def coarse_image(images: torch.Tensor, divisor: int) -> torch.Tensor:
 def coarse_bytes(byte_values: torch.Tensor, divisor: int) -> torch.Tensor:
     """floor(v / d) * d for integer-valued ``byte_values`` (float or uint8), in their dtype."""
     return torch.div(byte_values, divisor, rounding_mode="floor") * divisor
+
+
+def coarse_array(image: np.ndarray, divisor: int) -> np.ndarray:
+    """``coarse_bytes`` of a uint8 array of any shape."""
+    return image // np.uint8(divisor) * np.uint8(divisor)

@@ -1,0 +1,206 @@
+"""Style mixing with a DPTN_step model: different source people at different steps.
+
+    python -m script.style_mixing --name RUN --dataroot dataset/fashion
+    python -m script.style_mixing --name RUN --dataroot dataset/fashion \
+        --styles a.jpg b.jpg --pose c.jpg [--assign 1,1,2,2,2]
+
+Without --assign, two styles A and B are swept: steps 1..k paint A, the others B, for k = J..0. One
+row of the picture shows A, B, the target pose and the J + 1 results, from pure A to pure B. Without
+--styles, every test pair gives a row: A is its source, B the source of the next pair.
+
+With --assign (one style number a step), one image is made instead of a row, under the usual name
+<A>_2_<target>_vis. The noise is that of the pair A -> target, so assigning 1 to every step gives
+exactly the image of test.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from data import create_dataset
+from models import create_model
+from models.dptn_step_model import DPTNStepModel
+from options.base_options import Parser
+from options.test_options import TestOptions
+from util.errors import UserError, run_main
+from util.image import resize_linear, save_image, to_uint8
+from util.names import result_name, stem
+from util.pose import draw_skeleton
+from util.seed import seed_everything
+
+ROWS = 8  # rows of the picture when --how_many does not say otherwise
+HEADER = 14  # pixels, for the captions of the columns
+
+
+@dataclass(frozen=True)
+class Person:
+    """One image of the data set with its keypoints."""
+
+    name: str
+    image: torch.Tensor  # (3, H, W) uint8
+    keypoints: torch.Tensor  # (18, 2)
+
+
+class MixingOptions(TestOptions):
+    """Options of test.py, and what is mixed."""
+
+    def add_options(self, parser: Parser) -> None:
+        super().add_options(parser)
+        add = parser.add_argument_group("style mixing").add_argument
+        add(
+            "--styles",
+            nargs="+",
+            default=None,
+            metavar="NAME",
+            help="images of the data set; default: the sources of test pairs",
+        )
+        add("--pose", default=None, metavar="NAME", help="image with the target pose, for --styles")
+        add("--assign", default=None, metavar="1,1,2",
+            help="number of the style of every step, counted from 1; default: sweep")  # fmt: skip
+
+    def check(self, opt: Namespace) -> None:
+        opt.results_dir = opt.results_dir or f"./results/{opt.name}_mixing"
+        super().check(opt)
+        if (opt.styles is None) != (opt.pose is None):
+            raise UserError("--styles and --pose belong together; give both or neither")
+
+
+def parse_assignment(text: str, steps: int, styles: int) -> list[int]:
+    """``"1,1,2"`` -> [0, 0, 1]: the style of every step, counted from 0."""
+    try:
+        numbers = [int(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != steps or not all(1 <= n <= styles for n in numbers):
+        raise UserError(
+            f"--assign {text}: expected {steps} numbers from 1 to {styles} separated by commas, "
+            "one for each step"
+        )
+    return [n - 1 for n in numbers]
+
+
+def sweep(steps: int) -> list[list[int]]:
+    """Assignments of two styles with crossover k = J..0: steps 1..k take the first."""
+    return [[0] * k + [1] * (steps - k) for k in range(steps, -1, -1)]
+
+
+def person(sample: dict, role: str) -> Person:
+    """Source or target of a sample."""
+    return Person(*(sample[f"{role}_{part}"] for part in ("name", "image", "keypoints")))
+
+
+def find_people(dataset, names: Sequence[str]) -> list[Person]:
+    """Images of the data set by name."""
+    places = {}
+    for index, pair in enumerate(dataset.pairs):
+        for role, name in zip(("source", "target"), pair, strict=True):
+            places.setdefault(name, (index, role))
+    for name in names:
+        if name not in places:
+            raise UserError(
+                f"{name} is in no pair of the data set; expected a name such as "
+                f"{dataset.pairs[0][0]}"
+            )
+    return [person(dataset[index], role) for index, role in (places[name] for name in names)]
+
+
+def cases(opt: Namespace, dataset) -> Iterator[tuple[list[Person], Person]]:
+    """(styles, target) of every row."""
+    if opt.styles is not None:
+        *styles, target = find_people(dataset, [*opt.styles, opt.pose])
+        yield styles, target
+        return
+    for index in range(min(len(dataset), opt.how_many or ROWS)):
+        sample, following = dataset[index], dataset[(index + 1) % len(dataset)]
+        yield [person(sample, "source"), person(following, "source")], person(sample, "target")
+
+
+def mix(
+    model: DPTNStepModel, styles: Sequence[Person], target: Person, assignment: Sequence[int]
+) -> np.ndarray:
+    """uint8 image (H, W, 3) in ``target``'s pose, with style ``assignment[j - 1]`` at step j."""
+    prepared = []
+    for style in styles:  # image and pose of a style stay together: the key stream encodes both
+        batch = {
+            "source_image": style.image[None],
+            "source_keypoints": style.keypoints[None],
+            "source_name": [style.name],
+            "target_keypoints": target.keypoints[None],
+            "target_name": [target.name],
+        }
+        prepared.append(model.prepare(batch))
+    pairs = [(x["source_image"], x["source_pose"]) for x in prepared]
+    first = prepared[0]
+    outputs = model.mix_styles(
+        [pairs[i] for i in assignment], first["target_pose"], model.noise(first)
+    )
+    return resize_linear(to_uint8(outputs["fake_target"][0]), model.opt.annotation_size)
+
+
+def photo(someone: Person, size: tuple[int, int]) -> np.ndarray:
+    """The image of a person at ``size`` (h, w)."""
+    return resize_linear(np.ascontiguousarray(someone.image.permute(1, 2, 0).numpy()), size)
+
+
+def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> np.ndarray:
+    """Rows of equal tiles under a line of captions."""
+    body = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    header = Image.new("RGB", (body.shape[1], HEADER), "white")
+    draw = ImageDraw.Draw(header)
+    width = rows[0][0].shape[1]
+    for column, caption in enumerate(captions):
+        draw.text((column * width + 2, 1), caption, fill="black")
+    return np.concatenate([np.asarray(header), body])
+
+
+def mix_all(opt: Namespace, model: DPTNStepModel, dataset) -> list[Path]:
+    """Write the images of all cases; returns their paths."""
+    steps, folder, size = len(model.divisors), Path(opt.results_dir), opt.annotation_size
+    rows, written = [], []
+    for styles, target in tqdm(list(cases(opt, dataset)), desc="mix", unit="row"):
+        if opt.assign is not None:
+            assignment = parse_assignment(opt.assign, steps, len(styles))
+            path = folder / result_name(styles[0].name, target.name, opt.save_format)
+            save_image(path, mix(model, styles, target, assignment))
+            written.append(path)
+            continue
+        if len(styles) != 2:
+            raise UserError(f"a sweep mixes 2 styles, not {len(styles)}; use --assign")
+        results = [mix(model, styles, target, assignment) for assignment in sweep(steps)]
+        dark = np.full((*size, 3), 24, dtype=np.uint8)
+        skeleton = draw_skeleton(dark, target.keypoints.numpy())
+        rows.append([*(photo(style, size) for style in styles), skeleton, *results])
+    if rows:
+        captions = ["A", "B", "pose", *(f"A until {k}" for k in range(steps, -1, -1))]
+        name = "mixing" if opt.styles is None else "_".join(map(stem, [*opt.styles, opt.pose]))
+        written.append(folder / f"{name[:200]}.png")
+        save_image(written[-1], grid(rows, captions))
+    return written
+
+
+def main() -> None:
+    opt = MixingOptions().parse()
+    seed_everything(opt.seed, opt.deterministic)
+    model = create_model(opt)
+    if not isinstance(model, DPTNStepModel):
+        raise UserError(f"--model {opt.model} paints in one step; style mixing needs DPTN_step")
+    model.load_networks(opt.which_epoch, labels=("G",))
+    model.eval_mode()
+    written = mix_all(opt, model, create_dataset(opt))
+    print(f"{len(written)} images written, the last is {written[-1]}")
+
+
+if __name__ == "__main__":
+    run_main(main)

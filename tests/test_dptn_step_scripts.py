@@ -1,0 +1,231 @@
+"""test.py --save_steps, style mixing and the evaluation of steps, on a small untrained model."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import test as test_script
+from models.dptn_step_model import DPTNStepModel
+from script import eval_step, style_mixing
+from tests.helpers import train_options
+from util.annotations import write_keypoints, write_pairs
+from util.errors import UserError
+from util.names import result_name
+from util.quantise import coarse_array, step_divisors
+
+SIZE = (64, 32)
+NAMES = [f"person{i}.png" for i in range(4)]
+PAIRS = [(NAMES[0], NAMES[1]), (NAMES[1], NAMES[2]), (NAMES[2], NAMES[3])]
+FILE = result_name(*PAIRS[0])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A data set of noise, a model that has seen it three times, and the arguments to use them."""
+    root = tmp_path_factory.mktemp("step")
+    rng = np.random.RandomState(0)
+    data = root / "data"
+    for phase in ("train", "test"):
+        (data / phase).mkdir(parents=True)
+        for name in NAMES:
+            picture = Image.fromarray(rng.randint(0, 256, (*SIZE, 3), dtype=np.uint8))
+            picture.save(data / phase / name)
+        keypoints = {name: np.floor(rng.rand(18, 2) * SIZE) for name in NAMES}
+        write_pairs(data / f"fashion-pairs-{phase}.csv", PAIRS)
+        write_keypoints(data / f"fashion-annotation-{phase}.csv", keypoints)
+    opt = train_options(
+        model="DPTN_step", checkpoints_dir=root / "runs", name="run", gpu_ids=-1, load_size=SIZE,
+        annotation_size=SIZE, ngf=4, ndf=4, step_size=3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = DPTNStepModel(opt)
+    batch = {
+        f"{role}_{part}": value
+        for role in ("source", "target")
+        for part, value in (
+            ("image", torch.zeros(1, 3, *SIZE, dtype=torch.uint8)),
+            ("keypoints", torch.zeros(1, 18, 2, dtype=torch.float64)),
+        )
+    }
+    model.set_input(batch)
+    with torch.no_grad():
+        for _ in range(3):
+            list(model.rollout(with_source=True))
+    model.run_dir.mkdir(parents=True)
+    model.save_networks("latest")
+    saved = json.dumps({k: str(v) if k == "checkpoints_dir" else v for k, v in vars(opt).items()})
+    (model.run_dir / "train_opt.json").write_text(saved)
+    arguments = ["--id", "run", "--checkpoints_dir", str(root / "runs"), "--dataroot", str(data)]
+    return root, [*arguments, "--gpu_ids", "-1", "--num_workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def results(world):
+    """Images of test.py with all steps, by the published spelling of its options."""
+    root, arguments = world
+    run(test_script.main, *arguments, "--results_dir", root / "results", "--save_id", "plain",
+        "--simple_test", "--save_steps", "--batchsize", "2")  # fmt: skip
+    return root / "results"
+
+
+def run(main, *arguments):
+    before, sys.argv = sys.argv, ["program", *map(str, arguments)]
+    try:
+        return main()
+    finally:
+        sys.argv = before
+
+
+def read(path):
+    return np.asarray(Image.open(path))
+
+
+def test_every_step_is_saved_in_its_own_folder(results):
+    files = {result_name(*pair) for pair in PAIRS}
+    for folder in ("plain_1", "plain_2", "plain_3"):
+        assert {p.name for p in (results / folder).iterdir()} == files
+    assert files < {p.name for p in (results / "plain").iterdir()}
+    assert not (results / "plain" / "index.html").exists()
+    assert np.array_equal(read(results / "plain" / FILE), read(results / "plain_3" / FILE))
+    assert not np.array_equal(read(results / "plain" / FILE), read(results / "plain_1" / FILE))
+
+
+def test_the_result_page_shows_the_steps_side_by_side(world):
+    root, arguments = world
+    run(test_script.main, *arguments, "--results_dir", root / "page", "--how_many", "1")
+    page = (root / "page" / "index.html").read_text()
+    places = [page.index(f"_step_{j}.jpg") for j in (1, 2, 3)]
+    assert places == sorted(places)
+    assert not (root / "page_1").exists()
+
+
+def test_a_save_id_must_be_a_folder_name(world):
+    with pytest.raises(UserError, match="without slashes"):
+        run(test_script.main, *world[1], "--save_id", "../elsewhere")
+
+
+def test_a_constant_assignment_writes_exactly_the_image_of_test_py(world, results):
+    root, arguments = world
+    run(style_mixing.main, *arguments, "--results_dir", root / "mixed", "--assign", "1,1,1")
+    run(style_mixing.main, *arguments, "--results_dir", root / "other", "--assign", "1,2,2")
+    for pair in PAIRS:
+        expected = (results / "plain" / result_name(*pair)).read_bytes()
+        assert (root / "mixed" / result_name(*pair)).read_bytes() == expected
+        assert (root / "other" / result_name(*pair)).read_bytes() != expected
+
+
+def test_the_sweep_runs_from_pure_a_to_pure_b(world, results):
+    root, arguments = world
+    run(style_mixing.main, *arguments, "--results_dir", root / "sweep",
+        "--styles", NAMES[0], NAMES[3], "--pose", NAMES[1])  # fmt: skip
+    (path,) = (root / "sweep").glob("*.png")
+    height, width = SIZE
+    picture = read(path)
+    assert picture.shape == (height + style_mixing.HEADER, 7 * width, 3)
+    tiles = np.split(picture[style_mixing.HEADER :], 7, axis=1)
+    assert np.array_equal(tiles[0], read(root / "data" / "test" / NAMES[0]))
+    assert np.array_equal(tiles[1], read(root / "data" / "test" / NAMES[3]))
+    assert np.array_equal(tiles[3], read(results / "plain" / FILE))  # A alone, A's noise
+    assert len({tile.tobytes() for tile in tiles[3:]}) == 4
+
+
+def test_the_sweep_over_test_pairs_has_one_row_a_pair(world):
+    root, arguments = world
+    run(style_mixing.main, *arguments, "--results_dir", root / "rows", "--how_many", "2")
+    picture = read(root / "rows" / "mixing.png")
+    assert picture.shape == (2 * SIZE[0] + style_mixing.HEADER, 7 * SIZE[1], 3)
+
+
+def test_sweep_assignments():
+    assert style_mixing.sweep(2) == [[0, 0], [0, 1], [1, 1]]
+    assert style_mixing.parse_assignment("2,1,2", 3, 2) == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--assign", "1,1"), "expected 3 numbers"),
+        (("--assign", "1,1,3"), "from 1 to 2"),
+        (("--assign", "1,x,1"), "expected 3 numbers"),
+        (("--styles", "person0.png", "person1.png"), "belong together"),
+        (("--styles", "nobody.png", "person1.png", "--pose", "person2.png"), "in no pair"),
+        (("--styles", "person0.png", "--pose", "person2.png"), "mixes 2 styles"),
+    ],
+)
+def test_wrong_mixtures_are_refused(world, tmp_path, extra, message):
+    with pytest.raises(UserError, match=message):
+        run(style_mixing.main, *world[1], "--results_dir", tmp_path, *extra)
+
+
+def evaluate(root, results, *extra):
+    arguments = ["--results", results / "plain", "--gt_path", root / "data" / "test"]
+    arguments += ["--step_size", 3, "--output_dir", root / "reports", "--workers", 1]
+    arguments += ["--market", "--metrics", "psnr", "l1", "--device", "cpu", "--no_cache"]
+    return eval_step.main([str(a) for a in [*arguments, *extra]])
+
+
+def read_table(path):
+    with path.open() as file:
+        rows = list(csv.reader(file))
+    return rows[0], {row[0].rpartition(".")[2]: [float(v) for v in row[1:]] for row in rows[1:]}
+
+
+def l1_by_hand(root, results, step, divisor):
+    values = []
+    for pair in PAIRS:
+        fake = read(results / f"plain_{step}" / result_name(*pair)).astype(float)
+        truth = coarse_array(read(root / "data" / "test" / pair[1]), divisor)
+        values.append(np.abs(fake - truth).mean() / 255)
+    return np.mean(values)
+
+
+@pytest.mark.parametrize("reference", ["coarse", "full"])
+def test_steps_are_measured_against_coarse_or_full_images(world, results, reference):
+    root, _ = world
+    assert evaluate(root, results, "--vs", reference, "--name", reference) == 0
+    header, table = read_table(root / "reports" / reference / "steps.csv")
+    assert header == ["metric", "step_1", "step_2", "step_3"]
+    divisors = step_divisors(3) if reference == "coarse" else (1, 1, 1)
+    expected = [l1_by_hand(root, results, j, d) for j, d in enumerate(divisors, 1)]
+    assert table["l1"] == pytest.approx(expected, rel=1e-5)
+    assert len(table["psnr"]) == 3
+    with Image.open(root / "reports" / reference / "steps.png") as picture:
+        assert picture.format == "PNG"
+    assert (root / "reports" / reference / "step_2" / "metrics.json").is_file()
+
+
+def test_chosen_steps_and_own_schedules(world, results):
+    root, _ = world
+    evaluate(root, results, "--steps", 1, 3, "--d_schedule", 100, 20, 1, "--name", "own")
+    header, table = read_table(root / "reports" / "own" / "steps.csv")
+    assert header == ["metric", "step_1", "step_3"]
+    expected = [l1_by_hand(root, results, 1, 100), l1_by_hand(root, results, 3, 1)]
+    assert table["l1"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_refused_metrics_leave_empty_cells_and_a_status(world, results):
+    root, _ = world
+    status = evaluate(root, results, "--metrics", "l1", "ssim", "--name", "refused")
+    assert status == eval_step.EXIT_REFUSED  # images of 32 columns, a window of 51
+    rows = (root / "reports" / "refused" / "steps.csv").read_text().splitlines()
+    assert len(rows) == 3  # header, l1 and the Gaussian SSIM
+    assert not any("window51" in row for row in rows)
+
+
+def test_missing_steps_are_explained(world, results):
+    root, _ = world
+    with pytest.raises(UserError, match="from 1 to 3"):
+        evaluate(root, results, "--steps", 4)
+    with pytest.raises(UserError, match="--save_steps"):
+        evaluate(root, results, "--step_size", 5, "--steps", 5)
+
+
+def test_published_protocol_letters_name_protocols():
+    assert eval_step.ALIASES == {"A": "dptn_step", "B": "nted_pidm"}
+    for name in eval_step.ALIASES.values():
+        assert eval_step.find_protocol(name).name == name
