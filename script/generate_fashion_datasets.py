@@ -148,13 +148,20 @@ def make_record(
     }
 
 
+def images_in(folder: Path) -> list[Path]:
+    """Image files directly in a folder; none when it does not exist."""
+    return [p for p in folder.glob("*") if p.suffix.lower() in EXTENSIONS]
+
+
 def refuse_other_settings(output: Path, records: dict[str, dict], overwrite: bool) -> None:
     """Never mix images made in two ways: UserError; ``overwrite`` removes the old ones first."""
     known = read_manifest(output) or {}
     for folder, record in records.items():
-        files = [p for p in (output / folder).glob("*") if p.suffix.lower() in EXTENSIONS]
+        files = images_in(output / folder)
         unknown = folder not in known
         changes = differences(known.get(folder), record)
+        if not unknown and known[folder].get("list_sha256") != record["list_sha256"]:
+            changes.append(f"another {record['list']}")
         if not files or not (unknown or changes):
             continue
         if not overwrite:
@@ -243,6 +250,11 @@ def report(
     complete_manifest(output, records, tasks)
     for folder, record in records.items():
         print(f"{output / folder}: {record['images']:,} of {record['expected']:,} images")
+        more = len(images_in(output / folder)) - record["images"]
+        if more:
+            print(
+                f"  warning: {more:,} more images are there that no list names; metrics count them"
+            )
     for title, entries in (("not in the release", missing), ("not readable", problems)):
         for entry in entries[:5]:
             print(f"  {title}: {entry}", file=sys.stderr)

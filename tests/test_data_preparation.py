@@ -1,10 +1,8 @@
 """Image folders from the releases: right pixels, safe to interrupt, never empty without reason."""
 
-import io
 import json
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ from PIL import Image
 
 from script import generate_fashion_datasets
 from tests import tiny_dataset
-from tests.tiny_dataset import contents
+from tests.tiny_dataset import contents, jpeg
 from util.dataset_layouts import CROP_BOX
 from util.errors import UserError
 from util.image_preparation import FILTERS
@@ -30,12 +28,6 @@ def generate(root: Path, *more: str) -> int:
     return generate_fashion_datasets.main(["--dataroot", str(root), "--workers", "1", *more])
 
 
-def jpeg(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
 def test_strips_are_the_published_crop_saved_with_pillows_defaults(release):
     assert generate(release) == 0
     for phase in ("train", "test"):
@@ -50,19 +42,6 @@ def test_several_processes_make_the_same_files_as_one(release, tmp_path):
     generate(release, "--output", str(tmp_path / "one"))
     generate(release, "--output", str(tmp_path / "two"), "--workers", "2")
     assert contents(tmp_path / "one" / "train") == contents(tmp_path / "two" / "train")
-
-
-def test_a_zip_gives_the_same_files_as_the_folder_and_is_not_unpacked(release, tmp_path):
-    generate(release)
-    archive = tmp_path / "img.zip"
-    with zipfile.ZipFile(archive, "w") as file:
-        for path in sorted((release / "img").rglob("*.jpg")):
-            file.write(path, path.relative_to(release))
-        file.writestr("img/readme.txt", "hello")
-    output = tmp_path / "out"
-    assert generate(release, "--source", str(archive), "--output", str(output)) == 0
-    assert contents(output / "train") == contents(release / "train")
-    assert sorted(p.name for p in output.iterdir()) == ["dataset_manifest.json", "test", "train"]
 
 
 def test_high_resolution_files_are_resized_by_the_named_filter(tmp_path):
@@ -250,6 +229,16 @@ def test_images_made_in_two_ways_are_never_mixed(release):
     before = contents(root / "test_256")
     assert generate(root, "--layout", "gfla", "--filter", "box", "--overwrite") == 0
     assert contents(root / "test_256") != before
+
+
+def test_another_list_is_noticed_and_images_of_no_list_are_counted(release, capsys):
+    generate(release)
+    (release / "train" / "more.jpg").write_bytes(b"x")
+    generate(release)
+    assert "1 more images are there that no list names" in capsys.readouterr().out
+    (release / "train.lst").write_text(tiny_dataset.names("train")[0])
+    with pytest.raises(UserError, match=r"another train\.lst"):
+        generate(release)
 
 
 def test_a_folder_that_somebody_else_filled_is_left_alone(release):

@@ -1,15 +1,18 @@
-"""Protected zip files: PKWARE's classic encryption, which Python reads but does not write."""
+"""Releases in zip files, among them protected ones."""
 
 import zipfile
 import zlib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from script import generate_fashion_datasets
 from tests import tiny_dataset
 from tests.tiny_dataset import contents
 from util.errors import UserError
+from util.manifest import folder_record
+from util.names import flatten_deepfashion_path
 
 
 @pytest.fixture
@@ -19,6 +22,37 @@ def release(tmp_path) -> Path:
 
 def generate(root: Path, *more: str) -> int:
     return generate_fashion_datasets.main(["--dataroot", str(root), "--workers", "1", *more])
+
+
+def test_a_zip_gives_the_same_files_as_the_folder_and_is_not_unpacked(release, tmp_path):
+    generate(release)
+    archive = tmp_path / "img.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted((release / "img").rglob("*.jpg")):
+            file.write(path, path.relative_to(release))
+        file.writestr("img/readme.txt", "hello")
+    output = tmp_path / "out"
+    assert generate(release, "--source", str(archive), "--output", str(output)) == 0
+    assert contents(output / "train") == contents(release / "train")
+    assert sorted(p.name for p in output.iterdir()) == ["dataset_manifest.json", "test", "train"]
+
+
+def test_several_processes_read_one_zip_without_disturbing_each_other(tmp_path):
+    names = []
+    with zipfile.ZipFile(tmp_path / "img.zip", "w") as file:
+        for i in range(400):
+            path = f"MEN/Denim/id_{i:08d}/01_1_front.jpg"
+            names.append(flatten_deepfashion_path(path))
+            file.writestr(
+                f"img/{path}", tiny_dataset.jpeg(Image.new("RGB", (256, 256), (i % 256, 0, 0)))
+            )
+    (tmp_path / "train.lst").write_text("\n".join(names[:300]))
+    (tmp_path / "test.lst").write_text("\n".join(names[300:]))
+    assert generate(tmp_path, "--workers", "4") == 0
+    assert folder_record(tmp_path / "train")["complete"] is True
+
+
+# PKWARE's classic encryption, which Python reads but does not write.
 
 
 def encrypted_zip(path: Path, files: dict[str, bytes], password: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,10 @@ def write_release(root: Path, size: tuple[int, int] = (256, 256), folder: str = 
 def contents(folder: Path) -> dict[str, bytes]:
     """File name -> bytes of everything in a folder."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """An image as Pillow saves it by default."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG")
+    return buffer.getvalue()

@@ -156,6 +156,7 @@ _job: Job | None = None
 
 def _start(job: Job) -> None:
     global _job
+    job.source.reopen()
     _job = job
 
 

@@ -32,6 +32,10 @@ class ImageSource:
     def __getstate__(self) -> dict:
         return {k: v for k, v in self.__dict__.items() if k != "archive"}  # handles stay here
 
+    def reopen(self) -> None:
+        """Forget the open zip: a forked process must not share its file position with others."""
+        self.__dict__.pop("archive", None)
+
     @cached_property
     def archive(self) -> zipfile.ZipFile:
         try:

@@ -64,7 +64,7 @@ def _name_problem(name: str) -> str | None:
 
 def _shown(name: str) -> str:
     """A name for a message: quoted, control characters visible, never longer than a line."""
-    return ascii(name[:60] + "…") if len(name) > 60 else repr(name)
+    return repr(name) if len(name) <= 100 else f"{name[:100]!r}…"
 
 
 def stem(name: str) -> str:
