@@ -1,7 +1,8 @@
-"""Generators as ONNX files: export for any model, and a runner with the same ``prepare`` and ``infer``.
+"""Generators as ONNX files: export for any model, and a runner with the model's ``infer``.
 
-The graph takes the prepared tensors that the model's ``infer`` reads (``source_image``, ``source_pose``, ...)
-and returns ``fake_target``. The training options travel in the file, so that it can be used alone.
+The graph takes the prepared tensors that the model's ``infer`` reads (``source_image``,
+``source_pose``, ...) and returns ``fake_target``. The training options travel in the file, so that
+it can be used alone.
 """
 
 from __future__ import annotations
@@ -51,6 +52,13 @@ class GeneratorGraph(nn.Module):
         return self.model.infer(dict(zip(self.input_names, tensors, strict=True)))[OUTPUT]
 
 
+def with_noise(model: BaseModel, inputs: Batch) -> Batch:
+    """Prepared inputs plus the noise that a model with a method ``noise`` draws in ``infer``."""
+    if not hasattr(model, "noise") or "noise" in inputs:
+        return inputs
+    return inputs | {"noise": model.noise(inputs)}
+
+
 def read_inputs(model: BaseModel, inputs: Batch) -> list[str]:
     """Names of the prepared tensors that ``model.infer`` uses."""
     recorder = _ReadKeys(inputs)
@@ -64,9 +72,10 @@ def export(
     path: Path,
     saved_options: dict[str, Any],  # train_opt.json
 ) -> list[str]:
-    """Write the generator as one ONNX file with a dynamic batch; returns the names of its inputs."""
+    """Write the generator as one ONNX file with a dynamic batch; returns its input names."""
     import onnx
 
+    inputs = with_noise(model, inputs)
     names = read_inputs(model, inputs)
     graph = GeneratorGraph(model, names).eval()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,18 +112,20 @@ class OnnxGenerator:
     """An exported generator in ONNX Runtime; may be called from several threads."""
 
     def __init__(self, path: str | Path, device: str | torch.device = "cpu"):
+        self.path = Path(path)
         try:
             import onnxruntime
         except ImportError as error:
             raise UserError(
-                f"{path} needs the package onnxruntime, which is not installed: pip install onnxruntime"
+                f"{path} needs the package onnxruntime, which is not installed: pip install "
+                "onnxruntime"
             ) from error
         wanted = "CUDAExecutionProvider" if torch.device(device).type == "cuda" else None
         providers = [p for p in (wanted, "CPUExecutionProvider") if p]
         if wanted and wanted not in onnxruntime.get_available_providers():
             raise UserError(
-                f"{path} cannot run on {device}: this onnxruntime has no CUDA; use the device cpu or "
-                "install onnxruntime-gpu"
+                f"{path} cannot run on {device}: this onnxruntime has no CUDA; use the device cpu "
+                "or install onnxruntime-gpu"
             )
         try:
             self.session = onnxruntime.InferenceSession(str(path), providers=providers)
@@ -124,12 +135,13 @@ class OnnxGenerator:
             ) from error
         self.input_names = [value.name for value in self.session.get_inputs()]
 
-    def saved_options(self, path: str | Path) -> dict[str, Any]:
+    def saved_options(self) -> dict[str, Any]:
         """The training options inside the file."""
         metadata = self.session.get_modelmeta().custom_metadata_map
         if OPTIONS_KEY not in metadata:
             raise UserError(
-                f"{path} holds no options; expected a file written by python -m script.export_onnx"
+                f"{self.path} holds no options; expected a file written by python -m "
+                "script.export_onnx"
             )
         return json.loads(metadata[OPTIONS_KEY])
 

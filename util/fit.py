@@ -1,4 +1,4 @@
-"""The geometry of MAGPT's inference API: how a picture of any size gets into 256 x 256 and out again.
+"""The geometry of MAGPT's inference API: pictures of any size into 256 x 256 and out again.
 
 Roundings are the published ones, to the pixel (Python's round half to even included).
 """
@@ -16,17 +16,18 @@ WHITE = (255, 255, 255)
 
 
 def strip_width(width: int, height: int, size: int = SIZE) -> int:
-    """Columns of a width x height picture that are kept at ``size`` rows: at most 11/16 of the size."""
+    """Columns that are kept of a width x height picture at ``size`` rows: at most 11/16 of it."""
     columns = size * width // height
     if columns < 1:
         raise UserError(
-            f"the picture is {width} x {height} pixels, too narrow for a person; crop it to the person"
+            f"the picture is {width} x {height} pixels, too narrow for a person; crop it to the "
+            "person"
         )
     return min(columns, size * 11 // 16)
 
 
 def fit(image: Image.Image, size: int = SIZE) -> Image.Image:
-    """An RGB picture as ``size`` x ``size``: scaled to that height (bicubic), at most 11:16 wide, on white.
+    """An RGB picture as ``size`` x ``size``: scaled to that height, at most 11:16 wide, on white.
 
     Wider pictures lose their left and right sides.
     """
@@ -44,7 +45,7 @@ def fit_keypoints(
     image_size: tuple[int, int],  # (h, w) of the picture
     size: int = SIZE,
 ) -> np.ndarray:
-    """Whole-pixel positions of keypoints after :func:`fit`; joints in a lost side become missing."""
+    """Whole-pixel keypoints after :func:`fit`; joints in a side that is cut off become missing."""
     height, width = image_size
     kept = strip_width(width, height, size)
     columns = size * width // height
@@ -67,7 +68,7 @@ def crop_result(image: Image.Image, reference_size: tuple[int, int]) -> Image.Im
 
 
 def _margin(kept: int, size: int) -> int:
-    """White columns left of a strip: the published code pads by p on all sides, then crops the centre.
+    """White columns left of a strip: the published code pads by p all around, crops the centre.
 
     For odd p this is one more than :func:`crop_result` cuts off; both are as published.
     """

@@ -1,7 +1,7 @@
 """Keypoint estimators behind one small interface: a picture in, people with our 18 joints out.
 
-An estimator is any object with ``estimate(image) -> list[Person]``. Three are here; each is made for one
-device and can be called from several threads.
+An estimator is any object with ``estimate(image) -> list[Person]``. Three are here; each is made
+for one device and can be called from several threads.
 """
 
 from __future__ import annotations
@@ -69,15 +69,13 @@ PERSON_RULES: dict[str, Callable[[list[Person]], Person]] = {
 }
 
 
-def find_person(
-    estimator: KeypointEstimator,
-    image: Image.Image,
+def choose_person(
+    people: list[Person],
     where: str,  # names the picture in messages
     rule: str = "best",
     min_joints: int = MIN_JOINTS,
 ) -> Person:
-    """The one person in a picture that a transfer works on; UserError when nobody usable is there."""
-    people = estimator.estimate(image.convert("RGB"))
+    """The one person that a transfer works on; UserError when nobody usable is there."""
     if not people:
         raise UserError(
             f"{where}: no person was found; use a picture in which one person is clearly visible"
@@ -86,14 +84,15 @@ def find_person(
     if person.joint_count < min_joints:
         missing = [j for j, ok in zip(JOINTS, present(person.keypoints), strict=True) if not ok]
         raise UserError(
-            f"{where}: only {person.joint_count} of 18 joints were found, at least {min_joints} are "
-            f"needed (missing: {', '.join(missing)}); use a picture that shows more of the person"
+            f"{where}: only {person.joint_count} of 18 joints were found, at least {min_joints} "
+            f"are needed (missing: {', '.join(missing)}); use a picture that shows more of the "
+            "person"
         )
     return person
 
 
 class TorchvisionEstimator:
-    """torchvision's Keypoint R-CNN (He et al., ICCV 2017): no package beyond torchvision, CPU or GPU."""
+    """torchvision's Keypoint R-CNN (He et al., ICCV 2017): needs no further package."""
 
     PERSON_SCORE = 0.7
     JOINT_LOGIT = 2.0  # the heat map's peak; hidden joints stay below
@@ -156,7 +155,7 @@ class OpenPoseEstimator:
 
 
 class RtmlibEstimator:
-    """RTMPose through the optional package rtmlib (ONNX Runtime); it downloads its weights itself."""
+    """RTMPose through the optional package rtmlib; it downloads its weights itself."""
 
     JOINT_SCORE = 0.3
 
@@ -172,8 +171,8 @@ class RtmlibEstimator:
             self.body = rtmlib.Body(mode=mode, backend="onnxruntime", device=str(device))
         except Exception as error:  # the package raises whatever its download raised
             raise UserError(
-                f"rtmlib could not load its weights ({error}); connect to the internet once, or choose "
-                "--estimator torchvision"
+                f"rtmlib could not load its weights ({error}); connect to the internet once, or "
+                "choose --estimator torchvision"
             ) from error
 
     def estimate(self, image: Image.Image) -> list[Person]:

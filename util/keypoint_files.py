@@ -25,9 +25,10 @@ def read_poses(path: str | Path) -> list[Pose]:
     """All poses of a ``.csv`` (``name:keypoints_y:keypoints_x``) or ``.json`` file.
 
     JSON: OpenPose ("people" with "pose_keypoints_2d", 18 or 25 joints), COCO annotations or results
-    ("keypoints": 17 or 133 triples), Ultralytics ("keypoints": {"x", "y", "visible"}), or a plain list of
-    [x, y] or [x, y, score]. The number of joints decides the format. MediaPipe's landmarks
-    ({"x", "y", "visibility"}, fractions of the picture) need "width" and "height" beside "landmarks".
+    ("keypoints": 17 or 133 triples), Ultralytics ("keypoints": {"x", "y", "visible"}), or a plain
+    list of [x, y] or [x, y, score]. The number of joints decides the format. MediaPipe's landmarks
+    ({"x", "y", "visibility"}, fractions of the picture) need "width" and "height" beside
+    "landmarks".
     """
     path = Path(path)
     if path.suffix.lower() == ".csv":
@@ -67,8 +68,8 @@ def _people(content: Any, path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
             points = content["keypoints"]
             return _people(points, path) if _is_plain(points) else [_triples(points, 3, path)]
     raise UserError(
-        f"{path}: found no keypoints; expected OpenPose's people/pose_keypoints_2d, COCO's keypoints, "
-        "MediaPipe's landmarks or a list of [x, y, score]"
+        f"{path}: found no keypoints; expected OpenPose's people/pose_keypoints_2d, COCO's "
+        "keypoints, MediaPipe's landmarks or a list of [x, y, score]"
     )
 
 

@@ -1,10 +1,13 @@
 """Joint sets of other estimators and their conversion to the 18 joints of :data:`util.pose.JOINTS`.
 
-A format is nothing but the ordered names of its joints; conversion looks our joints up by name. A format
-without a neck (COCO, MediaPipe) gets the midpoint of the shoulders, missing when either shoulder is.
+A format is nothing but the ordered names of its joints; conversion looks our joints up by name. A
+format without a neck (COCO, MediaPipe) gets the midpoint of the shoulders, missing when either
+shoulder is.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -44,6 +47,20 @@ FORMATS: dict[str, tuple[str, ...]] = {
 }
 
 
+Keypoints = np.ndarray | Sequence[Sequence[float]]  # (18, 2), (y, x), -1 = missing
+
+
+def checked_keypoints(keypoints: Keypoints, where: str) -> np.ndarray:
+    """Given keypoints as float64 (18, 2), or a UserError that begins with ``where``."""
+    points = np.asarray(keypoints, dtype=np.float64)
+    if points.shape != (len(JOINTS), 2) or not np.isfinite(points).all():
+        raise UserError(
+            f"{where}: keypoints have the shape {points.shape}; expected 18 finite (y, x) pairs, "
+            "-1 for missing joints; util.keypoint_formats converts other joint sets"
+        )
+    return points
+
+
 def format_of(joint_count: int, where: str = "the keypoints") -> str:
     """Name of the format that has ``joint_count`` joints; the five counts are all different."""
     for name, joints in FORMATS.items():
@@ -61,10 +78,10 @@ def to_openpose18(
     source_format: str = "coco17",  # a key of FORMATS
     threshold: float = 0.0,  # a joint is present when its score is above this
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Convert (x, y) points to our keypoints (..., 18, 2), (y, x), -1 = missing, and scores (..., 18).
+    """(x, y) points -> our keypoints (..., 18, 2), (y, x), -1 = missing, and scores (..., 18).
 
-    The unit of the coordinates is kept. A missing joint has score 0. The neck of a format that has none
-    is the shoulder midpoint with the smaller of the two scores.
+    The unit of the coordinates is kept. A missing joint has score 0. The neck of a format that has
+    none is the shoulder midpoint with the smaller of the two scores.
     """
     joints = FORMATS[source_format]
     points = np.asarray(points, dtype=np.float64)

@@ -1,7 +1,8 @@
-"""Pictures into and people out of the OpenPose COCO body network (Cao et al., CVPR 2017), without the network.
+"""Input and output of the OpenPose COCO body network (Cao et al., CVPR 2017).
 
-Follows the single-scale, repackaged decoder with which the published MAGPT keypoints were made, including
-its order of people. Maps are (H, W, C) arrays; part affinity maps ("paf") have 38 channels, heat maps 19.
+Follows the single-scale, repackaged decoder with which the published MAGPT keypoints were made,
+including its order of people. Maps are (H, W, C) arrays; part affinity maps ("paf") have 38
+channels, heat maps 19.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Connection(NamedTuple):
 
 
 def network_input(image: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) -> float32 (1, 3, h, w): 184 rows high, padded right and below to a multiple of 8."""
+    """uint8 (H, W, 3) -> float32 (1, 3, h, w): 184 rows, padded to a multiple of 8."""
     factor = SCALE * BOX_HEIGHT / image.shape[0]
     small = cv2.resize(image, (0, 0), fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     bottom, right = (-small.shape[0] % STRIDE, -small.shape[1] % STRIDE)
@@ -61,7 +62,7 @@ def network_input(image: np.ndarray) -> np.ndarray:
 
 
 def maps_to_image(maps: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Network output (1, C, h/8, w/8) -> float64 (H, W, C) in the frame of the image, bicubic twice."""
+    """Network output (1, C, h/8, w/8) -> float64 (H, W, C) in the image frame, bicubic twice."""
     height, width = image_size
     factor = SCALE * BOX_HEIGHT / height
     large = cv2.resize(
@@ -75,7 +76,7 @@ def maps_to_image(maps: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
 
 
 def find_peaks(heat: np.ndarray) -> list[list[Peak]]:
-    """Peaks of each of the 18 joints: at least as high as the four neighbours after a blur of sigma 3.
+    """Peaks of each of the 18 joints: no lower than the four neighbours after a blur of sigma 3.
 
     The threshold applies to the blurred map, the score is that of the unblurred one.
     """
@@ -111,7 +112,7 @@ def _limb_score(start: Peak, end: Peak, field: np.ndarray) -> float | None:
 
 
 def find_connections(peaks: list[list[Peak]], paf: np.ndarray) -> list[list[Connection]]:
-    """For each of :data:`LIMBS` the greedy one-to-one matching of its end points, best score first."""
+    """For each of :data:`LIMBS` the greedy one-to-one matching of its ends, best score first."""
     result = []
     for joint_a, joint_b, channel_x, channel_y in LIMBS:
         field = paf[:, :, [channel_x, channel_y]]

@@ -1,4 +1,4 @@
-"""A person out of a photograph and back: the crop a network sees, and pasting its result into the photo."""
+"""A person out of a photograph and back: the crop a network sees, and the pasted result."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def to_frame(keypoints: np.ndarray, box: Box, frame: tuple[int, int]) -> np.ndar
 
 
 def paste(image: Image.Image, result: Image.Image, box: Box) -> Image.Image:
-    """A copy of the photo with ``result`` scaled into the box; inside the photo its edges fade in."""
+    """A copy of the photo with ``result`` scaled into the box; its inner edges fade in."""
     result = result.resize((box.width, box.height), Image.Resampling.BICUBIC)
     out = image.copy()
     mask = Image.fromarray((_fade(box, image.size) * 255).astype(np.uint8))

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from util.errors import UserError
-from util.image import IMAGE_EXTENSIONS, load_image
+from util.image import IMAGE_EXTENSIONS, load_image, to_rgb
 
 MIN_SIDE = 16  # pixels
 MAX_ASPECT = 8  # long side / short side
@@ -21,8 +21,8 @@ Picture = Image.Image | np.ndarray | str | Path
 def as_photo(picture: Picture, where: str | None = None) -> Image.Image:
     """Upright RGB photograph from a PIL image, a uint8 array (H, W, 3) or a file.
 
-    Raises a UserError, beginning with the file name or ``where``, for animated, tiny, extremely narrow
-    and very large pictures and for files that are no pictures.
+    Raises a UserError, beginning with the file name or ``where``, for animated, tiny, extremely
+    narrow and very large pictures and for files that are no pictures.
     """
     if isinstance(picture, (str, Path)):
         where = where or str(picture)
@@ -30,17 +30,21 @@ def as_photo(picture: Picture, where: str | None = None) -> Image.Image:
     elif isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise UserError(
-                f"{where or 'the picture'} is a {picture.dtype} array of shape {picture.shape}; expected "
-                "uint8 (height, width, 3)"
+                f"{where or 'the picture'} is a {picture.dtype} array of shape {picture.shape}; "
+                "expected uint8 (height, width, 3)"
             )
         image = Image.fromarray(picture)
     else:
         image = picture
     where = where or getattr(image, "filename", "") or "the picture"
     _check(image, where)
-    if image.mode == "RGB":
-        return ImageOps.exif_transpose(image)
-    return ImageOps.exif_transpose(image).convert("RGB")
+    return to_rgb(ImageOps.exif_transpose(image))
+
+
+def picture_name(picture: Picture) -> str:
+    """File name of a picture, "" when it does not come from a file."""
+    path = picture if isinstance(picture, (str, Path)) else getattr(picture, "filename", "")
+    return Path(path).name if path else ""
 
 
 def list_photos(folder: Path) -> list[Path]:
@@ -73,16 +77,16 @@ def _check(image: Image.Image, where: str) -> None:
         )
     if min(width, height) < MIN_SIDE:
         raise UserError(
-            f"{where} is {width} x {height} pixels; expected at least {MIN_SIDE} x {MIN_SIDE}: use a "
-            "larger picture"
+            f"{where} is {width} x {height} pixels; expected at least {MIN_SIDE} x {MIN_SIDE}: use "
+            "a larger picture"
         )
     if width * height > MAX_PIXELS:
         raise UserError(
-            f"{where} has {width} x {height} pixels; at most {MAX_PIXELS:,} are accepted: shrink it "
-            "first, the networks see a few hundred pixels anyway"
+            f"{where} has {width} x {height} pixels; at most {MAX_PIXELS:,} are accepted: shrink "
+            "it first, the networks see a few hundred pixels anyway"
         )
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise UserError(
-            f"{where} is {width} x {height} pixels, longer than {MAX_ASPECT} times its width; crop it "
-            "to the person"
+            f"{where} is {width} x {height} pixels, longer than {MAX_ASPECT} times its width; crop "
+            "it to the person"
         )

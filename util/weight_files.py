@@ -1,4 +1,4 @@
-"""Published weight files: found on disk or downloaded, verified, never replaced by something else."""
+"""Published weight files: found on disk or downloaded, verified, never substituted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PublishedFile:
 
 
 def cache_folders() -> list[Path]:
-    """Where published files are looked for: MAGPT's own cache, then the torch hub's (``TORCH_HOME``)."""
+    """Where files are looked for: MAGPT's own cache, then the torch hub's (``TORCH_HOME``)."""
     return [
         Path.home() / ".cache" / "torch" / "checkpoints",
         Path(torch.hub.get_dir()) / "checkpoints",
@@ -43,16 +43,17 @@ def find_weights(
     path: str | os.PathLike | None = None,  # the user's own copy; nothing else is tried then
     ignore_cache: bool = False,  # download again
 ) -> Path:
-    """Path of a verified local copy: ``path``, else a cached one, else a download.
+    """Path of a local copy: ``path``, else a cached one, else a download.
 
-    Raises a UserError that says where the file can be put when it cannot be had.
+    A cached or downloaded file must have the published hash, where one is known; a file of the user's
+    own may be another training of the same network. Raises a UserError that says where the file can be put when it cannot be had.
     """
     if path is not None:
         if not Path(path).is_file():
             raise UserError(
                 f"{path}: no such file; expected {file.what} ({file.name}), published at {file.url}"
             )
-        return _checked(Path(path), file)
+        return Path(path)
     if not ignore_cache:
         for folder in cache_folders():
             if (folder / file.name).is_file():
@@ -74,8 +75,8 @@ def load_weights(file: PublishedFile, path: Path) -> dict[str, torch.Tensor]:
 def _checked(path: Path, file: PublishedFile) -> Path:
     if file.sha256 and not checkpoint.file_hash(path).startswith(file.sha256):
         raise UserError(
-            f"{path} is not {file.what}: its sha256 does not begin with {file.sha256}; delete it and "
-            f"download {file.url}"
+            f"{path} is not {file.what}: its sha256 does not begin with {file.sha256}; delete it "
+            f"and download {file.url}"
         )
     return path
 
@@ -94,8 +95,8 @@ def _download(file: PublishedFile, target: Path) -> Path:
     except (OSError, UserError) as error:  # URLError and timeouts are OSErrors
         places = " or ".join(str(folder) for folder in dict.fromkeys(cache_folders()))
         raise UserError(
-            f"{file.what} is in neither cache and could not be downloaded from {file.url} ({error}): "
-            f"put {file.name} into {places}, or give the path of your copy"
+            f"{file.what} is in neither cache and could not be downloaded from {file.url} "
+            f"({error}): put {file.name} into {places}, or give the path of your copy"
         ) from error
     finally:
         Path(temporary).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """The OpenPose COCO-18 body network (Cao et al., CVPR 2017) under its released weight names.
 
-A VGG trunk at stride 8 feeds six stages of two branches: L1 predicts 38 part affinity maps, L2 19 heat maps.
-The released weights are for non-commercial research.
+A VGG trunk at stride 8 feeds six stages of two branches: L1 predicts 38 part affinity maps, L2 19
+heat maps. The released weights are for non-commercial research.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ STAGES = 6
 _TRUNK = (
     ("conv1_1", 3, 64), ("conv1_2", 64, 64), None,
     ("conv2_1", 64, 128), ("conv2_2", 128, 128), None,
-    ("conv3_1", 128, 256), ("conv3_2", 256, 256), ("conv3_3", 256, 256), ("conv3_4", 256, 256), None,
-    ("conv4_1", 256, 512), ("conv4_2", 512, 512), ("conv4_3_CPM", 512, 256), ("conv4_4_CPM", 256, 128),
+    ("conv3_1", 128, 256), ("conv3_2", 256, 256), ("conv3_3", 256, 256), ("conv3_4", 256, 256),
+    None,
+    ("conv4_1", 256, 512), ("conv4_2", 512, 512),
+    ("conv4_3_CPM", 512, 256), ("conv4_4_CPM", 256, 128),
 )  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def _branch(stage: int, branch: int) -> nn.Sequential:
 
 
 class OpenPoseBody(nn.Module):
-    """(B, 3, H, W), v/255 - 0.5 -> part affinity maps (B, 38, H/8, W/8), heat maps (B, 19, H/8, W/8)."""
+    """(B, 3, H, W), v/255 - 0.5 -> affinity (B, 38, H/8, W/8), heat maps (B, 19, H/8, W/8)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,8 +93,8 @@ class OpenPoseBody(nn.Module):
 def from_file_keys(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Names of the released file -> names of :class:`OpenPoseBody`.
 
-    The file's key is ours without its first component: ``model0.conv1_1.weight`` is ``conv1_1.weight``.
-    Unknown keys are kept as they are, for a strict load to report.
+    The file's key is ours without its first component: ``model0.conv1_1.weight`` is
+    ``conv1_1.weight``. Unknown keys are kept as they are, for a strict load to report.
     """
     with torch.device("meta"):
         ours = {key.split(".", 1)[1]: key for key in OpenPoseBody().state_dict()}

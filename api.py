@@ -1,0 +1,206 @@
+"""Pose transfer for programs: pictures in, pictures out.
+
+    from api import PoseTransfer
+    transfer = PoseTransfer.from_checkpoint("checkpoints/my_run")
+    transfer.transfer_as("me.jpg", "friend.jpg").save("out.png")
+
+:class:`PoseTransfer` runs any model of this project, :class:`Pose2Pose` the published MAGPT
+generator. Both can be called from several threads; nothing here reads the command line or keeps
+global state.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from models import create_model
+from models.base_model import BaseModel
+from models.estimators import PersonFinder, create_estimator
+from models.onnx_graph import OnnxGenerator, with_noise
+from models.pose2pose_inference import Pose2Pose
+from options.base_options import read_saved_options
+from options.inference_options import inference_options
+from util.checkpoint import load_network
+from util.device import choose_device
+from util.errors import UserError
+from util.image import image_to_tensor, resize_linear, to_uint8
+from util.keypoint_estimation import KeypointEstimator, Person
+from util.keypoint_formats import Keypoints, checked_keypoints
+from util.person_crop import to_frame, whole_picture
+from util.photo import Picture, as_photo, picture_name
+
+__all__ = ["KeypointEstimator", "Person", "Pose2Pose", "PoseTransfer", "create_estimator"]
+
+
+class PoseTransfer:
+    """Any trained model as a function of pictures and keypoints.
+
+    Pictures are PIL images, uint8 arrays (H, W, 3) or file names of any size. Keypoints are (18,
+    2), (y, x), -1 = missing, in pixels of :attr:`annotation_size` (h, w), onto which the whole
+    picture is scaled. Results have that size and are exactly test.py's pixels.
+    """
+
+    def __init__(
+        self,
+        model: BaseModel,
+        find_person: PersonFinder | None = None,  # None: torchvision's estimator, when first needed
+        generator: OnnxGenerator | None = None,  # runs instead of the model's networks
+    ):
+        self.model = model
+        self._generator = generator
+        self.find_person = find_person or PersonFinder(device=model.device)
+        self.load_size: tuple[int, int] = tuple(model.opt.load_size)
+        self.annotation_size: tuple[int, int] = tuple(model.opt.annotation_size)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | os.PathLike,
+        which_epoch: str | int = "latest",
+        device: str | torch.device | None = None,
+        options: Mapping[str, Any] | None = None,
+        estimator: KeypointEstimator | str = "torchvision",
+    ) -> PoseTransfer:
+        """Load a run's folder, a generator file (``<which_epoch>_net_G.pth``) or an ``.onnx`` file.
+
+        ``device``: the first GPU if there is one. ``options``: replace training options saved
+        beside the checkpoint; a published file, which has none, needs at least {"model": "DPTN"}.
+        ``estimator``: an object, or a name for ``create_estimator``. Raises UserError for whatever
+        does not fit.
+        """
+        path, device = Path(path), choose_device(device)
+        if not path.exists():
+            raise UserError(
+                f"there is no checkpoint {path}; expected the folder of a training run, a generator "
+                "file or an .onnx file"
+            )
+        find_person = PersonFinder(estimator, device=device)
+        if path.suffix == ".onnx":
+            generator = OnnxGenerator(path, device)
+            model = _empty_model(generator, options)
+            return cls(model, find_person, generator)
+        folder = path if path.is_dir() else path.parent
+        saved = _saved_options(folder, options)
+        model = create_model(inference_options(saved, folder, str(device), options))
+        _load_generator(model, path, str(which_epoch))
+        model.eval_mode()
+        return cls(model, find_person)
+
+    def estimate_keypoints(self, picture: Picture) -> np.ndarray:
+        """Keypoints of the person in a picture, (18, 2) in the annotation frame."""
+        return self._estimated(as_photo(picture), picture_name(picture) or "the picture")
+
+    def transfer(
+        self,
+        source: Picture,
+        keypoints: Keypoints,
+        source_keypoints: Keypoints | None = None,  # None: estimated
+        names: tuple[str, str] | None = None,
+    ) -> Image.Image:
+        """The person of ``source`` in the pose ``keypoints``.
+
+        ``names`` of source and target matter to a model that draws noise from them (DPTN_step); by
+        default the file name of the source and "".
+        """
+        return self.transfer_many([source], [keypoints], [source_keypoints], names and [names])[0]
+
+    def transfer_as(
+        self,
+        source: Picture,
+        reference: Picture,
+        source_keypoints: Keypoints | None = None,
+        reference_keypoints: Keypoints | None = None,
+    ) -> Image.Image:
+        """The person of ``source`` in the pose of the person of ``reference``."""
+        if reference_keypoints is None:
+            reference_keypoints = self.estimate_keypoints(reference)
+        names = picture_name(source), picture_name(reference)
+        return self.transfer(source, reference_keypoints, source_keypoints, names)
+
+    def transfer_many(
+        self,
+        sources: Sequence[Picture],
+        keypoints: Sequence[Keypoints],
+        source_keypoints: Sequence[Keypoints | None] | None = None,
+        names: Sequence[tuple[str, str]] | None = None,
+        batch_size: int = 8,
+    ) -> list[Image.Image]:
+        """:meth:`transfer` for many pairs, ``batch_size`` at once."""
+        source_keypoints = source_keypoints or [None] * len(sources)
+        names = names or [(picture_name(source), "") for source in sources]
+        rows = list(zip(sources, keypoints, source_keypoints, names, strict=True))
+        results: list[Image.Image] = []
+        for start in range(0, len(rows), batch_size):
+            results += self._run([self._sample(*row) for row in rows[start : start + batch_size]])
+        return results
+
+    def _estimated(self, photo: Image.Image, where: str) -> np.ndarray:
+        return to_frame(self.find_person(photo, where), whole_picture(photo), self.annotation_size)
+
+    def _sample(
+        self, source: Picture, target: Keypoints, own: Keypoints | None, names: tuple[str, str]
+    ) -> dict[str, Any]:
+        """One sample as a data set gives it, without the target image."""
+        where = picture_name(source) or "the source picture"
+        photo = as_photo(source, where)
+        if own is None:
+            own = self._estimated(photo, where)
+        return {
+            "source_image": image_to_tensor(photo, self.load_size),
+            "source_keypoints": torch.from_numpy(checked_keypoints(own, where)),
+            "target_keypoints": torch.from_numpy(checked_keypoints(target, "the target pose")),
+            "source_name": names[0],
+            "target_name": names[1],
+        }
+
+    def _run(self, samples: list[dict[str, Any]]) -> list[Image.Image]:
+        columns = {key: [sample[key] for sample in samples] for key in samples[0]}
+        batch = {k: torch.stack(v) if torch.is_tensor(v[0]) else v for k, v in columns.items()}
+        inputs = self.model.prepare(batch)
+        if self._generator is None:
+            fake_target = self.model.generate(inputs)["fake_target"]
+        else:
+            fake_target = self._generator.infer(with_noise(self.model, inputs))["fake_target"]
+        pictures = to_uint8(fake_target)
+        return [Image.fromarray(resize_linear(p, self.annotation_size)) for p in pictures]
+
+
+def _saved_options(folder: Path, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options that training saved in the folder of a checkpoint."""
+    path = folder / "train_opt.json"
+    if path.is_file():
+        return read_saved_options(path)
+    if not options or "model" not in options:
+        raise UserError(
+            f"{folder} holds no train_opt.json, so the model is unknown; expected the folder of a "
+            'training run, or options={"model": ...} for a published file'
+        )
+    return {}
+
+
+def _load_generator(model: BaseModel, path: Path, which_epoch: str) -> None:
+    """Load G strictly from a run's folder or from one file."""
+    if path.is_dir():
+        model.load_networks(which_epoch, ("G",))
+        return
+    which, is_named, rest = path.name.partition("_net")
+    if is_named and rest in (".pth", "_G.pth"):  # the model knows its published containers
+        model.load_networks(which, ("G",))
+    else:
+        load_network(model.networks["G"], path)
+
+
+def _empty_model(generator: OnnxGenerator, options: Mapping[str, Any] | None) -> BaseModel:
+    """The model of an ONNX file for its ``prepare`` alone: its networks have no weights at all."""
+    opt = inference_options(generator.saved_options(), generator.path.parent, "meta", options)
+    with torch.device("meta"):
+        model = create_model(opt)
+    model.device = torch.device("cpu")
+    return model

@@ -1,0 +1,134 @@
+"""Write a trained generator as one ONNX file and compare it with PyTorch.
+
+    python -m script.export_onnx --checkpoint checkpoints/RUN -o model.onnx
+
+The batch size is free, the picture size is that of the training. The file also holds the training
+options: PoseTransfer.from_checkpoint("model.onnx") and python -m script.transfer --checkpoint model.onnx need
+nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from api import PoseTransfer
+from models.base_model import BaseModel, Batch
+from models.onnx_graph import OUTPUT, OnnxGenerator, export, with_noise
+from options.base_options import Parser
+from script.transfer import add_checkpoint_options, load
+from util.errors import UserError, run_main
+from util.pose import JOINTS
+
+TOLERANCE = 1e-4  # of outputs in [-1, 1]
+GREY_LEVEL = 2 / 255
+
+
+def build_parser() -> Parser:
+    """The command line of this script."""
+    parser = Parser(description=__doc__)
+    add_checkpoint_options(parser)
+    parser.add_argument("-o", "--output", required=True, help="file to write, .onnx")
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    return parser
+
+
+def random_batch(
+    count: int, load_size: tuple[int, int], annotation_size: tuple[int, int], seed: int
+) -> dict[str, Any]:
+    """A batch as a data set gives it, of noise."""
+    draw = torch.Generator().manual_seed(seed)
+    frame = torch.tensor(annotation_size, dtype=torch.float64)
+
+    def keypoints() -> torch.Tensor:
+        points = torch.rand(count, len(JOINTS), 2, generator=draw, dtype=torch.float64) * frame
+        points[:, ::7] = -1
+        return points
+
+    pixels = torch.randint(0, 256, (count, 3, *load_size), generator=draw, dtype=torch.uint8)
+    return {
+        "source_image": pixels,
+        "source_keypoints": keypoints(),
+        "target_keypoints": keypoints(),
+        "source_name": [f"source {i}" for i in range(count)],
+        "target_name": [f"target {i}" for i in range(count)],
+    }
+
+
+@dataclass
+class Report:
+    """What an export was like."""
+
+    input_names: list[str]
+    difference: float = 0.0  # largest, from PyTorch's float32 output
+    rounding: float = 0.0  # of that output itself, against float64; measured when it matters
+
+
+def rounding_of(model: BaseModel, inputs: Batch, output: torch.Tensor) -> float:
+    """How far a float32 output is from the float64 one: a network that amplifies rounding (an
+    unfinished step-by-step one) cannot agree better with any other library."""
+    exact = copy.deepcopy(model)
+    for network in exact.networks.values():
+        network.double()
+    doubles = {
+        k: v.double() if torch.is_tensor(v) and v.is_floating_point() else v
+        for k, v in inputs.items()
+    }
+    return (exact.infer(doubles)[OUTPUT] - output).abs().max().item()
+
+
+def export_checked(transfer: PoseTransfer, path: Path) -> Report:
+    """Export, then run 1 and 3 random samples through PyTorch and ONNX Runtime.
+
+    Raises a UserError, and leaves no file, when they differ by more than the tolerance, unless it is
+    rounding: less than a grey level, and not far from what PyTorch itself differs from float64.
+    """
+    model, sizes = transfer.model, (transfer.load_size, transfer.annotation_size)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        example = model.prepare(random_batch(2, *sizes, seed=0))
+        report = Report(export(model, example, temporary, vars(model.opt)))
+        generator = OnnxGenerator(temporary)
+        for count in (1, 3):
+            inputs = with_noise(model, model.prepare(random_batch(count, *sizes, seed=count)))
+            expected = model.infer(inputs)[OUTPUT]
+            difference = (expected - generator.infer(inputs)[OUTPUT]).abs().max().item()
+            report.difference = max(report.difference, difference)
+            if not difference <= TOLERANCE:
+                report.rounding = max(report.rounding, rounding_of(model, inputs, expected))
+        if not report.difference <= max(TOLERANCE, min(20 * report.rounding, GREY_LEVEL)):
+            raise UserError(
+                f"{path} was not written: ONNX Runtime and PyTorch differ by {report.difference:.1e} "
+                f"on random inputs, expected at most {TOLERANCE:.0e}; try other versions of torch "
+                "and onnxruntime"
+            )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return report
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Load, export, check, report."""
+    opt = build_parser().parse_strictly(sys.argv[1:] if argv is None else argv)
+    path = Path(opt.output)
+    if path.suffix != ".onnx":
+        raise UserError(f"--output {path}: expected a name that ends in .onnx")
+    report = export_checked(load(opt, "cpu"), path)
+    size = path.stat().st_size / 1e6
+    print(f"wrote {path} ({size:.1f} MB), inputs {', '.join(report.input_names)}; output {OUTPUT}")
+    print(f"largest difference from PyTorch on random inputs: {report.difference:.1e} of -1 ... 1")
+    if report.rounding:
+        print(
+            f"that is rounding, which this generator amplifies: PyTorch's own float32 result is "
+            f"{report.rounding:.1e} from the float64 one"
+        )
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,145 @@
+"""Make a folder of photos into pictures and keypoints that can be trained on.
+
+    python -m script.extract_keypoints photos/ --output extracted/
+    python -m script.make_pairs --keypoints extracted/keypoints.csv --images extracted/images \
+        --output dataset/mine --test_share 0.1
+
+Writes extracted/images/ (the person of every photo, cropped to the frame of --dataset_mode),
+extracted/keypoints.csv (name:keypoints_y:keypoints_x, pixels of that frame) and
+extracted/skeletons.jpg, an overview. A photo without a usable person is left out and named, with
+the reason.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from models.estimators import PersonFinder
+from options.base_options import Parser
+from script.transfer import (
+    QUALITY,
+    Subject,
+    add_estimator_options,
+    in_a_row,
+    person_finder,
+    subject_of_photo,
+)
+from util.annotations import write_keypoints
+from util.dataset_layouts import LAYOUTS
+from util.device import choose_device
+from util.errors import UserError, run_main
+from util.image import save_image
+from util.photo import list_photos
+
+SHEET_COLUMNS, SHEET_ROWS = 8, 3
+
+
+def build_parser() -> Parser:
+    """The command line of this script."""
+    parser = Parser(description=__doc__)
+    add = parser.add_argument
+    add("photos", metavar="DIR", help="folder of photos; folders inside it are read too")
+    add("-o", "--output", default=None, help="folder to write; default: DIR_extracted beside DIR")
+    add(
+        "--dataset_mode",
+        default="fashion",
+        choices=("fashion", "market"),
+        help="sets the size of the pictures, the frame of the keypoints",
+    )
+    add(
+        "--crop",
+        default="person",
+        choices=("person", "none"),
+        help="person: cut the person out of each photo; none: scale whole photos to the frame",
+    )
+    add(
+        "--device", default=None, help="cpu, cuda, cuda:1 ...; default: the first GPU, else the CPU"
+    )
+    add("--overwrite", action="store_true", help="replace what an earlier run wrote")
+    add_estimator_options(parser)
+    add("--debug", action="store_true", help="show the full traceback of an error")  # fmt: skip
+    return parser
+
+
+def name_photos(folder: Path, photos: list[Path]) -> dict[str, Path]:
+    """Name of the picture to write -> photo; two photos may not get one name."""
+    named: dict[str, Path] = {}
+    for photo in photos:
+        name = photo.relative_to(folder).with_suffix(".png").as_posix()
+        if name in named:
+            raise UserError(
+                f"{named[name]} and {photo} would both become {name}; rename one of them"
+            )
+        named[name] = photo
+    return named
+
+
+def extract(
+    photos: dict[str, Path], images: Path, find: PersonFinder, frame: tuple[int, int], crop: str
+) -> tuple[dict[str, Subject], list[str]]:
+    """Write the pictures; returns people by name, and why the other photos were left out."""
+    people: dict[str, Subject] = {}
+    refused: list[str] = []
+    find.estimator  # noqa: B018 - missing weights concern all photos, not the first
+    for name, photo in tqdm(photos.items(), desc="estimate", unit="photo"):
+        try:
+            subject = subject_of_photo(photo, find, frame, crop)
+        except UserError as error:
+            refused.append(str(error))
+            continue
+        tile = subject.tile(frame, skeleton=False)
+        save_image(images / name, tile)
+        people[name] = Subject(name, Image.fromarray(tile), subject.keypoints)
+    return people, refused
+
+
+def overview(people: list[Subject], frame: tuple[int, int]) -> np.ndarray:
+    """The first pictures with their skeletons, for a look at what the estimator found."""
+    tiles = [person.tile(frame, skeleton=True) for person in people[: SHEET_COLUMNS * SHEET_ROWS]]
+    while len(tiles) > SHEET_COLUMNS and len(tiles) % SHEET_COLUMNS:
+        tiles.append(np.full_like(tiles[0], 255))
+    rows = [tiles[i : i + SHEET_COLUMNS] for i in range(0, len(tiles), SHEET_COLUMNS)]
+    return np.concatenate([in_a_row(row) for row in rows])
+
+
+def run(opt: Namespace) -> None:
+    """Do what the options say and report."""
+    folder = Path(opt.photos)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected a folder of photos")
+    output = Path(opt.output or folder.resolve().with_name(f"{folder.resolve().name}_extracted"))
+    table = output / "keypoints.csv"
+    if table.exists() and not opt.overwrite:
+        raise UserError(f"{table} exists already; choose another --output, or pass --overwrite")
+    photos = name_photos(folder, list_photos(folder))
+    frame = LAYOUTS[opt.dataset_mode].annotation_size
+    find = person_finder(opt, choose_device(opt.device))
+    people, refused = extract(photos, output / "images", find, frame, opt.crop)
+    for reason in refused:
+        print(f"left out: {reason}")
+    if not people:
+        raise UserError(f"none of the {len(photos)} photos in {folder} shows a usable person")
+    write_keypoints(table, {name: person.keypoints for name, person in people.items()})
+    save_image(output / "skeletons.jpg", overview(list(people.values()), frame), QUALITY)
+    print(f"{len(people)} of {len(photos)} photos: {table}, {output / 'images'}")
+    print(f"look at {output / 'skeletons.jpg'}, then make pairs:")
+    print(
+        f"  python -m script.make_pairs --keypoints {table} --images {output / 'images'} "
+        f"--output dataset/{folder.resolve().name} --dataset_mode {opt.dataset_mode} --test_share "
+        "0.1"
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse and run."""
+    run(build_parser().parse_strictly(sys.argv[1:] if argv is None else argv))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,240 @@
+"""Your own photo in another pose.
+
+    python -m script.transfer --checkpoint checkpoints/RUN --source me.jpg --pose friend.jpg -o
+    out.png
+
+--pose takes photos, a folder of photos, OpenPose/COCO/... JSON files and keypoint CSV files. One
+pose gives the photo with the new person pasted in; several give a strip. Beside the result,
+<name>_skeletons.png shows what the network was given.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from api import PoseTransfer
+from models.estimators import ESTIMATORS, PersonFinder
+from models.pose2pose_inference import GENERATOR_FILE
+from options.base_options import Parser
+from util.device import choose_device
+from util.errors import UserError, run_main
+from util.image import save_image
+from util.keypoint_estimation import MIN_JOINTS, PERSON_RULES
+from util.keypoint_files import Pose, read_poses
+from util.person_crop import Box, cut, paste, person_box, to_frame, whole_picture
+from util.photo import as_photo, list_photos
+from util.pose import draw_skeleton
+from util.weight_files import find_weights
+
+POSE_FILES = (".json", ".csv")
+OUTPUT_FORMATS = (".png", ".jpg", ".jpeg")
+PUBLISHED = "magpt"  # as --checkpoint
+BACKDROP = (24, 24, 24)  # behind poses that come without a photo
+GAP = 4  # pixels between the pictures of a strip
+QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A person as the network sees it."""
+
+    name: str
+    picture: Image.Image | None  # the crop, None for a pose from a file
+    keypoints: np.ndarray  # (18, 2) in the annotation frame
+    box: Box | None = None  # of the crop in the photo
+
+    def tile(self, size: tuple[int, int], skeleton: bool) -> np.ndarray:
+        """uint8 (h, w, 3) picture of ``size``, the annotation frame."""
+        picture = self.picture or Image.new("RGB", (1, 1), BACKDROP)
+        pixels = np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC))
+        return draw_skeleton(pixels, self.keypoints) if skeleton else pixels
+
+
+def build_parser() -> Parser:
+    """The command line of this script."""
+    parser = Parser(description=__doc__)
+    add = parser.add_argument
+    add("--source", required=True, help="photo of the person to be moved")
+    add(
+        "--pose",
+        required=True,
+        nargs="+",
+        metavar="P",
+        help="photos, folders of photos, JSON or CSV keypoint files: the poses to take",
+    )
+    add("-o", "--output", required=True, help="picture to write, .png or .jpg")
+    add_checkpoint_options(parser)
+    add("--device", default=None, help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
+    add(
+        "--crop",
+        default="person",
+        choices=("person", "none"),
+        help="person: cut the person out of each photo; none: use whole photos, as test.py does",
+    )
+    add(
+        "--source_keypoints",
+        default=None,
+        metavar="FILE",
+        help="JSON in pixels of the source photo, instead of an estimator",
+    )
+    add_estimator_options(parser)
+    add("--debug", action="store_true", help="show the full traceback of an error")  # fmt: skip
+    return parser
+
+
+def add_checkpoint_options(parser: Parser) -> None:
+    """Options that choose the generator."""
+    add = parser.add_argument_group("generator").add_argument
+    add(
+        "--checkpoint",
+        required=True,
+        help="folder of a training run, generator file, .onnx file, or "
+        f"{PUBLISHED}: the published MAGPT generator, from a cache or downloaded",
+    )
+    add("--which_epoch", default="latest", help="of a run: latest, best, or the number of an epoch")
+    add("--model", default=None, help="model of a published file, which has no saved options")
+    add("--dataset_mode", default=None, help="its data set layout; sets the picture sizes")  # fmt: skip
+
+
+def add_estimator_options(parser: Parser) -> None:
+    """Options that choose and tune the keypoint estimator."""
+    add = parser.add_argument_group("keypoints").add_argument
+    add(
+        "--estimator",
+        default="torchvision",
+        help=f"{', '.join(ESTIMATORS)}, or module:Class of your own",
+    )
+    add("--weights", default=None, help="weight file of the estimator; default: cache or download")
+    add("--person", default="best", choices=sorted(PERSON_RULES), help="whom to take of several")
+    add("--min_joints", type=int, default=MIN_JOINTS,
+        help="refuse people of whom fewer of the 18 joints are visible")  # fmt: skip
+
+
+def person_finder(opt: Namespace, device) -> PersonFinder:
+    """The estimator that the options choose; loaded when it is first needed."""
+    return PersonFinder(opt.estimator, opt.weights, device, opt.person, opt.min_joints)
+
+
+def subject_of_photo(
+    path: str | Path, find: PersonFinder, frame: tuple[int, int], crop: str
+) -> Subject:
+    """The person of a photo, cropped to the shape of the annotation frame."""
+    photo = as_photo(path)
+    return _subject(str(path), photo, find(photo, str(path)), frame, crop)
+
+
+def _subject(
+    name: str, photo: Image.Image, keypoints: np.ndarray, frame: tuple[int, int], crop: str
+) -> Subject:
+    box = person_box(keypoints, frame) if crop == "person" else whole_picture(photo)
+    return Subject(name, cut(photo, box), to_frame(keypoints, box, frame), box)
+
+
+def read_source(opt: Namespace, find: PersonFinder, frame: tuple[int, int]) -> Subject:
+    """The person to be moved."""
+    if opt.source_keypoints is None:
+        return subject_of_photo(opt.source, find, frame, opt.crop)
+    poses = read_poses(opt.source_keypoints)
+    if len(poses) != 1 or poses[0].in_annotation_frame:
+        raise UserError(
+            f"--source_keypoints {opt.source_keypoints}: found {len(poses)} poses in a "
+            f"{Path(opt.source_keypoints).suffix} file; expected a JSON file with one person in "
+            "pixels of the source photo"
+        )
+    photo = as_photo(opt.source)
+    return _subject(opt.source, photo, poses[0].keypoints, frame, opt.crop)
+
+
+def read_targets(opt: Namespace, find: PersonFinder, frame: tuple[int, int]) -> list[Subject]:
+    """All poses to take, in the order given; folders are sorted."""
+    targets: list[Subject] = []
+    for item in map(Path, opt.pose):
+        if item.suffix.lower() in POSE_FILES:
+            targets += [_subject_of_pose(pose, frame) for pose in read_poses(item)]
+        else:
+            photos = list_photos(item) if item.is_dir() else [item]
+            targets += [subject_of_photo(photo, find, frame, opt.crop) for photo in photos]
+    return targets
+
+
+def _subject_of_pose(pose: Pose, frame: tuple[int, int]) -> Subject:
+    """A pose from a file: CSV rows are in the annotation frame, others are framed like photos."""
+    points = pose.keypoints
+    if not pose.in_annotation_frame:
+        points = to_frame(points, person_box(points, frame), frame)
+    return Subject(pose.name, None, points)
+
+
+def load(opt: Namespace, device) -> PoseTransfer:
+    """The generator that ``--checkpoint`` names."""
+    path = opt.checkpoint
+    options = {key: getattr(opt, key) for key in ("model", "dataset_mode") if getattr(opt, key)}
+    if path == PUBLISHED:
+        path = find_weights(GENERATOR_FILE)
+        options = {"model": "pose2pose", "dataset_mode": "magpt"}
+    return PoseTransfer.from_checkpoint(path, opt.which_epoch, device, options)
+
+
+def in_a_row(tiles: list[np.ndarray]) -> np.ndarray:
+    """Pictures of one size side by side on white."""
+    gap = np.full((tiles[0].shape[0], GAP, 3), 255, dtype=np.uint8)
+    parts = [part for tile in tiles for part in (tile, gap)]
+    return np.concatenate(parts[:-1], axis=1)
+
+
+def skeleton_picture(
+    source: Subject, targets: list[Subject], results: list[np.ndarray]
+) -> np.ndarray:
+    """Above: what went in, with skeletons; below: the source and what came out."""
+    size = results[0].shape[:2]
+    above = in_a_row([subject.tile(size, skeleton=True) for subject in (source, *targets)])
+    below = in_a_row([source.tile(size, skeleton=False), *results])
+    gap = np.full((GAP, above.shape[1], 3), 255, dtype=np.uint8)
+    return np.concatenate([above, gap, below])
+
+
+def transfer(opt: Namespace) -> list[Path]:
+    """Do what the options say; returns the files written."""
+    output = Path(opt.output)
+    if output.suffix.lower() not in OUTPUT_FORMATS:
+        raise UserError(
+            f"--output {output}: expected a name that ends in {', '.join(OUTPUT_FORMATS)}"
+        )
+    photo = as_photo(opt.source)  # refused before anything heavy is loaded
+    device = choose_device(opt.device)
+    model = load(opt, device)
+    find = person_finder(opt, device)
+    source = read_source(opt, find, model.annotation_size)
+    targets = read_targets(opt, find, model.annotation_size)
+    results = model.transfer_many(
+        [source.picture] * len(targets),
+        [target.keypoints for target in targets],
+        [source.keypoints] * len(targets),
+        [(Path(opt.source).name, Path(target.name).name) for target in targets],
+    )
+    tiles = [np.asarray(result) for result in results]
+    if len(results) == 1:
+        picture = np.asarray(paste(photo, results[0], source.box))
+    else:
+        picture = in_a_row([source.tile(model.annotation_size, skeleton=False), *tiles])
+    skeletons = output.with_name(f"{output.stem}_skeletons.png")
+    save_image(output, picture, QUALITY)
+    save_image(skeletons, skeleton_picture(source, targets, tiles))
+    return [output, skeletons]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, transfer, say where the pictures are."""
+    opt = build_parser().parse_strictly(sys.argv[1:] if argv is None else argv)
+    result, skeletons = transfer(opt)
+    print(f"wrote {result}, and {skeletons} with the poses that went in")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,154 @@
+"""A folder of photos becomes a data set, and the data set a trained model, by the documented commands."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.fashion_dataset import FashionDataset
+from script import extract_keypoints, make_pairs
+from tests.photo_helpers import photo, photo_keypoints
+from util.annotations import read_keypoints
+from util.errors import UserError
+from util.person_crop import person_box, to_frame
+
+ROOT = Path(__file__).resolve().parent.parent
+ESTIMATOR = "tests.photo_helpers:StickFigureEstimator"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Photos of four people, three each; one in a folder of its own."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for person in range(4):
+        for view in range(3):
+            place = folder / "more" if person == 3 else folder
+            image = photo((200 + 20 * view, 300 + 30 * person), person)
+            image.save(place / f"person{person}_{view}.{'png' if view else 'jpg'}")
+    return folder
+
+
+def extract(photos: Path, *words: str) -> Path:
+    output = photos.parent / "extracted"
+    extract_keypoints.main([str(photos), "-o", str(output), "--estimator", ESTIMATOR, *words])
+    return output
+
+
+def test_every_photo_gets_a_picture_of_the_frame_and_a_row(photos, capsys):
+    output = extract(photos)
+    table = read_keypoints(output / "keypoints.csv")
+    assert len(table) == 12
+    assert "more/person3_1.png" in table
+    for name in table:
+        assert Image.open(output / "images" / name).size == (176, 256)
+    points = photo_keypoints((220, 300))
+    box = person_box(points, (256, 176))
+    assert np.array_equal(table["person0_1.png"], to_frame(points, box, (256, 176)))
+    assert Image.open(output / "skeletons.jpg").size == (8 * 180 - 4, 2 * 256)
+    text = capsys.readouterr().out
+    assert "12 of 12 photos" in text
+    assert "python -m script.make_pairs --keypoints" in text
+
+
+def test_whole_photos_of_market_size(photos):
+    output = extract(photos, "--dataset_mode", "market", "--crop", "none")
+    assert Image.open(output / "images" / "person1_0.png").size == (64, 128)
+    points = read_keypoints(output / "keypoints.csv")["person0_0.png"]
+    assert np.array_equal(points, np.floor(photo_keypoints((200, 300)) * (128 / 300, 64 / 200)))
+
+
+def test_unusable_photos_are_named_and_left_out(photos, capsys):
+    Image.new("RGB", (3, 3)).save(photos / "dot.png")
+    (photos / "note.jpg").write_text("hello")
+    table = read_keypoints(extract(photos) / "keypoints.csv")
+    assert len(table) == 12
+    text = capsys.readouterr().out
+    assert f"left out: {photos / 'dot.png'} is 3 x 3 pixels" in text
+    assert f"left out: {photos / 'note.jpg'} is not a readable image" in text
+    assert "12 of 14 photos" in text
+
+
+class NobodyEstimator:
+    def estimate(self, image):
+        return []
+
+
+def test_photos_without_anybody_are_refused(photos, tmp_path):
+    with pytest.raises(UserError, match="none of the 12 photos in .* shows a usable person"):
+        extract(photos, "--estimator", "tests.test_extract:NobodyEstimator")
+    assert not (tmp_path / "extracted" / "keypoints.csv").exists()
+
+
+def test_two_photos_of_one_name_are_refused(photos):
+    photo().save(photos / "person0_1.jpg")
+    with pytest.raises(UserError, match=r"would both become person0_1\.png; rename one"):
+        extract(photos)
+
+
+def test_an_earlier_table_is_only_replaced_on_request(photos):
+    extract(photos)
+    with pytest.raises(UserError, match=r"keypoints\.csv exists already.*--overwrite"):
+        extract(photos)
+    extract(photos, "--overwrite")
+
+
+def test_a_missing_or_empty_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        extract(tmp_path / "photos")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(UserError, match="holds no pictures"):
+        extract(tmp_path / "photos")
+
+
+def test_missing_estimator_weights_stop_before_the_first_photo(photos, capsys):
+    with pytest.raises(UserError, match="no such file; expected torchvision's keypointrcnn"):
+        extract(photos, "--estimator", "torchvision", "--weights", "none.pth")
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_by_default_the_output_lies_beside_the_folder(photos):
+    extract_keypoints.main([str(photos), "--estimator", ESTIMATOR])
+    assert (photos.parent / "photos_extracted" / "keypoints.csv").is_file()
+
+
+def test_the_result_opens_as_a_data_set(photos, tmp_path):
+    output = extract(photos)
+    root = tmp_path / "data"
+    make_pairs.main([
+        "--keypoints", str(output / "keypoints.csv"), "--images", str(output / "images"),
+        "--output", str(root), "--identity", r"(person\d)", "--test_share", "0.25",
+    ])  # fmt: skip
+    train, test = FashionDataset(root, "train"), FashionDataset(root, "test")
+    assert (len(train), len(test)) == (3 * 6, 6)
+    assert train[0]["source_image"].shape == (3, 256, 256)
+
+
+@pytest.mark.slow
+def test_from_photos_to_a_transferred_picture_by_commands_alone(photos, tmp_path):
+    def run(*words: str) -> str:
+        command = [sys.executable, *words]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    output, root, runs = tmp_path / "extracted", tmp_path / "data", tmp_path / "runs"
+    run("-m", "script.extract_keypoints", str(photos), "-o", str(output), "--estimator", ESTIMATOR)
+    run("-m", "script.make_pairs", "--keypoints", str(output / "keypoints.csv"),
+        "--images", str(output / "images"), "--output", str(root), "--identity", r"(person\d)",
+        "--test_share", "0.25")  # fmt: skip
+    common = ("--name", "mine", "--checkpoints_dir", str(runs), "--dataroot", str(root))
+    small = ("--ngf", "8", "--ndf", "8", "--load_size", "64", "64", "--batchSize", "2")
+    run("train.py", *common, *small, "--vgg_weights", "random", "--niter", "1",
+        "--niter_decay", "0", "--nThreads", "0", "--gpu_ids", "-1")  # fmt: skip
+    run("-m", "script.transfer", "--checkpoint", str(runs / "mine"), "--estimator", ESTIMATOR,
+        "--source", str(photos / "person0_1.png"), "--pose", str(photos / "person1_1.png"),
+        "-o", str(tmp_path / "out.png"), "--device", "cpu")  # fmt: skip
+    assert Image.open(tmp_path / "out.png").size == (220, 300)
+    run("test.py", *common, "--results_dir", str(tmp_path / "results"), "--gpu_ids", "-1",
+        "--nThreads", "0")  # fmt: skip
+    assert (tmp_path / "results" / "index.html").is_file()
+    assert len(list((tmp_path / "results").glob("*_vis.png"))) == 6
