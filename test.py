@@ -39,7 +39,8 @@ def write_manifest(folder: Path, opt, model, pairs: int) -> None:
 
 def main() -> None:
     """Load a checkpoint, generate every pair, write the images and the result page."""
-    opt = TestOptions().parse()
+    options = TestOptions()
+    opt = options.parse()
     distributed.setup(torch.device(opt.device))
     seed_everything(opt.seed, opt.deterministic)
     model = create_model(opt)
@@ -51,6 +52,7 @@ def main() -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if distributed.is_main():
+            options.save(opt, folder)
             write_manifest(folder, opt, model, len(dataset))
     except OSError as error:
         raise UserError(

@@ -1,12 +1,18 @@
-"""Train a model: python train.py --name RUN --model DPTN --dataset_mode fashion --dataroot FOLDER ...
+"""Train a model: python train.py --name RUN --model DPTN --dataset_mode fashion --dataroot DATA ...
 
-Exit status: 0 finished, 2 wrong input, 3 a gradient was not finite, 4 the last checkpoint could not be written,
-75 interrupted by a signal or --max_minutes and saved (start again with --continue_train).
+Exit status: 0 finished, 2 wrong input or no memory, 3 a gradient was not finite (--on_nan stop),
+4 the last checkpoint could not be written, 75 interrupted by a signal or --max_minutes and saved
+(start again with --continue_train), 130 interrupted by a second Ctrl-C and not saved.
 """
 
 from __future__ import annotations
 
+from argparse import Namespace
+from contextlib import closing
+from pathlib import Path
+
 import torch
+from torch.utils.data import DataLoader
 
 from data import create_dataloader, create_dataset
 from models import create_model
@@ -16,53 +22,63 @@ from util import distributed
 from util.errors import run_main
 from util.interrupt import EXIT_INTERRUPTED, EXIT_NOT_FINITE, EXIT_NOT_SAVED, StopRequest
 from util.pictures import pictures_of
+from util.run_folder import RunFolder
 from util.seed import seed_everything
 from util.training_run import TrainingRun
 
 
 def main() -> int:
-    """Parse, load, and train epoch by epoch: step, log, show, validate, save."""
-    opt = TrainOptions().parse()
+    """Parse, claim the folder of the run, load everything, train."""
+    options = TrainOptions()
+    opt = options.parse()
     distributed.setup(torch.device(opt.device))
     seed_everything(opt.seed, opt.deterministic)
-    loader = create_dataloader(create_dataset(opt), opt)
-    batches, per_step = loader.batch_sampler, loader.batch_sampler.global_batch
-    model = create_model(opt)
-    validator = create_validator(opt, model)
-    visualizer = create_visualizer(opt, model.run_dir, len(loader) * per_step)
-    run = TrainingRun(model, model.run_dir, visualizer, opt.keep_last)
-    run.start(opt.continue_train, opt.which_epoch, opt.overwrite)
-    progress, last_epoch, saved = run.progress, opt.niter + opt.niter_decay, True
+    path, writes = Path(opt.checkpoints_dir, opt.name), distributed.is_main()
+    with (
+        StopRequest(opt.max_minutes) as stop,
+        RunFolder(path, opt.continue_train, opt.overwrite, writes) as folder,
+    ):
+        loader = create_dataloader(create_dataset(opt), opt)
+        model = create_model(opt)
+        validator = create_validator(opt, model)
+        epoch = len(loader) * loader.batch_sampler.global_batch  # samples
+        with closing(create_visualizer(opt, folder.path, epoch)) as visualizer:
+            run = TrainingRun(model, folder, visualizer, validator, opt.keep_last)
+            run.start(opt.which_epoch, lambda: options.save(opt, folder.path))
+            return train(opt, loader, run, stop)
 
-    with StopRequest(opt.max_minutes) as stop:
-        while progress.epoch <= last_epoch:
-            batches.set_position(progress.epoch, progress.samples)
-            for batch in visualizer.timed(loader):
-                model.set_input(batch)
-                model.optimize_parameters()
-                progress.advance(per_step)
-                visualizer.progress(progress.epoch, progress.samples, progress.total)
-                if run.watch(batch, model.stepper.not_finite(), opt.on_nan):
-                    return EXIT_NOT_FINITE
-                if progress.due(opt.print_freq):
-                    run.log(distributed.average_values(model.logged()))
-                if progress.due(opt.display_freq):
-                    visualizer.show(pictures_of(model.visuals), progress.epoch, progress.total)
-                if opt.val_freq and progress.due(opt.val_freq):
-                    run.validate(validator)
-                stopping = distributed.any_process(stop.requested(), model.device)
-                if stopping or progress.due(opt.save_latest_freq):
-                    saved = run.save("latest", *([str(progress.total)] * opt.save_by_iter))
-                if stopping:
-                    visualizer.message(f"stopped by {stop.reason} after {progress.total:,} samples")
-                    visualizer.close()
-                    return EXIT_INTERRUPTED if saved else EXIT_NOT_SAVED
-            model.update_learning_rate()
-            finished = progress.epoch
-            progress.next_epoch()
-            if finished % opt.save_epoch_freq == 0 or finished == last_epoch:
-                saved = run.save("latest", str(finished))
-    visualizer.close()
+
+def train(opt: Namespace, loader: DataLoader, run: TrainingRun, stop: StopRequest) -> int:
+    """Train epoch by epoch: step, log, show, validate, save; returns the exit status."""
+    model, visualizer, progress = run.model, run.visualizer, run.progress
+    batches, per_step = loader.batch_sampler, loader.batch_sampler.global_batch
+    last_epoch, saved = opt.niter + opt.niter_decay, True
+    while progress.epoch <= last_epoch:
+        batches.set_position(progress.epoch, progress.samples)
+        for batch in visualizer.timed(loader):
+            model.set_input(batch)
+            model.optimize_parameters()
+            progress.advance(per_step)
+            visualizer.progress(progress.epoch, progress.samples, progress.total)
+            if run.watch(batch, model.stepper.not_finite(), opt.on_nan):
+                return EXIT_NOT_FINITE
+            if progress.due(opt.print_freq):
+                run.log(distributed.average_values(model.logged()))
+            if progress.due(opt.display_freq):
+                visualizer.show(pictures_of(model.visuals), progress.epoch, progress.total)
+            if opt.val_freq and progress.due(opt.val_freq):
+                run.validate()
+            stopping = distributed.any_process(stop.requested(), model.device)
+            if stopping or progress.due(opt.save_latest_freq):
+                saved = run.save("latest", *([str(progress.total)] * opt.save_by_iter))
+            if stopping:
+                visualizer.message(f"stopped by {stop.reason} after {progress.total:,} samples")
+                return EXIT_INTERRUPTED if saved else EXIT_NOT_SAVED
+        model.update_learning_rate()
+        finished = progress.epoch
+        progress.next_epoch()
+        if finished % opt.save_epoch_freq == 0 or finished == last_epoch:
+            saved = run.save("latest", str(finished))
     return 0 if saved else EXIT_NOT_SAVED
 
 

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from util.errors import UserError
+from util.interrupt import shield_worker
 
 
 class EpochBatchSampler(Sampler[list[int]]):
@@ -91,10 +92,14 @@ def make_loader(
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
+        # Its own: drawing the workers' seeds from the global one at each start of an epoch would make a
+        # resumed run, which starts once more, draw other noise than an uninterrupted one.
+        generator=torch.Generator().manual_seed(seed),
     )
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     """Workers decode images; more torch threads would only fight the training process."""
     torch.set_num_threads(1)
+    shield_worker()

@@ -32,6 +32,7 @@ class Stepper:
         self.grad_norms: dict[str, torch.Tensor] = {}  # of the last step, before clipping
         self._flags: list[tuple[str, torch.Tensor]] = []  # "gradient is not finite", of this step
         self._older: list[tuple[str, torch.Tensor]] = []  # and of the step before, on a GPU
+        self._statistics: list[tuple[torch.Tensor, torch.Tensor]] = []  # (buffer, its value before)
 
     def add(self, label: str, network: nn.Module, lr: float, betas: tuple[float, float]) -> None:
         """Make the optimizer of ``network``: Adam, one fused kernel a step."""
@@ -42,6 +43,15 @@ class Stepper:
             optimizer, lambda epochs_done: self.factor(epochs_done + 1)
         )
         self.scalers[label] = self.precision.scaler()
+
+    def begin(self) -> None:
+        """Call before every training step: remembers the running statistics of batch norms."""
+        self._statistics = [
+            (buffer, buffer.clone())
+            for network in self.networks.values()
+            for name, buffer in network.named_buffers()
+            if name.endswith(("running_mean", "running_var"))
+        ]
 
     def backward(self, label: str, loss: torch.Tensor) -> None:
         """Add the gradient of ``loss`` to the gradients of network ``label``."""
@@ -54,8 +64,9 @@ class Stepper:
     def update(self, label: str) -> None:
         """Average gradients over processes, clip, and take one optimizer step.
 
-        A step whose gradient is not finite changes nothing, on any device and without waiting for it;
-        :meth:`not_finite` tells. fp16 steps are left out silently while the loss scale adapts.
+        A step whose gradient is not finite changes nothing, on any device and without waiting for it, and
+        running statistics return to what they were at :meth:`begin`; :meth:`not_finite` tells. fp16
+        steps are left out silently while the loss scale adapts.
         """
         optimizer, scaler = self.optimizers[label], self.scalers[label]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -63,6 +74,10 @@ class Stepper:
         scaler.unscale_(optimizer)
         norm = total_norm(parameters)
         self.grad_norms[label] = norm
+        flag = (~torch.isfinite(norm)).float()
+        for buffer, before in self._statistics:
+            # .data: the other network's backward pass may still come, and does not read them
+            buffer.data.copy_(torch.where(flag > 0, before, buffer))
         if self.clip_norm is not None:
             scale = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], scale)
@@ -70,7 +85,6 @@ class Stepper:
             scaler.step(optimizer)
             scaler.update()
             return
-        flag = (~torch.isfinite(norm)).float()
         optimizer.found_inf, optimizer.grad_scale = flag, None  # read by the fused kernel
         optimizer.step()
         self._flags.append((label, flag))

@@ -16,12 +16,14 @@ from models.networks.layers import INITIALIZERS, NORMS
 from util import distributed
 from util.checkpoint import write_atomically
 from util.errors import UserError
+from util.pose import SIGMA
 from util.precision import PRECISIONS
 
 # Options that describe the trained networks and their inputs. Testing takes their values from the options
 # saved beside the checkpoint; options added by the model's and the data set's hooks are treated alike.
 ARCHITECTURE = (
     "model", "dataset_mode", "load_size", "annotation_size", "ngf", "ndf", "norm",
+    "heatmap_sigma",
 )  # fmt: skip
 
 
@@ -86,6 +88,10 @@ class BaseOptions:
             default=None, metavar="N", help="height width of the frame of the keypoints and of saved "
             "results; default: set by --dataset_mode")
 
+        add("--heatmap_sigma", type=float, default=SIGMA,
+            help="standard deviation of the pose heatmaps in pixels of --load_size; published: 6 at "
+            "256 x 256, smaller images learn faster with a smaller one")
+
         add = parser.add_argument_group("networks").add_argument
         add("--ngf", type=int, default=64, help="width of the generator's first layer")
         add("--ndf", type=int, default=32, help="width of the discriminator's first layer")
@@ -105,7 +111,7 @@ class BaseOptions:
     # ---- parsing ---------------------------------------------------------------------------
 
     def parse(self, argv: list[str] | None = None, announce: bool = True) -> Namespace:
-        """Options of the command line, completed and checked; printed and saved on the main process."""
+        """Options of the command line, completed and checked; printed on the main process."""
         argv = sys.argv[1:] if argv is None else list(argv)
         # torch.distributed.launch adds this; the environment, which torchrun sets too, says the same
         argv = [w for w in argv if not w.startswith(("--local_rank=", "--local-rank="))]
@@ -136,7 +142,7 @@ class BaseOptions:
         return read_saved_options(path)
 
     def complete(self, opt: Namespace, parser: Parser, announce: bool) -> Namespace:
-        """Fill in what follows from other options, check, print and save."""
+        """Fill in what follows from other options, check and print."""
         opt.is_train = self.is_train
         dataset = data.find_dataset(opt.dataset_mode)
         opt.load_size = _size("--load_size", opt.load_size, dataset.load_size)
@@ -147,27 +153,28 @@ class BaseOptions:
         self.check(opt)
         opt.device = str(distributed.local_device(opt.gpu_ids))
         if announce and distributed.launched_rank() == 0:
-            text = options_text(opt, parser)
-            print(text)
-            self.save(opt, text)
+            print(options_text(opt, parser))
+        self._parser = parser
         return opt
 
     def check(self, opt: Namespace) -> None:
         """Checks that only one command needs."""
 
-    def save(self, opt: Namespace, text: str) -> None:
-        """Write the options beside the checkpoint as text (to read) and JSON (to reload)."""
-        folder = Path(opt.checkpoints_dir) / opt.name
+    def save(self, opt: Namespace, folder: Path) -> None:
+        """Write the options into ``folder`` as text (to read) and, of training, JSON (to reload).
+
+        Call it on the main process once everything else is known to be right: a mistyped command must
+        not replace the options of an earlier run.
+        """
         kind = "train" if self.is_train else "test"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / f"{kind}_opt.txt", text.encode())
+            write_atomically(folder / f"{kind}_opt.txt", options_text(opt, self._parser).encode())
             if self.is_train:
                 content = json.dumps(vars(opt), indent=1, sort_keys=True)
                 write_atomically(folder / "train_opt.json", content.encode())
         except OSError as error:
             raise UserError(
-                f"cannot write to {folder} ({error.strerror}); change --checkpoints_dir"
+                f"cannot write to {folder} ({error.strerror}); choose another folder"
             ) from error
 
 
@@ -209,7 +216,7 @@ def _size(flag: str, given, default: tuple[int, int]) -> tuple[int, int]:
 _POSITIVE = (
     "batchSize", "ngf", "ndf", "nhead", "max_dataset_size", "dis_layers", "display_freq", "print_freq",
     "save_latest_freq", "save_epoch_freq", "lr", "init_gain", "niter", "how_many",
-    "max_minutes", "accumulate", "clip_grad", "val_pairs",
+    "max_minutes", "heatmap_sigma", "accumulate", "clip_grad", "val_pairs",
 )  # fmt: skip
 _NOT_NEGATIVE = ("nThreads", "val_freq", "niter_decay", "num_CABs", "num_TTBs", "seed")
 

@@ -1,11 +1,13 @@
 """Checkpoint files: written completely or not at all, recognised when damaged, loaded strictly.
 
-Every file ``X.pth`` has a side file ``X.pth.sha256``. While ``X.pth`` is being replaced the side file lists the
-new and the old hash, so a crash at any instant leaves a file that matches it.
+Every file ``X.pth`` has a side file ``X.pth.sha256``. While ``X.pth`` is being replaced the side
+file lists the new and the old hash, so a crash at any instant leaves a file that matches it.
+Where ``X.pth`` is absent, ``X.safetensors`` is read instead.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Mapping
@@ -15,12 +17,14 @@ from typing import Any
 import torch
 
 from util.errors import UserError
+from util.safetensors_files import SUFFIX as SAFETENSORS
+from util.safetensors_files import read_safetensors
 
 _PREFIXES = ("module.", "_orig_mod.")
 
 
 def strip_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove ``module.`` and ``_orig_mod.`` prefixes, the marks of wrappers, from state-dict keys."""
+    """Remove ``module.`` and ``_orig_mod.``, the marks of wrappers, from state-dict keys."""
     out = {}
     for key, value in state.items():
         while key.startswith(_PREFIXES):
@@ -32,9 +36,11 @@ def strip_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
 def file_hash(path: Path) -> str:
     """sha256 of a file, in hex."""
     with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(
-            hashlib, "file_digest"
-        ) else _chunked_hash(stream)
+        return (
+            hashlib.file_digest(stream, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _chunked_hash(stream)
+        )
 
 
 def _chunked_hash(stream) -> str:
@@ -64,19 +70,21 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def save(path: Path, content: Any) -> str:
-    """Save tensors and plain values with ``torch.save``, atomically and verified; returns the sha256."""
+    """Save tensors and plain values atomically and verified; returns the sha256.
+
+    Whatever the disk refuses is an OSError; the older file is then untouched.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, "wb") as stream:
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
+        _write_tensors(temporary, content)
         torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)
         new = file_hash(temporary)
-        old = side_file(path).read_text().split()[:1] if side_file(path).exists() else []
-        write_atomically(side_file(path), "\n".join([new, *old]).encode())
+        # Every hash listed stays: after a crash it is unknown which of them the file has.
+        known = [h for h in _known_hashes(path) if h != new]
+        write_atomically(side_file(path), "\n".join([new, *known]).encode())
         os.replace(temporary, path)
+        sync_folder(path.parent)
         write_atomically(side_file(path), new.encode())
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -84,13 +92,55 @@ def save(path: Path, content: Any) -> str:
     return new
 
 
+def _write_tensors(path: Path, content: Any) -> None:
+    try:
+        with open(path, "wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except RuntimeError as error:  # torch reports a failed write so, and hides the reason
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        if "write" in str(error) or "inline_container" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` survive a power failure, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot
+            raise
+    finally:
+        os.close(handle)
+
+
+def _known_hashes(path: Path) -> list[str]:
+    """Hashes that a file may have; empty for files that came without a side file."""
+    return side_file(path).read_text().split() if side_file(path).exists() else []
+
+
+def is_intact(path: Path) -> bool:
+    """Whether the content of a checkpoint file matches its side file (true without one)."""
+    known = _known_hashes(path)
+    return not known or file_hash(path) in known
+
+
 def load(path: Path) -> Any:
-    """Load tensors and plain values to the CPU (``weights_only``); damage is a UserError naming the file."""
+    """Load tensors and plain values, nothing else; damage is a UserError naming the file."""
     path = Path(path)
     if not path.is_file():
+        if path.with_suffix(SAFETENSORS).is_file():
+            return read_safetensors(path.with_suffix(SAFETENSORS))
         raise UserError(f"no checkpoint {path}{_found(path)}")
-    known = side_file(path).read_text().split() if side_file(path).exists() else []
-    if known and file_hash(path) not in known:
+    if path.suffix == SAFETENSORS:
+        return read_safetensors(path)
+    if not is_intact(path):
         raise UserError(
             f"{path} is damaged: its content does not match {side_file(path).name}{_found(path)}"
         )
@@ -111,13 +161,14 @@ def _found(path: Path) -> str:
         return f"; the folder {path.parent} does not exist: check --checkpoints_dir and --name"
     others = sorted(
         (p for p in path.parent.glob(f"*_{kind}") if p != path and not p.name.startswith(".")),
-        key=lambda p: p.stat().st_mtime,
+        key=lambda p: p.stat().st_mtime_ns,
         reverse=True,
     )
-    if not others:
-        return f"; {path.parent} holds no other *_{kind}: check --name and --which_epoch"
-    labels = ", ".join(p.name.partition("_")[0] for p in others[:8])
-    return f"; found for --which_epoch, newest first: {labels}"
+    good = [p.name.partition("_")[0] for p in others[:8] if is_intact(p)]
+    if not good:
+        return f"; {path.parent} holds no other good *_{kind}: check --name and --which_epoch"
+    rest = f" (older: {', '.join(good[1:])})" if good[1:] else ""
+    return f"; the newest good one is --which_epoch {good[0]}{rest}"
 
 
 def save_network(network: torch.nn.Module, path: Path) -> str:
@@ -139,11 +190,12 @@ def load_network(network: torch.nn.Module, path: Path) -> None:
 
 
 def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], origin: str) -> None:
-    """Copy a state dict into ``network``: wrapper prefixes and published spellings are understood, then
-    every key and shape must agree; a :class:`UserError` names what is missing, unexpected or misshapen.
+    """Copy a state dict into ``network``, strictly.
 
-    Tolerated because the published files differ so: a leading ``transformer.`` for ``PTM.``; only one
-    of two names of a tensor that is registered twice; no ``weight_v`` beside ``weight_u``.
+    Wrapper prefixes and published spellings are understood, then every key and shape must agree; a
+    :class:`UserError` names what is missing, unexpected or misshapen. Tolerated because the
+    published files differ so: a leading ``transformer.`` for ``PTM.``; only one of two names of a
+    tensor that is registered twice; no ``weight_v`` beside ``weight_u``.
     """
     state = strip_prefix(state)
     own = network.state_dict()
@@ -169,8 +221,8 @@ def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], orig
     ]  # fmt: skip
     if problems:
         raise UserError(
-            f"{origin} does not fit {type(network).__name__}: keys {'; '.join(problems)}; check --model "
-            "and the architecture options"
+            f"{origin} does not fit {type(network).__name__}: keys {'; '.join(problems)}; check "
+            "--model and the architecture options"
         )
     network.load_state_dict({k: state[k] for k in own}, strict=True)
 
@@ -188,7 +240,7 @@ def _complete_aliases(own: Mapping[str, torch.Tensor], state: dict[str, torch.Te
 
 
 def _complete_spectral(own: Mapping[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
-    """Recompute ``weight_v`` (absent before torch 1.1) and drop the stale ``weight`` copy of old files."""
+    """Recompute ``weight_v`` (absent before torch 1.1), drop the stale ``weight`` of old files."""
     for key in own:
         base = key.removesuffix("weight_v")
         if base == key or f"{base}weight_orig" not in state:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -44,7 +45,15 @@ def setup(device: torch.device) -> None:
     """Join the process group when a launcher started several processes (nccl on CUDA, else gloo)."""
     if not launched() or int(os.environ["WORLD_SIZE"]) == 1 or dist.is_initialized():
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"process {launched_rank()} could not join the others at {place} ({reason}); if the port is "
+            "in use, give torchrun another one with --master_port"
+        ) from error
 
 
 def shutdown() -> None:
@@ -113,6 +122,15 @@ def broadcast_network(network: torch.nn.Module) -> None:
     if world_size() > 1:
         for tensor in network.state_dict().values():
             dist.broadcast(tensor, src=0)
+
+
+def gather(value: Any) -> list[Any]:
+    """``value`` of every process, in the order of their ranks, on every process."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def barrier() -> None:

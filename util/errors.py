@@ -1,18 +1,28 @@
-"""Errors that are meant for the person at the keyboard, and the one place that turns them into an exit status."""
+"""Errors meant for the person at the keyboard, and how they become an exit status."""
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 
+from util.interrupt import EXIT_AT_ONCE
+
 EXIT_USER_ERROR = 2
+# Refusals of the file system, not bugs of ours.
+_DISK_ERRORS = {
+    getattr(errno, name)
+    for name in "ENOSPC EDQUOT EROFS EACCES EPERM EIO ESTALE EMFILE ENFILE".split()  # noqa: SIM905
+    if hasattr(errno, name)
+}
 
 
 class UserError(Exception):
-    """A mistake in the input: its text is one sentence - what was found, what was expected, what to do."""
+    """A mistake in the input; one sentence: what was found, what was expected, what to do."""
 
     def __init__(self, message: str = ""):
-        # A loader worker hands its exception over wrapped in the worker's traceback; keep the sentence.
+        # A loader process hands it over wrapped in its traceback; keep the sentence.
         if message.startswith("Caught UserError in "):
             message = message.rstrip().rpartition("UserError: ")[2]
         super().__init__(message)
@@ -25,19 +35,53 @@ def run_main(
 ) -> None:
     """Run an entry point and exit with its status.
 
-    A :class:`UserError` becomes one line on stderr and exit status 2; ``--debug`` anywhere on the
-    command line shows the full traceback instead. Other exceptions keep their traceback: they are bugs.
+    A :class:`UserError` becomes one line on stderr and exit status 2, and so do exhausted memory,
+    a full or forbidden disk and a loader process that died; ``--debug`` anywhere on the command
+    line shows the full traceback instead. Other exceptions keep their traceback: they are bugs.
+    Ctrl-C is status 130.
     """
     if debug is None:
         debug = "--debug" in sys.argv
     try:
         status = main()
-    except UserError as error:
+    except KeyboardInterrupt:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
+        sys.exit(EXIT_AT_ONCE)
+    except Exception as error:
+        sentence = explain(error)
+        if debug or sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     finally:
         if cleanup is not None:
             cleanup()
     sys.exit(status or 0)
+
+
+def explain(error: BaseException) -> str | None:
+    """One sentence for an exception that is not a bug, else None."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        place = error.filename or "a file"
+        return (
+            f"{place} cannot be read or written ({os.strerror(error.errno)}); free space, check "
+            "the permissions or choose another place"
+        )
+    text = " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and text.startswith("DataLoader worker (pid"):
+        return (
+            f"a loader process died ({text[:100].rstrip(' .')}): usually the memory or the shared "
+            "memory was exhausted; use fewer --nThreads or a smaller --batchSize, and "
+            "--continue_train resumes"
+        )
+    out_of_memory = "not enough memory" in text or "out of memory" in text.lower()
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and out_of_memory):
+        return (
+            f"the memory is exhausted ({text[:120]}); use a smaller --batchSize (with --accumulate "
+            "for the same step), a smaller network or --precision bf16"
+        )
+    return None

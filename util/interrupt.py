@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from types import FrameType
 
 # Exit statuses of train.py besides 0 (finished) and 2 (user error).
 EXIT_NOT_FINITE = 3  # stopped by --on_nan stop
-EXIT_NOT_SAVED = 4  # stopped, but the last checkpoint could not be written
-EXIT_INTERRUPTED = 75  # stopped by a signal or --max_minutes, saved; start again with --continue_train
+EXIT_NOT_SAVED = 4  # ended, but the last checkpoint could not be written
+EXIT_INTERRUPTED = (
+    75  # stopped by a signal or --max_minutes, saved; start again with --continue_train
+)
+EXIT_AT_ONCE = 130  # a second Ctrl-C: left without saving
+
+_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")
 
 
 class StopRequest:
     """Remembers that the run was asked to stop; the loop finishes its step, saves and leaves.
 
     SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 (SLURM's warning before pre-emption) ask; a second SIGINT
-    interrupts at once. Use as a context manager: the previous handlers are restored.
+    interrupts at once. Until :meth:`requested` is called for the first time there is nothing to
+    save, and every signal ends the process: SIGINT as usual, the others with
+    ``EXIT_INTERRUPTED``. Use as a context manager: the previous handlers are restored.
     """
 
-    SIGNALS = tuple(
-        getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
-    )
+    SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
     def __init__(self, max_minutes: float | None = None):
         self.reason: str | None = None
+        self._polled = False
         self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._previous: dict[int, object] = {}
 
@@ -38,12 +45,32 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.reason is not None:
+        if number == signal.SIGINT and (self.reason is not None or not self._polled):
             raise KeyboardInterrupt
+        if not self._polled:
+            raise SystemExit(EXIT_INTERRUPTED)
         self.reason = signal.Signals(number).name
 
     def requested(self) -> bool:
-        """True once a signal arrived or the time is over."""
+        """True once a signal arrived or the time is over; call it after every step."""
+        self._polled = True
         if self.reason is None and self._deadline is not None and time.monotonic() > self._deadline:
             self.reason = "--max_minutes"
         return self.reason is not None
+
+
+def shield_worker() -> None:
+    """Let a loader process outlive the signals that ask the whole job to stop.
+
+    SLURM, ``timeout`` and a terminal signal every process of a job; the batches must keep coming
+    until the training process has finished its step. Workers end when that process tells them to
+    or dies. A second SIGTERM, which is what a waiting parent process sends, ends them too.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _first_sigterm)
+
+
+def _first_sigterm(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, lambda *_: os._exit(0))

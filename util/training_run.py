@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import errno
+import os
 import shutil
 from collections.abc import Callable, Mapping
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any, Protocol
+
+import torch
 
 from util import checkpoint, distributed
 from util.errors import UserError
 from util.metrics.validation import Validator
 from util.progress import Progress
+from util.run_folder import RunFolder, prune_states
+from util.seed import rng_state, seed_generators, set_rng_state
 from util.visualizer import Visualizer
 
 KEPT_DUMPS = 5  # batches with a gradient that is not finite, saved for reproduction
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+MAX_SKIPPED = 100  # consecutive steps without a finite gradient; then even --on_nan skip stops
 
 
 class Resumable(Protocol):
@@ -23,8 +28,8 @@ class Resumable(Protocol):
 
     device: Any
     notes: list[str]
-
-    notes: list[str]
+    networks: Mapping[str, torch.nn.Module]
+    ema: Mapping[str, Mapping[str, torch.Tensor]]
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any], origin: str) -> bool: ...
@@ -35,21 +40,23 @@ class Resumable(Protocol):
 class TrainingRun:
     """Saves and resumes ``<folder>/<which>_state.pth`` and the published network files beside it.
 
-    A full disk costs a warning and that save, never the run or an older file.
+    A disk that refuses costs a warning and that save, never the run or an older file.
     """
 
     def __init__(
         self,
         model: Resumable,
-        folder: str | Path,
+        folder: RunFolder,
         visualizer: Visualizer,
+        validator: Validator | None = None,  # on the main process, when there is validation
         keep_last: int = 2,  # numbered states kept for resuming; network files are never pruned
     ):
-        self.model, self.folder, self.keep_last = model, Path(folder), keep_last
+        self.model, self.claim, self.folder, self.keep_last = model, folder, folder.path, keep_last
         self.visualizer, self.warn = visualizer, visualizer.warn
+        self.validator = validator
         self.progress = Progress()
-        self.extra: dict[str, Any] = {}  # plain values of others, saved with the state (best metric)
-        self.skipped = 0  # steps left out because a gradient was not finite
+        self.extra: dict[str, Any] = {}  # plain values of others, saved with the state
+        self.skipped = 0  # consecutive steps left out because a gradient was not finite
         self._before: Mapping[str, Any] = {}
         self._warned = False
 
@@ -57,73 +64,93 @@ class TrainingRun:
         """State file of checkpoint ``which``."""
         return self.folder / f"{which}_state.pth"
 
-    def start(self, resume: bool, which: str, overwrite: bool) -> None:
-        """Resume ``which``, or make sure that a new run does not write over an older one."""
-        if resume:
-            if self.resume(which):
-                self.visualizer.load_state_dict(self.extra["visualizer"])
-        elif self.state_path("latest").is_file() and not overwrite:
-            raise UserError(
-                f"{self.folder} already holds a training run; pass --continue_train to resume it, "
-                "another --name, or --overwrite to replace it"
-            )
+    def start(self, which: str, save_options: Callable[[], None]) -> None:
+        """Resume checkpoint ``which`` if the folder was claimed for that, else start anew.
+
+        ``save_options`` is called on the main process once nothing can be refused any more.
+        """
+        resumed = self.claim.resume and self.resume(which)
+        if resumed:
+            self.visualizer.load_state_dict(self.extra["visualizer"])
+        elif distributed.rank():  # processes share their weights, not their noise
+            seed_generators(torch.initial_seed() + distributed.rank())
+        if distributed.is_main():
+            self._check_space_for_a_run()
+            self.claim.clear()
+            save_options()
         for note in self.model.notes:
             self.visualizer.message(note)
 
     def resume(self, which: str) -> bool:
-        """Load checkpoint ``which``; False when only networks were taken and training starts at epoch 1."""
+        """Load checkpoint ``which``; False when training starts at epoch 1 on networks alone."""
         path = self.state_path(which)
-        if not path.is_file() and any(self.folder.glob(f"{which}_net_*.pth")):
+        if not path.is_file() and any(self.folder.glob(f"{which}_net_*")):
             self.model.load_networks(which)
             self.warn(
-                f"{path} does not exist: only the networks of {which} are loaded; optimizers and the "
-                "schedule start anew"
+                f"{path} does not exist: only the networks of {which} are loaded; optimizers and "
+                "the schedule start anew"
             )
             return False
         state = checkpoint.load(path)
         if not isinstance(state, dict) or not {"model", "progress", "extra"} <= set(state):
             raise UserError(f"{path} is not the state of a training run; check --which_epoch")
-        if not self.model.load_state_dict(state["model"], str(path)):
-            return False
-        self.progress = Progress(**state["progress"])
+        try:
+            if not self.model.load_state_dict(state["model"], str(path)):
+                return False
+            self.progress = Progress(**state["progress"])
+        except (KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{path} is not a state that {type(self.model).__name__} can go on from "
+                f"({reason}); check --which_epoch and --model"
+            ) from error
         self.extra = state["extra"]
+        self._restore_generators(state.get("generators", []))
         return True
+
+    def _restore_generators(self, states: list[dict[str, Any]]) -> None:
+        """Random numbers of the other processes; new ones where there were fewer processes."""
+        rank = distributed.rank()
+        if 0 < rank < len(states):
+            set_rng_state(states[rank])
+        elif rank:
+            seed_generators(torch.initial_seed() + self.progress.total + rank)
 
     def save(self, *labels: str) -> bool:
         """Write state and networks under every label ("latest", 12); False when the disk refused.
 
-        Only the main process writes; the others return at once.
+        Every process must call it; only the main one writes and knows whether that succeeded.
         """
+        generators = distributed.gather(rng_state())
         if not distributed.is_main():
             return True
         self.extra["visualizer"] = self.visualizer.state_dict()
-        return self._guarded(lambda: self._write(labels), ", ".join(labels))
+        return self._guarded(lambda: self._write(labels, generators), ", ".join(labels))
 
-    def _write(self, labels: tuple[str, ...]) -> None:
+    def _write(self, labels: tuple[str, ...], generators: list[dict[str, Any]]) -> None:
         self._check_space()
         state = {
             "model": self.model.state_dict(),
             "progress": self.progress.state_dict(),
             "extra": self.extra,
+            "generators": generators,
         }
         for label in labels:
             checkpoint.save(self.state_path(label), state)
             self.model.save_networks(label)
         text = f"{self.progress.epoch}\n{self.progress.samples}\n"
         checkpoint.write_atomically(self.folder / "iter.txt", text.encode())
-        self._prune()
+        prune_states(self.folder, self.keep_last)
 
     def _guarded(self, write: Callable[[], None], what: str) -> bool:
         """Run ``write``; False, after one warning, when the disk refuses."""
         try:
             write()
         except OSError as error:
-            if error.errno not in _DISK_ERRORS:
-                raise
             if not self._warned:
                 self.warn(
-                    f"checkpoint {what} was not saved ({error.strerror}); the last good one "
-                    f"stays and training goes on: free space in {self.folder}"
+                    f"checkpoint {what} was not saved ({error.strerror or error}); the last good "
+                    f"one stays and training goes on: free space in {self.folder}"
                 )
             self._warned = True
             return False
@@ -136,8 +163,9 @@ class TrainingRun:
         rates = self.model.learning_rates()
         self.visualizer.log_losses(at.epoch, at.samples, at.total, losses, rates)
 
-    def validate(self, validator: Validator | None) -> None:
-        """Log the scores of the model as it is now and keep it as ``best`` if they are the best so far."""
+    def validate(self) -> None:
+        """Log the scores of the model as it is now; the best so far is kept as ``best``."""
+        validator = self.validator
         if validator is not None:
             validator.best = self.extra.get("best")
             with self.model.evaluating():
@@ -159,34 +187,57 @@ class TrainingRun:
         late = self.model.device.type == "cuda"
         suspect, self._before = (self._before if late else batch), batch
         if bad is None:
+            self.skipped = 0
             return False
-        path = self.folder / f"not_finite_{self.progress.total}.pth"
         self.skipped += 1
-        if self.skipped <= KEPT_DUMPS:
-            checkpoint.save(path, {"network": bad, **suspect})
+        stop = on_nan == "stop" or self.skipped >= MAX_SKIPPED
         names = ", ".join(
             f"{a} to {b}"
             for a, b in zip(suspect["source_name"], suspect["target_name"], strict=True)
         )
-        stop = on_nan == "stop"
         self.warn(
-            f"the gradient of {bad} is not finite after {self.progress.total:,} samples; the step was "
-            f"left out{' and training stops' if stop else ''}. Its pairs ({names}) are in {path}"
+            f"the gradient of {bad} is not finite after {self.progress.total:,} samples; the step "
+            f"was left out{' and training stops' if stop else ''}. Its pairs: {names}"
+            f"{self._dump({'network': bad, **suspect})}"
         )
         return stop
+
+    def _dump(self, content: Mapping[str, Any]) -> str:
+        """Save a batch for reproduction, unless there are enough; says where."""
+        if len(list(self.folder.glob("not_finite_*.pth"))) >= KEPT_DUMPS:
+            return ""
+        process = f"_process{distributed.rank()}" if distributed.rank() else ""
+        path = self.folder / f"not_finite_{self.progress.total}{process}.pth"
+        try:
+            checkpoint.save(path, dict(content))
+        except OSError as error:
+            return f" (the batch could not be saved: {error.strerror or error})"
+        return f"; the batch is in {path}"
 
     def _check_space(self) -> None:
         """Refuse to start a save that cannot fit beside the file it replaces."""
         newest = self.state_path("latest")
         needed = newest.stat().st_size if newest.is_file() else 0
         if shutil.disk_usage(self.folder).free < 1.1 * needed:
-            raise OSError(errno.ENOSPC, "too little space left on the device")
+            raise OSError(ENOSPC, os.strerror(ENOSPC), str(newest))
 
-    def _prune(self) -> None:
-        numbered = [
-            p for p in self.folder.glob("*_state.pth") if p.name.partition("_")[0].isdigit()
-        ]
-        numbered.sort(key=lambda p: p.stat().st_mtime)
-        for path in numbered[: max(0, len(numbered) - self.keep_last)]:
-            path.unlink(missing_ok=True)
-            checkpoint.side_file(path).unlink(missing_ok=True)
+    def _check_space_for_a_run(self) -> None:
+        """Refuse to start a run whose checkpoints cannot fit: state, networks and the next state.
+
+        A state holds every network with the two moments of Adam.
+        """
+        networks = sum(_bytes(n.state_dict()) for n in self.model.networks.values())
+        averages = sum(_bytes(state) for state in self.model.ema.values())
+        state = 3 * networks + averages
+        first = not self.state_path("latest").is_file()
+        needed = state + (state + networks + averages if first else 0)
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise UserError(
+                f"{self.folder} has {free / 2**20:,.0f} MiB left, but the checkpoints of this run "
+                f"need {needed / 2**20:,.0f} MiB; free space or change --checkpoints_dir"
+            )
+
+
+def _bytes(state: Mapping[str, torch.Tensor]) -> int:
+    return sum(value.numel() * value.element_size() for value in state.values())
