@@ -96,7 +96,10 @@ class BaseModel(ABC):
 
     def pose_maps(self, keypoints: torch.Tensor) -> torch.Tensor:
         """Keypoints (B, 18, 2) in the annotation frame -> pose maps (B, P, H, W) on the device."""
-        return keypoints_to_heatmaps(keypoints, self.opt.annotation_size, self.opt.load_size)
+        opt = self.opt
+        return keypoints_to_heatmaps(
+            keypoints, opt.annotation_size, opt.load_size, opt.heatmap_sigma
+        )
 
     def prepare(self, batch: Batch) -> Batch:
         """Move a batch of the data set to the device; images become float, keypoints pose maps.
