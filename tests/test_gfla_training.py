@@ -19,6 +19,9 @@ from tests.gfla_rules import (
 from tests.helpers import train_options
 from util import checkpoint
 from util.errors import UserError
+from util.run_folder import RunFolder
+from util.training_run import TrainingRun
+from util.visualizer import NullVisualizer
 
 LEVELS = {
     "fashion": {"attn_layer": "2,3", "kernel_size": "2=5,3=3"},
@@ -327,3 +330,45 @@ def test_files_with_one_name_per_tensor_or_a_wrapper_prefix_load(tmp_path):
 def test_wrong_sizes_and_levels_are_explained(name, values, message):
     with pytest.raises(UserError, match=message):
         small_model(name, **values)
+
+
+class RecordingVisualizer(NullVisualizer):
+    """Keeps what it was told."""
+
+    def __init__(self):
+        super().__init__()
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def test_continue_train_begins_stage_2_at_its_first_epoch_and_says_so(tmp_path):
+    def run_of(model):
+        visualizer = RecordingVisualizer()
+        folder = RunFolder(model.run_dir, resume=model.opt.model == "pose", overwrite=False)
+        return TrainingRun(model, folder, visualizer), folder, visualizer
+
+    stage_1 = small_model("poseflownet", tmp_path, name="run")
+    run, folder, _ = run_of(stage_1)
+    with folder:
+        run.start("latest", lambda: None)
+        run.progress.advance(8)
+        run.progress.next_epoch()
+        run.save("latest")
+
+    stage_2 = small_model("pose", tmp_path, name="run")
+    run, folder, visualizer = run_of(stage_2)
+    with folder:
+        run.start("latest", lambda: None)
+        assert (run.progress.epoch, run.progress.samples, run.progress.total) == (1, 0, 8)
+        assert len([m for m in visualizer.messages if "stage 2 begins" in m]) == 1
+        run.progress.advance(4)
+        run.save("latest")
+
+    again = small_model("pose", tmp_path, name="run")
+    run, folder, visualizer = run_of(again)
+    with folder:
+        run.start("latest", lambda: None)
+    assert (run.progress.samples, run.progress.total) == (4, 12)
+    assert not any("stage 2 begins" in m for m in visualizer.messages)

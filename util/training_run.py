@@ -95,9 +95,12 @@ class TrainingRun:
         if not isinstance(state, dict) or not {"model", "progress", "extra"} <= set(state):
             raise UserError(f"{path} is not the state of a training run; check --which_epoch")
         try:
+            saved = Progress(**state["progress"])
             if not self.model.load_state_dict(state["model"], str(path)):
+                # another stage: its count of samples goes on, so that logs and pictures do not mix
+                self.progress = Progress(total=saved.total, previous=saved.total)
                 return False
-            self.progress = Progress(**state["progress"])
+            self.progress = saved
         except (KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
