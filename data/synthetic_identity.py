@@ -191,14 +191,14 @@ def _bottom(rng: np.random.Generator, kind: str, top_texture: Texture) -> Bottom
 
 
 def _texture(rng: np.random.Generator, colour: Colour) -> Texture:
-    kind = PATTERNS[rng.choice(len(PATTERNS), p=(0.36, 0.18, 0.09, 0.13, 0.12, 0.12))]
+    kind = PATTERNS[rng.choice(len(PATTERNS), p=(0.46, 0.15, 0.07, 0.1, 0.1, 0.12))]
     return Texture(kind, colour, _distinct_colour(rng, colour), float(rng.uniform(0.06, 0.13)))
 
 
 def _clothing_colour(rng: np.random.Generator, neutral: float) -> Colour:
     if rng.random() < neutral:
         return _jitter(rng, NEUTRALS[rng.integers(len(NEUTRALS))], 0.02)
-    rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.55, 0.95), rng.uniform(0.4, 0.95))
+    rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.6, 1.0), rng.uniform(0.5, 1.0))
     return _rounded(rgb)
 
 

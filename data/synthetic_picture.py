@@ -16,7 +16,7 @@ from data.synthetic_render import Camera, occlusion, rasterise, shade
 from data.synthetic_scene import BACKGROUNDS
 from util.errors import UserError
 
-FULL_HEIGHT = 1.97  # metres that fill the picture when the whole person is shown
+FULL_HEIGHT = 1.84  # metres that fill the picture when the whole person is shown
 
 
 def render(
@@ -89,11 +89,11 @@ def _camera(skeleton: Skeleton, pose: Pose, size: tuple[int, int], height: float
     middle = 0.5 * skeleton.points["pelvis"][0] + 0.25 * (low + high)
     centre_x = (0.5 + pose.shift[0]) * w
     if pose.close:  # from the knees up: the feet fall out of the picture
-        scale *= 1.38
+        scale *= 1.3
         return Camera(size, scale, (0.045 * h + scale * top, centre_x - scale * middle))
-    fit = min(0.925 * h / (scale * top), 0.97 * w / (scale * (high - low)), 1.0)
+    fit = min(0.94 * h / (scale * top), 0.97 * w / (scale * (high - low)), 1.0)
     scale *= max(fit, 0.84)
-    ground = (0.955 + pose.shift[1]) * h
+    ground = (0.965 + pose.shift[1]) * h
     return Camera(size, scale, (ground, centre_x - scale * middle))
 
 

@@ -77,7 +77,7 @@ def sample_pose(rng: np.random.Generator, view: str | None = None) -> Pose:
     else:
         yaw = float(turn + np.clip(rng.normal(0.0, 0.28), -0.6, 0.6))
     action, arms, legs = _posture(rng)
-    close = bool(view != "full" and rng.random() < 0.15)
+    close = bool(view != "full" and rng.random() < 0.1)
     return Pose(
         view=view,
         action=action,
