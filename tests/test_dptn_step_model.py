@@ -34,6 +34,7 @@ def _cached_vgg(weights, precision):
 @pytest.fixture(autouse=True)
 def shared_vgg(monkeypatch):
     """Drawing 20 million weights for every model would take most of the time of these tests."""
+    _vgg("random")  # now, or the first model would start from other random numbers than the rest
     monkeypatch.setattr("models.base_model.VGG19Features", _cached_vgg)
 
 
@@ -183,6 +184,37 @@ def test_a_training_step_moves_every_parameter_and_keeps_losses_finite(tmp_path,
     steps = len(model.divisors)
     assert model.visuals["fake_target_steps"].shape == (2, 3, 32, 16 * steps)
     assert torch.equal(model.visuals["fake_target"], model.visuals["fake_target_steps"][..., -16:])
+
+
+def test_parts_of_a_batch_add_up_to_the_gradient_of_the_whole_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)  # the same noise for all samples
+    found = {}
+    for parts in (1, 2):
+        model = make_model(tmp_path, step_size=2, accumulate=parts)
+        model.set_input(make_batch())
+        warm_up(model)
+        to_double(model)
+        model.eval_mode()  # else the power iterations run more often
+        model.update = lambda label: None
+        model.optimize_parameters()
+        gradients = {n: p.grad for n, p in model.networks["G"].named_parameters()}
+        found[parts] = (gradients, model.losses)
+    for name, gradient in found[1][0].items():
+        assert torch.allclose(found[2][0][name], gradient, rtol=0, atol=1e-10), name
+    for name, value in found[1][1].items():
+        assert float(found[2][1][name]) == pytest.approx(float(value), abs=1e-10)
+
+
+def test_low_precision_gives_float32_images_and_finite_losses(tmp_path, monkeypatch):
+    monkeypatch.setattr("models.base_model.VGG19Features", VGG19Features)
+    model = make_model(tmp_path, step_size=2, precision="bf16")
+    monkeypatch.setattr(model.precision, "networks", lambda: torch.autocast("cpu", torch.bfloat16))
+    model.set_input(make_batch())
+    model.optimize_parameters()
+    assert all(torch.isfinite(value) for value in model.losses.values())
+    model.eval_mode()
+    images = model.infer(model.prepare(make_batch()))
+    assert all(image.dtype == torch.float32 for image in images.values())
 
 
 def test_the_discriminator_trains_on_a_second_independent_rollout(tmp_path):
