@@ -17,28 +17,30 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import numpy as np
 from PIL import Image
 
 from models.estimators import PersonFinder
 from options.base_options import Parser
-from util.annotations import read_keypoints, read_pairs
+from util.annotations import read_pairs
 from util.device import choose_device
 from util.errors import UserError, run_main
-from util.magpt_annotations import read_magpt_keypoints
 from util.metrics.comparison import compare, markdown, write_comparison
 from util.metrics.evaluation import evaluate_folder
+from util.metrics.keypoint_tables import default_table, read_result_table, read_target_table
 from util.metrics.measurement import Evaluation, Settings
 from util.metrics.page import write_evaluation_page
 from util.metrics.protocols import PROTOCOLS, Protocol, find_protocol
-from util.metrics.registry import MetricUnavailableError, list_metrics
+from util.metrics.registry import MetricUnavailableError, columns_for, list_metrics
 from util.metrics.report import check_output_folder, table, write_report
 from util.metrics.statistics_cache import default_cache_dir
 from util.metrics.weights import WEIGHTS
-from util.names import check_relative_name, result_name, stem
+from util.names import check_relative_name, result_name
 
 EXIT_REFUSED = 3
-COMMON_FRAME = (256, 256)  # (h, w) to which keypoints with their own frames are brought
 PAIRINGS = ("result_name", "same_name")
 MASK_METRICS = ("mask_lpips", "mask_ssim", "mask_psnr", "mask_l1")
 
@@ -164,33 +166,15 @@ class Estimate:
             raise MetricUnavailableError(f"keypoints cannot be estimated: {error}") from error
 
 
-def read_annotation(path: Path) -> tuple[dict[str, np.ndarray], tuple[int, int] | None]:
-    """Keypoints by image stem, and their frame (h, w) when the file knows it."""
-    try:
-        header = path.open(encoding="utf-8", errors="replace").readline()
-    except OSError as error:
-        raise UserError(f"the keypoint file {path} cannot be read ({error.strerror}).") from error
-    if header.startswith("file_id"):
-        framed = read_magpt_keypoints(path)
-        return {name: k.in_frame(COMMON_FRAME) for name, k in framed.items()}, COMMON_FRAME
-    return {stem(name): keypoints for name, keypoints in read_keypoints(path).items()}, None
-
-
-def default_annotation(gt: Path) -> Path | None:
-    """The annotation file beside a ground-truth folder, when there is exactly one."""
-    found = sorted(gt.resolve().parent.glob(f"*annotation-{gt.resolve().name}.csv"))
-    return found[0] if len(found) == 1 else None
-
-
 def make_settings(options: Namespace, metrics: Sequence[str]) -> Settings:
     """Options as the settings of a measurement."""
     device = str(choose_device(options.device))
     needs_keypoints = any(m.startswith("mask_") or m == "pckh" for m in metrics)
     annotation = options.annotation or (
-        default_annotation(Path(options.gt_path)) if needs_keypoints else None
+        default_table(Path(options.gt_path)) if needs_keypoints else None
     )
-    keypoints, frame = read_annotation(Path(annotation)) if annotation else ({}, None)
-    theirs = read_annotation(Path(options.result_keypoints))[0] if options.result_keypoints else {}
+    keypoints, frame = read_target_table(Path(annotation)) if annotation else ({}, None)
+    theirs = options.result_keypoints
     estimator = options.estimator
     return Settings(
         device=device,
@@ -200,7 +184,7 @@ def make_settings(options: Namespace, metrics: Sequence[str]) -> Settings:
         allow_missing=options.allow_missing,
         expected=expected_results(options.pairs),
         keypoints=keypoints,
-        result_keypoints=theirs,
+        result_keypoints=read_result_table(Path(theirs)) if theirs else {},
         annotation_size=tuple(options.annotation_size) if options.annotation_size else frame,
         estimator=Estimate(estimator, options.estimator_weights, device) if estimator else None,
         estimator_name=estimator or "",
@@ -244,6 +228,17 @@ def asked_metrics(options: Namespace, protocols: Sequence[Protocol]) -> list[str
     return list(dict.fromkeys([*(options.metrics or defaults), *MASK_METRICS]))
 
 
+def check_rank_by(rank_by: str | None, protocols: Sequence[Protocol], metrics) -> None:
+    """Raise UserError when the page cannot be ordered by this column."""
+    columns = [
+        f"{protocol.label}.{column.name}"
+        for protocol in protocols
+        for column in columns_for(protocol, metrics)
+    ]
+    if rank_by and not any(rank_by in (name, name.split(".", 1)[1]) for name in columns):
+        raise UserError(f"--rank_by {rank_by}: expected one of {', '.join(columns)}.")
+
+
 def measure(
     options: Namespace, folder: str, output: Path, protocols, metrics, settings, title: str
 ) -> Evaluation:
@@ -266,6 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = dict.fromkeys(options.protocol)
     protocols = [find_protocol(name, options.market, options.remainder) for name in names]
     metrics = asked_metrics(options, protocols)
+    check_rank_by(options.rank_by, protocols, metrics)
     name = check_relative_name(os.path.normpath(options.name), "--name")
     output = Path(options.output_dir) / name
     check_output_folder(output, [options.gt_path, options.fid_real_path, *options.distorated_path])

@@ -11,6 +11,7 @@ import pytest
 from script.metrics import EXIT_REFUSED, main
 from tests.metric_helpers import arguments, listing, make_folders, noisy, picture, save
 from util.errors import UserError, run_main
+from util.magpt_annotations import write_magpt_keypoints
 from util.metrics import score_pairs
 
 QUICK = ("--metrics", "psnr", "l1")
@@ -244,6 +245,8 @@ def test_mistakes_on_the_command_line_end_with_status_2(folders, capsys):
         main(arguments(folders, "--protocol", "dptnn"))
     with pytest.raises(UserError, match="--batch_size"):
         main(arguments(folders, "--batch_size", "0"))
+    with pytest.raises(UserError, match=r"--rank_by ssim: expected one of dptn\.psnr, dptn\.l1"):
+        main(arguments(folders, *QUICK, "--rank_by", "ssim"))
     with pytest.raises(UserError, match="did you mean --market"):
         main(arguments(folders, "--markett"))
 
@@ -297,3 +300,31 @@ def test_names_with_the_separator_inside_are_paired_by_known_names(tmp_path):
     save(tmp_path / "results" / "c_2_a_2_b_vis.png", picture(6))
     found = report(folders, *QUICK)
     assert found["pairs"] == 3
+
+
+def test_results_in_another_format_than_the_published_ones_get_a_note(folders):
+    (note,) = report(folders, *QUICK)["notes"]
+    assert "measured on JPEG results, these are PNG" in note
+    assert report(folders, *QUICK, "--protocol", "patn")["notes"] == []
+
+
+def test_magpt_folders_are_paired_by_equal_names(tmp_path):
+    folders = make_folders(tmp_path, count=1)
+    for i in range(2):
+        save(tmp_path / "real_B" / f"{i}@imgWOMENid_{i}.jpg", picture(i))
+        save(tmp_path / "fake_B" / f"{i}@imgWOMENid_{i}.jpg", noisy(picture(i), i))
+    folders["--gt_path"], folders["--distorated_path"] = (
+        str(tmp_path / side) for side in ("real_B", "fake_B")
+    )
+    words = ("--pairing", "same_name", "--protocol", "magpt", "--metrics", "ssim", "pckh")
+    keypoints = {f"imgWOMENid_{i}": 20.0 + np.arange(36.0).reshape(18, 2) for i in range(2)}
+    write_magpt_keypoints(tmp_path / "gt.csv", keypoints, (64, 44))
+    write_magpt_keypoints(
+        tmp_path / "found.csv",
+        {f"{i}@{name}": k for i, (name, k) in enumerate(keypoints.items())},
+        (64, 44),
+    )
+    words = (*words, "--annotation", str(tmp_path / "gt.csv"))
+    found = values(folders, *words, "--result_keypoints", str(tmp_path / "found.csv"))
+    assert 0.2 < found["magpt.ssim"] < 1
+    assert found["magpt.pckh"] == 1

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from util.checkpoint import write_atomically
+from util.files import make_folder, write_file
 from util.metrics.measurement import Evaluation, Score
 
 ABSENT = "–"
@@ -111,10 +111,10 @@ def comma_separated(table: Table) -> str:
 
 def write_comparison(table: Table, folder: Path) -> list[Path]:
     """Write comparison.md, .tex and .csv into ``folder``; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     contents = {"md": markdown(table), "tex": latex(table), "csv": comma_separated(table)}
     paths = []
     for extension, content in contents.items():
         paths.append(folder / f"comparison.{extension}")
-        write_atomically(paths[-1], content.encode("utf-8"))
+        write_file(paths[-1], content.encode("utf-8"))
     return paths

@@ -108,7 +108,13 @@ def _notes(evaluation: Evaluation, uses_real: bool) -> list[str]:
                 "ground truth and real set were not prepared alike (" + "; ".join(different) + ")."
             )
     real_facts = evaluation.images.get("real")
+    formats = evaluation.images["results"].formats
     for protocol in evaluation.protocols:
+        if protocol.image_format and set(formats) != {protocol.image_format}:
+            notes.append(
+                f"{protocol.label}: the published table was measured on {protocol.image_format} "
+                f"results, these are {', '.join(formats)}; compression changes all numbers."
+            )
         if not (uses_real and protocol.counts and real_facts):
             continue
         found = (len(real_facts.size_of), len(evaluation.pairs))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from dominate import tags
 
+from util.files import make_folder
 from util.html import clean_text, new_page, picture, write_page
 from util.metrics.measurement import Evaluation, Score
 
@@ -62,8 +63,8 @@ def _refusals(refused: Mapping[str, str]) -> list[str]:
     return [f"{name}: not computed: {reason}" for name, reason in refused.items()]
 
 
-def _table(evaluation: Evaluation) -> tags.table:
-    table = tags.table()
+def _table(evaluation: Evaluation) -> tags.div:
+    table = tags.table(cellpadding="5")
     heads = ("column", "value", "± standard error", "images", "definition")
     table.add(tags.thead(tags.tr([tags.th(head, align="left") for head in heads])))
     body = table.add(tags.tbody())
@@ -71,12 +72,12 @@ def _table(evaluation: Evaluation) -> tags.table:
         error = "" if score.standard_error is None else f"{score.standard_error:.4f}"
         cells = (score.column, f"{score.value:.4f}", error, score.count, score.definition)
         body.add(tags.tr([tags.td(clean_text(cell)) for cell in cells]))
-    return table
+    return tags.div(table, style="overflow-x: auto")
 
 
 def _card(evaluation: Evaluation, score: Score, index: int, output: Path) -> tags.article:
     pair = evaluation.pairs[index]
-    (output / IMAGES).mkdir(parents=True, exist_ok=True)
+    make_folder(output / IMAGES)
     names = {}
     for kind, path in (("gt", pair.gt), ("result", pair.result)):
         names[kind] = f"{IMAGES}/{index:06d}_{kind}{path.suffix.lower()}"

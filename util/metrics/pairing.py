@@ -74,9 +74,9 @@ def pair_results(
     """Pair every image of ``results`` with its ground truth in the folder ``gt``.
 
     ``rule``: ``result_name`` takes the target from ``<source>_2_<target>_vis.<ext>``; ``same_name``
-    wants equal stems in both folders (MAGPT's real and fake folders). ``expected`` are result stems
-    that must exist. Unmatched and missing images raise one UserError with the list, or with
-    ``allow_missing`` are returned in ``left_out``; duplicates always raise.
+    wants equal stems in both folders (MAGPT's real and fake folders, ``<n>@<file id>``).
+    ``expected`` are result stems that must exist. Unmatched and missing images raise one UserError
+    with the list, or with ``allow_missing`` are returned in ``left_out``; duplicates always raise.
     """
     problems: dict[str, list[str]] = {}
     images = _without_twins(list_images(results), "results", problems)
@@ -91,7 +91,7 @@ def pair_results(
             missing = f"{path.name} (wants {target} in {gt})"
             problems.setdefault("without ground truth", []).append(missing)
         else:
-            pairs.append(ImagePair(path, targets[target], target))
+            pairs.append(ImagePair(path, targets[target], target.rpartition("@")[2]))
     missing = sorted(set(expected or ()) - set(images))
     if missing:
         problems["expected but not generated"] = missing

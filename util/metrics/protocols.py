@@ -111,7 +111,8 @@ class Protocol:
     ``padding``: ``"white"`` adds white columns left and right until the image is square before
     PSNR, SSIM, L1 and MAE (never before a network), ``"none"`` leaves images as they are.
     ``ssim`` and ``lpips`` map column names to definitions. ``defaults`` are the metrics computed
-    when none are asked for. ``counts`` are (real, result) image counts of the published table.
+    when none are asked for. ``counts`` are (real, result) image counts of the published table,
+    ``image_format`` is the format of its result images.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Protocol:
     resize: Resize | None = None
     real_set: str = "all images of the training folder"
     counts: tuple[int, int] | None = None
+    image_format: str | None = None
     variants: tuple[str, ...] = field(default=())
 
     @property
@@ -151,6 +153,7 @@ PROTOCOLS: dict[str, Protocol] = {
             fid=_PAPER_FID,
             inception_score=_TF_SCORE,
             counts=(48_674, 8_570),
+            image_format="JPEG",
             defaults=(*_RECONSTRUCTION, *_UNPADDED, "lpips", "fid"),
         ),
         Protocol(
@@ -176,6 +179,7 @@ PROTOCOLS: dict[str, Protocol] = {
             fid=_PAPER_FID,
             inception_score=_TF_SCORE,
             counts=(48_674, 8_570),
+            image_format="JPEG",
             defaults=(*_RECONSTRUCTION, "lpips", "fid"),
         ),
         Protocol(
@@ -188,6 +192,7 @@ PROTOCOLS: dict[str, Protocol] = {
             inception_score=_TF_SCORE,
             resize=Resize("opencv", (256, 176)),
             counts=(48_674, 8_570),
+            image_format="PNG",
             defaults=("psnr", "ssim", "lpips", "fid"),
         ),
         Protocol(
@@ -198,6 +203,7 @@ PROTOCOLS: dict[str, Protocol] = {
             lpips={f"lpips_{net}": LPIPS(net, "0.1") for net in ("alex", "vgg", "squeeze")},
             fid=_PAPER_FID,
             inception_score=InceptionScore(TORCHVISION_SYMMETRIC, drop_rest=True),
+            image_format="JPEG",
             defaults=("ssim", "lpips", "inception_score"),
         ),
         Protocol(

@@ -13,8 +13,8 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from util.checkpoint import write_atomically
 from util.errors import UserError
+from util.files import make_folder, write_file
 from util.manifest import folder_record
 from util.metrics.measurement import Evaluation, Score, Settings
 
@@ -113,10 +113,10 @@ def write_report(evaluation: Evaluation, settings: Settings, output: str | Path)
     """Write metrics.json and metrics.csv (one row per image) into the folder ``output``."""
     output = Path(output)
     check_output_folder(output, (evaluation.results, evaluation.gt, evaluation.real))
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     text = json.dumps(report_dict(evaluation, settings), indent=1, ensure_ascii=False)
-    write_atomically(output / "metrics.json", text.encode("utf-8"))
-    write_atomically(output / "metrics.csv", _csv(evaluation).encode("utf-8"))
+    write_file(output / "metrics.json", text.encode("utf-8"))
+    write_file(output / "metrics.csv", _csv(evaluation).encode("utf-8"))
     return output
 
 
