@@ -78,8 +78,8 @@ class PoseTransfer:
         path, device = Path(path), choose_device(device)
         if not path.exists():
             raise UserError(
-                f"there is no checkpoint {path}; expected the folder of a training run, a generator "
-                "file or an .onnx file"
+                f"there is no checkpoint {path}; expected the folder of a training run, a "
+                "generator file or an .onnx file"
             )
         find_person = PersonFinder(estimator, device=device)
         if path.suffix == ".onnx":

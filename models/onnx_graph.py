@@ -22,6 +22,7 @@ from models.base_model import BaseModel, Batch, Tensors
 from util.errors import UserError
 
 OPTIONS_KEY = "options"
+LOCAL_OPTIONS = ("checkpoints_dir", "dataroot", "results_dir", "name", "device")  # of one machine
 OUTPUT = "fake_target"
 
 
@@ -70,7 +71,7 @@ def export(
     model: BaseModel,
     inputs: Batch,  # prepared example, at least two samples: a batch of one would become fixed
     path: Path,
-    saved_options: dict[str, Any],  # train_opt.json
+    saved_options: dict[str, Any],  # vars(opt)
 ) -> list[str]:
     """Write the generator as one ONNX file with a dynamic batch; returns its input names."""
     import onnx
@@ -92,7 +93,8 @@ def export(
             dynamo=False,
         )
     content = onnx.load(str(path))
-    onnx.helper.set_model_props(content, {OPTIONS_KEY: json.dumps(saved_options)})
+    options = {k: v for k, v in saved_options.items() if k not in LOCAL_OPTIONS}
+    onnx.helper.set_model_props(content, {OPTIONS_KEY: json.dumps(options)})
     onnx.save(content, str(path))
     return names
 

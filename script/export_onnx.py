@@ -3,8 +3,8 @@
     python -m script.export_onnx --checkpoint checkpoints/RUN -o model.onnx
 
 The batch size is free, the picture size is that of the training. The file also holds the training
-options: PoseTransfer.from_checkpoint("model.onnx") and python -m script.transfer --checkpoint model.onnx need
-nothing else.
+options: PoseTransfer.from_checkpoint("model.onnx") and python -m script.transfer --checkpoint
+model.onnx need nothing else.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def rounding_of(model: BaseModel, inputs: Batch, output: torch.Tensor) -> float:
 def export_checked(transfer: PoseTransfer, path: Path) -> Report:
     """Export, then run 1 and 3 random samples through PyTorch and ONNX Runtime.
 
-    Raises a UserError, and leaves no file, when they differ by more than the tolerance, unless it is
-    rounding: less than a grey level, and not far from what PyTorch itself differs from float64.
+    Raises a UserError, and leaves no file, when they differ by more than the tolerance, unless it
+    is rounding: less than a grey level, and not far from what PyTorch itself differs from float64.
     """
     model, sizes = transfer.model, (transfer.load_size, transfer.annotation_size)
     temporary = path.with_name(f".{path.name}.part")
@@ -103,9 +103,9 @@ def export_checked(transfer: PoseTransfer, path: Path) -> Report:
                 report.rounding = max(report.rounding, rounding_of(model, inputs, expected))
         if not report.difference <= max(TOLERANCE, min(20 * report.rounding, GREY_LEVEL)):
             raise UserError(
-                f"{path} was not written: ONNX Runtime and PyTorch differ by {report.difference:.1e} "
-                f"on random inputs, expected at most {TOLERANCE:.0e}; try other versions of torch "
-                "and onnxruntime"
+                f"{path} was not written: ONNX Runtime and PyTorch differ by "
+                f"{report.difference:.1e} on random inputs, expected at most {TOLERANCE:.0e}; try "
+                "other versions of torch and onnxruntime"
             )
         temporary.replace(path)
     finally:

@@ -63,7 +63,7 @@ def build_parser() -> Parser:
     )
     add("--overwrite", action="store_true", help="replace what an earlier run wrote")
     add_estimator_options(parser)
-    add("--debug", action="store_true", help="show the full traceback of an error")  # fmt: skip
+    add("--debug", action="store_true", help="show the full traceback of an error")
     return parser
 
 

@@ -84,7 +84,7 @@ def build_parser() -> Parser:
         help="JSON in pixels of the source photo, instead of an estimator",
     )
     add_estimator_options(parser)
-    add("--debug", action="store_true", help="show the full traceback of an error")  # fmt: skip
+    add("--debug", action="store_true", help="show the full traceback of an error")
     return parser
 
 
@@ -99,7 +99,7 @@ def add_checkpoint_options(parser: Parser) -> None:
     )
     add("--which_epoch", default="latest", help="of a run: latest, best, or the number of an epoch")
     add("--model", default=None, help="model of a published file, which has no saved options")
-    add("--dataset_mode", default=None, help="its data set layout; sets the picture sizes")  # fmt: skip
+    add("--dataset_mode", default=None, help="its data set layout: picture sizes")
 
 
 def add_estimator_options(parser: Parser) -> None:
@@ -112,8 +112,12 @@ def add_estimator_options(parser: Parser) -> None:
     )
     add("--weights", default=None, help="weight file of the estimator; default: cache or download")
     add("--person", default="best", choices=sorted(PERSON_RULES), help="whom to take of several")
-    add("--min_joints", type=int, default=MIN_JOINTS,
-        help="refuse people of whom fewer of the 18 joints are visible")  # fmt: skip
+    add(
+        "--min_joints",
+        type=int,
+        default=MIN_JOINTS,
+        help="refuse people of whom fewer of the 18 joints are visible",
+    )
 
 
 def person_finder(opt: Namespace, device) -> PersonFinder:

@@ -18,7 +18,8 @@ from util.pose import JOINTS, LIMBS
 STANDING = np.array([
     (0.12, 0.50), (0.22, 0.50), (0.23, 0.38), (0.37, 0.33), (0.50, 0.31),
     (0.23, 0.62), (0.37, 0.67), (0.50, 0.69), (0.52, 0.42), (0.73, 0.41), (0.93, 0.41),
-    (0.52, 0.58), (0.73, 0.59), (0.93, 0.59), (0.10, 0.48), (0.10, 0.52), (0.11, 0.45), (0.11, 0.55),
+    (0.52, 0.58), (0.73, 0.59), (0.93, 0.59),
+    (0.10, 0.48), (0.10, 0.52), (0.11, 0.45), (0.11, 0.55),
 ])  # fmt: skip
 
 
@@ -101,7 +102,7 @@ def openpose_state(keys: list[tuple[str, tuple[int, ...]]]) -> dict[str, torch.T
 
 
 def magpt_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """Weights of the golden API pictures: every kind of tensor by its rule, sensitive to the pose."""
+    """Weights of the golden API pictures: every kind of tensor by its rule."""
     state = {}
     for name, shape in shapes.items():
         z = draw(name, shape) if not name.endswith("tracked") else np.zeros(shape)

@@ -205,7 +205,7 @@ def test_keypoints_of_another_shape_are_refused(runs, points):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="there is no checkpoint .*nowhere"):
+    with pytest.raises(UserError, match=r"there is no checkpoint .*nowhere"):
         load(tmp_path / "nowhere" / "latest_net_G.pth")
     with pytest.raises(UserError, match=r"holds no train_opt\.json"):
         load(tmp_path)

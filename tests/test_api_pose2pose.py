@@ -1,4 +1,4 @@
-"""MAGPT's inference API: its geometry and pictures against recorded ones, and its published usage."""
+"""MAGPT's inference API: geometry and pictures against recorded ones, published usage."""
 
 import shutil
 
@@ -56,7 +56,7 @@ def api(weight_file, *answers, **settings) -> Pose2Pose:
 
 
 def levels(result: Image.Image, key: str) -> int:
-    """Largest difference, in grey levels, from a recorded picture of which every second pixel is kept."""
+    """Largest difference in grey levels from a recorded picture (every second pixel is kept)."""
     return np.abs(np.asarray(result)[::2, ::2].astype(int) - ARRAYS[f"{key}_sub2"]).max()
 
 

@@ -1,4 +1,4 @@
-"""A folder of photos becomes a data set, and the data set a trained model, by the documented commands."""
+"""A folder of photos becomes a data set and then a trained model, by documented commands."""
 
 import subprocess
 import sys
@@ -78,7 +78,7 @@ class NobodyEstimator:
 
 
 def test_photos_without_anybody_are_refused(photos, tmp_path):
-    with pytest.raises(UserError, match="none of the 12 photos in .* shows a usable person"):
+    with pytest.raises(UserError, match=r"none of the 12 photos in .* shows a usable person"):
         extract(photos, "--estimator", "tests.test_extract:NobodyEstimator")
     assert not (tmp_path / "extracted" / "keypoints.csv").exists()
 

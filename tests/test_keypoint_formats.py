@@ -1,4 +1,4 @@
-"""Joint sets of other estimators become our 18 joints: checked joint by joint against index tables."""
+"""Joint sets of other estimators become our 18 joints: checked joint by joint."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ from util.errors import UserError
 from util.keypoint_formats import FORMATS, checked_keypoints, format_of, to_openpose18
 from util.pose import JOINTS
 
-# Index of each of our joints in the other set, copied from the sets' own documentation; None: no such
-# joint. Order: nose, neck, R shoulder, elbow, wrist, L shoulder, elbow, wrist, R hip, knee, ankle,
-# L hip, knee, ankle, R eye, L eye, R ear, L ear.
+# Index of each of our joints in the other set, from the documentation of each; None: it has
+# no such joint. Order: nose, neck, R shoulder, elbow, wrist, L shoulder, elbow, wrist, R hip, knee,
+# ankle, L hip, knee, ankle, R eye, L eye, R ear, L ear.
 INDICES = {
     "openpose18": (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17),
     "body25": (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18),
@@ -110,7 +110,7 @@ def test_an_unknown_number_of_joints_is_refused():
 
 
 def test_points_of_another_format_are_refused():
-    with pytest.raises(UserError, match="expected .*17, 2"):
+    with pytest.raises(UserError, match=r"expected .*17, 2"):
         to_openpose18(np.zeros((18, 2)), None, "coco17")
 
 

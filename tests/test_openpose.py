@@ -1,4 +1,4 @@
-"""The OpenPose COCO-18 network, its weight file, its input and its decoder, against recorded arrays."""
+"""The OpenPose COCO-18 network, its weight file and its decoder, against recorded arrays."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The transfer command: photos in, a picture of the photo's size or a strip out, refusals in words."""
+"""The transfer command: photos in, a picture or a strip out, refusals in words."""
 
 import json
 

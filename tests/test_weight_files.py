@@ -1,4 +1,4 @@
-"""Published weight files come from the caches or a download, are verified, and are never replaced."""
+"""Published weight files come from the caches or a download and are verified."""
 
 import hashlib
 import threading

@@ -11,10 +11,10 @@ from util.errors import UserError
 from util.pose import MISSING, present
 
 # Added around the joints, as shares of the larger of their height and (frame-shaped) width.
-MARGIN_TOP = 0.14  # hair above the eyes
-MARGIN_BOTTOM = 0.07  # feet below the ankles
+MARGIN_TOP = 0.15  # hair above the eyes
+MARGIN_BOTTOM = 0.08  # feet below the ankles
 MARGIN_SIDE = 0.10
-SEAM = 0.05  # share of the crop over which a pasted result fades into the photo
+SEAM = 0.03  # share of the crop over which a pasted result fades into the photo
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,9 @@ def find_weights(
 ) -> Path:
     """Path of a local copy: ``path``, else a cached one, else a download.
 
-    A cached or downloaded file must have the published hash, where one is known; a file of the user's
-    own may be another training of the same network. Raises a UserError that says where the file can be put when it cannot be had.
+    A cached or downloaded file must have the published hash, where one is known; a file of the
+    user's own may be another training of the same network. Raises a UserError that says where the
+    file can be put when it cannot be had.
     """
     if path is not None:
         if not Path(path).is_file():
