@@ -98,7 +98,7 @@ def _add_definitions(add) -> None:
     add(
         "--remainder",
         choices=("keep", "drop"),
-        help="last partial batch in FID, against the protocol's rule; shown in the column names",
+        help="last partial batch of FID and LPIPS, against the protocol; changes column names",
     )
     add("--rank_by", help="column that orders the pairs of index.html")
 

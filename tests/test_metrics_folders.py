@@ -328,3 +328,12 @@ def test_magpt_folders_are_paired_by_equal_names(tmp_path):
     found = values(folders, *words, "--result_keypoints", str(tmp_path / "found.csv"))
     assert 0.2 < found["magpt.ssim"] < 1
     assert found["magpt.pckh"] == 1
+
+
+def test_a_flat_result_leaves_the_ssim_of_its_own_range_undefined(folders, tmp_path):
+    save(results(folders) / "s_2_t02_vis.png", np.full((64, 44, 3), 7, np.uint8))
+    words = ("--metrics", "ssim", "--protocol", "gfla", "standard", "--name", "run")
+    assert main(arguments(folders, *words)) == EXIT_REFUSED
+    found = json.loads((tmp_path / "out" / "run" / "metrics.json").read_text())
+    assert "s_2_t02_vis.png" in found["refused"]["gfla.ssim_256"]
+    assert "standard.ssim" in found["metrics"]

@@ -104,7 +104,7 @@ def _describe(definition: LPIPS, masked: bool) -> str:
     words = f"LPIPS, {definition.net} backbone, linear heads v{definition.version}, unpadded"
     if masked:
         words += ", background set to grey by the body mask"
-    if definition.remainder == "drop":
+    if definition.remainder == "drop" and definition.batch > 1:
         words += f", last partial batch of {definition.batch} dropped"
     return words
 
@@ -121,7 +121,9 @@ def _lpips(protocol: Protocol) -> list[Column]:
 
 @register_metric("mask_lpips")
 def _mask_lpips(protocol: Protocol) -> list[Column]:
-    definition = replace(next(iter(protocol.lpips.values())), batch=64, remainder="drop")
+    definition = replace(
+        next(iter(protocol.lpips.values())), batch=64, remainder=protocol.fid.remainder
+    )
     return [_column("mask_lpips", definition, masked=True)]
 
 

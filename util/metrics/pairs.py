@@ -106,14 +106,27 @@ def score_pairs_of_files(task: Task) -> list[Score]:
             total.damaged += scored.damaged
             bar.update(len(scored.rows) + len(scored.damaged))
     report_problems({"unreadable or of another size": total.damaged} if total.damaged else {})
-    for column in columns:
-        if column.name in total.refused:
-            task.refuse(column, MetricUnavailableError(total.refused[column.name]))
-    return [
-        task.per_image_score(column, values[:, i])
-        for i, column in enumerate(columns)
-        if column.name not in total.refused
-    ]
+    return _scores(task, values, total.refused)
+
+
+def _scores(task: Task, values: np.ndarray, refused: dict[str, str]) -> list[Score]:
+    """A score for each column of ``values`` (pairs, columns) that is defined for all pairs."""
+    scores = []
+    for i, column in enumerate(task.columns):
+        undefined = np.flatnonzero(np.isnan(values[:, i]))
+        if column.name in refused:
+            task.refuse(column, MetricUnavailableError(refused[column.name]))
+        elif len(undefined):
+            names = [task.evaluation.pairs[j].name for j in undefined[:5]]
+            more = ", …" if len(undefined) > len(names) else ""
+            reason = (
+                f"undefined for {len(undefined)} results of one flat colour ({', '.join(names)}"
+                f"{more}), of which maximum minus minimum is 0; ask for another SSIM."
+            )
+            task.refuse(column, MetricUnavailableError(reason))
+        else:
+            scores.append(task.per_image_score(column, values[:, i]))
+    return scores
 
 
 def _map_chunks(

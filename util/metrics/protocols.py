@@ -241,7 +241,7 @@ def find_protocol(
     """The protocol of a name, with deviations spelled out in its label.
 
     ``market`` takes the Market-1501 form of a protocol (no padding, no resize, 128x64 as it is);
-    ``remainder`` (``keep`` / ``drop``) overrides the rule for FID's last partial batch.
+    ``remainder`` (``keep`` / ``drop``) overrides what FID and LPIPS do with the last batch.
     Raises UserError for an unknown name.
     """
     protocol = name if isinstance(name, Protocol) else _by_name(name)
@@ -258,6 +258,7 @@ def find_protocol(
         protocol = replace(
             protocol,
             fid=replace(protocol.fid, remainder=remainder),
+            lpips={k: replace(d, remainder=remainder) for k, d in protocol.lpips.items()},
             variants=(*protocol.variants, remainder),
         )
     return protocol
