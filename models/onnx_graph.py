@@ -8,6 +8,7 @@ it can be used alone.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ from util.errors import UserError
 OPTIONS_KEY = "options"
 LOCAL_OPTIONS = ("checkpoints_dir", "dataroot", "results_dir", "name", "device")  # of one machine
 OUTPUT = "fake_target"
+# The TorchScript exporter is asked for by name since torch 2.5, before it was the only one.
+_DYNAMO_IS_A_CHOICE = "dynamo" in inspect.signature(torch.onnx.export).parameters
+_TORCHSCRIPT = {"dynamo": False} if _DYNAMO_IS_A_CHOICE else {}
 
 
 class _ReadKeys(dict):
@@ -74,8 +78,10 @@ def export(
     saved_options: dict[str, Any],  # vars(opt)
 ) -> list[str]:
     """Write the generator as one ONNX file with a dynamic batch; returns its input names."""
-    import onnx
-
+    try:
+        import onnx
+    except ImportError as error:
+        raise UserError("exporting needs the package onnx: pip install onnx onnxruntime") from error
     inputs = with_noise(model, inputs)
     names = read_inputs(model, inputs)
     graph = GeneratorGraph(model, names).eval()
@@ -90,7 +96,7 @@ def export(
             output_names=[OUTPUT],
             dynamic_axes={name: {0: "batch"} for name in (*names, OUTPUT)},
             opset_version=17,
-            dynamo=False,
+            **_TORCHSCRIPT,
         )
     content = onnx.load(str(path))
     options = {k: v for k, v in saved_options.items() if k not in LOCAL_OPTIONS}
