@@ -32,9 +32,7 @@ class PatchDiscriminatorConfig:
     """Architecture of the discriminator; saved with the checkpoint."""
 
     ndf: int = 64  # channels of the first layer
-    blocks: int = (
-        3  # convolutions with batch norm; all but the last halve the size
-    )
+    blocks: int = 3  # convolutions with batch norm; all but the last halve the size
 
 
 def check_size(height: int, width: int) -> None:
