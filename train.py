@@ -53,6 +53,7 @@ def train(opt: Namespace, loader: DataLoader, run: TrainingRun, stop: StopReques
     model, visualizer, progress = run.model, run.visualizer, run.progress
     batches, per_step = loader.batch_sampler, loader.batch_sampler.global_batch
     last_epoch, saved = opt.niter + opt.niter_decay, True
+    stop.begin()
     while progress.epoch <= last_epoch:
         batches.set_position(progress.epoch, progress.samples)
         for batch in visualizer.timed(loader):

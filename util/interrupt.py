@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from types import FrameType
 
@@ -22,16 +23,16 @@ class StopRequest:
     """Remembers that the run was asked to stop; the loop finishes its step, saves and leaves.
 
     SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 (SLURM's warning before pre-emption) ask; a second SIGINT
-    interrupts at once. Until :meth:`requested` is called for the first time there is nothing to
-    save, and every signal ends the process: SIGINT as usual, the others with
-    ``EXIT_INTERRUPTED``. Use as a context manager: the previous handlers are restored.
+    interrupts at once. Until :meth:`begin` is called there is nothing to save, and every signal
+    ends the process: SIGINT as usual, the others with ``EXIT_INTERRUPTED``. Use as a context
+    manager: the previous handlers are restored.
     """
 
     SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
     def __init__(self, max_minutes: float | None = None):
         self.reason: str | None = None
-        self._polled = False
+        self._begun = False
         self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._previous: dict[int, object] = {}
 
@@ -45,15 +46,18 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and (self.reason is not None or not self._polled):
+        if number == signal.SIGINT and (self.reason is not None or not self._begun):
             raise KeyboardInterrupt
-        if not self._polled:
+        if not self._begun:
             raise SystemExit(EXIT_INTERRUPTED)
         self.reason = signal.Signals(number).name
 
+    def begin(self) -> None:
+        """From now on a signal waits for the end of the step."""
+        self._begun = True
+
     def requested(self) -> bool:
         """True once a signal arrived or the time is over; call it after every step."""
-        self._polled = True
         if self.reason is None and self._deadline is not None and time.monotonic() > self._deadline:
             self.reason = "--max_minutes"
         return self.reason is not None
@@ -63,14 +67,19 @@ def shield_worker() -> None:
     """Let a loader process outlive the signals that ask the whole job to stop.
 
     SLURM, ``timeout`` and a terminal signal every process of a job; the batches must keep coming
-    until the training process has finished its step. Workers end when that process tells them to
-    or dies. A second SIGTERM, which is what a waiting parent process sends, ends them too.
+    until the training process has finished its step. The process ends when its parent says so or
+    dies.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _first_sigterm)
+    if hasattr(signal, "sigwaitinfo"):  # elsewhere nobody can tell who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
 
 
-def _first_sigterm(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, lambda *_: os._exit(0))
+def _obey(parent: int) -> None:
+    """End this process at a SIGTERM of its parent, and at no other."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
