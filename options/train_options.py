@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from argparse import Namespace
 
 from models.losses.adversarial import GAN_MODES
@@ -59,7 +60,7 @@ class TrainOptions(BaseOptions):
         add("--save_epoch_freq", type=int, default=1, help="epochs between numbered checkpoints")
         add("--keep_last", type=int, default=2,
             help="numbered checkpoints that can be resumed; older ones keep their networks only")
-        add("--save_by_iter", action="store_true", default=False,
+        add("--save_by_iter", action=argparse.BooleanOptionalAction, default=False,
             help="at every save of latest also write <total samples>_net_*.pth (default for market)")
         add("--display_id", type=int, default=0, help="visdom window; 0 = no visdom")
         add("--display_server", default="http://localhost", help="address of the visdom server")

@@ -1,0 +1,130 @@
+"""Options: strict parsing, published spellings, saved with the checkpoint and taken from it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from options.test_options import TestOptions
+from options.train_options import TrainOptions
+from util.errors import UserError
+
+PUBLISHED_TRAIN = (
+    "--name=DPTN_fashion --model=DPTN --dataset_mode=fashion --dataroot=./dataset/fashion "
+    "--batchSize 32 --gpu_id=0",
+    "--name=DPTN_market --model=DPTN --dataset_mode=market --dataroot=./dataset/market "
+    "--dis_layers=3 --lambda_g=5 --lambda_rec 2 --t_s_ratio=0.8 --save_latest_freq=10400 "
+    "--batchSize 32 --gpu_id=0",
+)
+PUBLISHED_TEST = (
+    "--name=DPTN_fashion --model=DPTN --dataset_mode=fashion --dataroot=./dataset/fashion "
+    "--which_epoch latest --results_dir ./results/DPTN_fashion --batchSize 1 --gpu_id=0",
+    "--name=DPTN_market --model=DPTN --dataset_mode=market --dataroot=./dataset/market "
+    "--which_epoch latest --results_dir=./results/DPTN_market --batchSize 1 --gpu_id=0",
+)
+
+
+def parse(words: str = "", options=TrainOptions):
+    return options().parse(words.split(), announce=False)
+
+
+@pytest.mark.parametrize("command", PUBLISHED_TRAIN)
+def test_published_training_commands_parse_to_the_published_values(command):
+    opt = parse(command)
+    market = "market" in command
+    assert opt.load_size == ((128, 64) if market else (256, 256))
+    assert opt.annotation_size == ((128, 64) if market else (256, 176))
+    assert (opt.batchSize, opt.lr, opt.beta1, opt.ratio_g2d) == (32, 2e-4, 0.5, 0.1)
+    assert (opt.lambda_style, opt.lambda_content, opt.lambda_affi) == (500, 0.5, 100)
+    assert (opt.init_type, opt.init_gain, opt.niter, opt.niter_decay) == ("orthogonal", 0.02, 100, 100)
+    expected = (2, 5, 0.8, 3) if market else (5, 2, 0.5, 4)
+    assert (opt.lambda_rec, opt.lambda_g, opt.t_s_ratio, opt.dis_layers) == expected
+    assert opt.save_by_iter is market
+
+
+@pytest.mark.parametrize("command", PUBLISHED_TEST)
+def test_published_test_commands_parse(command, tmp_path):
+    opt = parse(f"{command} --checkpoints_dir {tmp_path}", TestOptions)
+    assert opt.batchSize == 1
+    assert opt.results_dir.startswith("./results/DPTN_")
+
+
+@pytest.mark.parametrize(
+    ("spellings", "dest"),
+    [
+        (("--batchSize 3", "--batch_size 3", "--batchsize 3"), "batchSize"),
+        (("--nThreads 3", "--num_workers 3"), "nThreads"),
+        (("--gpu_ids -1", "--gpu_id -1", "--gpu_ids=-1"), "gpu_ids"),
+        (("--name x", "--id x"), "name"),
+        (("--loadSize 64", "--load_size 64", "--load_size 64 64"), "load_size"),
+        (("--dis_layers 3", "--dis_layer 3", "--dis_layer=3"), "dis_layers"),
+    ],
+)
+def test_every_published_spelling_means_the_same(spellings, dest):
+    assert len({repr(getattr(parse(words), dest)) for words in spellings}) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--lambda_stile 3", "did you mean --lambda_style"),
+        ("--batch 3", "unknown option --batch"),
+        ("--gan_mode lsgam", "invalid choice"),
+        ("--batchSize 0", "--batchSize is 0; expected more than 0"),
+        ("--batchSize many", "invalid int value"),
+        ("--lr -1", "--lr is -1.0"),
+        ("--lr nan", "not a number"),
+        ("--lambda_rec -2", "expected 0 or more"),
+        ("--load_size 0 64", "1 to 4096"),
+        ("--load_size 1 2 3", "height and width"),
+        ("--name ../elsewhere", "single folder name"),
+        ("--model dptm", "did you mean dptn"),
+        ("--dataset_mode fashon", "did you mean fashion"),
+        ("--gpu_ids first", "expected numbers"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(words, message):
+    with pytest.raises(UserError, match=message):
+        parse(words)
+
+
+def test_options_are_printed_with_non_defaults_marked_and_saved(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    options = TrainOptions()
+    opt = options.parse("--name run --lambda_style 7 --gpu_ids -1".split())
+    options.save(opt, tmp_path / "run")
+    printed = capsys.readouterr().out
+    marked = [line for line in printed.splitlines() if "[default:" in line]
+    assert any("lambda_style" in line and "500" in line for line in marked)
+    assert not any("lambda_content" in line for line in marked)
+    assert (tmp_path / "run" / "train_opt.txt").read_text() in printed
+    saved = json.loads((tmp_path / "run" / "train_opt.json").read_text())
+    assert saved["lambda_style"] == 7
+
+
+def test_testing_takes_the_architecture_from_the_saved_options(tmp_path):
+    words = f"--name run --checkpoints_dir {tmp_path} --ngf 16 --num_CABs 3 --load_size 64 32"
+    (tmp_path / "run").mkdir()
+    options = TrainOptions()
+    saved = options.parse(f"{words} --batchSize 5 --lr 0.01".split(), announce=False)
+    options.save(saved, tmp_path / "run")
+    opt = parse(f"--name run --checkpoints_dir {tmp_path}", TestOptions)
+    assert (opt.ngf, opt.num_CABs, opt.load_size) == (16, 3, (64, 32))
+    assert opt.batchSize == 1  # not part of the architecture
+    assert parse(f"--name run --checkpoints_dir {tmp_path} --ngf 8", TestOptions).ngf == 8
+
+
+def test_damaged_saved_options_name_the_file(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "train_opt.json").write_text("{")
+    with pytest.raises(UserError, match=r"train_opt\.json is not valid JSON"):
+        parse(f"--name run --checkpoints_dir {tmp_path}", TestOptions)
+
+
+def test_help_of_every_command_describes_every_option(capsys):
+    for options in (TrainOptions, TestOptions):
+        with pytest.raises(SystemExit) as stop:
+            parse("--help", options)
+        assert stop.value.code == 0
+        assert "--nhead" in capsys.readouterr().out
