@@ -31,7 +31,7 @@ GREY_LEVEL = 2 / 255
 
 def build_parser() -> Parser:
     """The command line of this script."""
-    parser = Parser(description=__doc__)
+    parser = Parser(description=__doc__.splitlines()[0])
     add_checkpoint_options(parser)
     parser.add_argument("-o", "--output", required=True, help="file to write, .onnx")
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")

@@ -42,7 +42,7 @@ SHEET_COLUMNS, SHEET_ROWS = 8, 3
 
 def build_parser() -> Parser:
     """The command line of this script."""
-    parser = Parser(description=__doc__)
+    parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("photos", metavar="DIR", help="folder of photos; folders inside it are read too")
     add("-o", "--output", default=None, help="folder to write; default: DIR_extracted beside DIR")

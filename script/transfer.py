@@ -58,7 +58,7 @@ class Subject:
 
 def build_parser() -> Parser:
     """The command line of this script."""
-    parser = Parser(description=__doc__)
+    parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--source", required=True, help="photo of the person to be moved")
     add(
