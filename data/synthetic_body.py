@@ -76,17 +76,19 @@ class BodyBuilder(Builder):
 
     def _shirt_tail(self, waist: float, hips: float) -> None:
         top, bottom = self.who.top, self.who.bottom
-        if bottom.kind == "dress" or (top.tucked and top.open_front is None):
+        tucked = top.tucked or bottom.kind == "skirt"
+        if bottom.kind == "dress" or (tucked and top.open_front is None):
             return
+        size = 1.17 if bottom.kind == "skirt" else 1.08  # a jacket hangs over the skirt
         hem = -0.075 if top.open_front else -0.04
         pelvis = self.frames["pelvis"]
         cut = (-pelvis[:, 1], float(-pelvis[:, 1] @ self.at("pelvis", "pelvis", (0, hem, 0))))
-        radii = (waist * 1.08, hips * 1.08)
+        radii = (waist * size, hips * size)
         ends = self.at("waist", "pelvis", (0, 0.02, 0)), self.at("pelvis", "pelvis", (0, 0.015, 0))
         more = {"squash": (1.0, 1.0, 0.76), "clips": (cut,)}
         self.add(*ends, radii, "pelvis", "tail", "trunk", "pelvis", **more)
         low = self.at("pelvis", "pelvis", (0, hem - 0.04, 0))
-        radii = (hips * 1.08, hips * 1.1)
+        radii = (hips * size, hips * (size + 0.04))
         self.add(ends[1], low, radii, "pelvis", "tail", "trunk", "pelvis", **more)
 
     def _arm(self, side: str) -> None:
@@ -166,7 +168,8 @@ class BodyBuilder(Builder):
         top = self.at("waist", "waist", (0, -0.015, 0))
         middle = self.at("pelvis", "pelvis", (0, -0.02, 0))
         waist = 0.083 * body.waist * body.bulk
-        more = {"squash": (1.0, 1.0, 0.76)}
+        up, edge = pelvis[:, 1], self.at("pelvis", "pelvis", (0, 0.058, 0))
+        more = {"squash": (1.0, 1.0, 0.76), "clips": ((up, float(up @ edge)),)}
         paint = "skirt"
         self.add(top, middle, (waist, hips * 1.08), "pelvis", paint, "skirt", "pelvis", **more)
         axis = (hem - middle) / np.linalg.norm(hem - middle)

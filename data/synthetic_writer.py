@@ -25,7 +25,7 @@ from util.annotations import write_keypoints, write_pairs
 from util.errors import UserError
 
 MANIFEST = "synthetic.json"
-RENDERER = 5  # raise it when the same settings begin to give other pictures
+RENDERER = 6  # raise it when the same settings begin to give other pictures
 PHASES = ("train", "test")
 SIZES = {"fashion": (256, 176), "market": (128, 64)}  # (h, w)
 TABLES = {
