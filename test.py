@@ -32,6 +32,7 @@ def write_manifest(folder: Path, opt, model, pairs: int) -> None:
         "load_size": opt.load_size,
         "image_size": opt.annotation_size,
         "save_format": opt.save_format,
+        "save_norm": opt.save_norm,
         "pairs": pairs,
     }
     write_atomically(folder / "generation.json", json.dumps(manifest, indent=1).encode())
@@ -62,8 +63,9 @@ def main() -> None:
     page = distributed.is_main() and not opt.no_html
     title = f"{opt.name}: test pairs"
     with ResultWriter(
-        folder, opt.annotation_size, opt.save_format, page, title, save_steps=opt.save_steps
-    ) as writer:
+        folder, opt.annotation_size, opt.save_format, page, title,
+        save_norm=opt.save_norm, save_steps=opt.save_steps,
+    ) as writer:  # fmt: skip
         hidden = not distributed.is_main()
         for batch in tqdm(loader, desc="generate", unit="batch", disable=hidden):
             writer.add(batch, model.generate(model.prepare(batch)))

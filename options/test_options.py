@@ -7,6 +7,7 @@ from pathlib import Path
 
 from options.base_options import BaseOptions, Parser
 from util.errors import UserError
+from util.save_norm import SAVE_NORMS
 
 SAVE_FORMATS = ("png", "jpg")
 
@@ -24,6 +25,9 @@ class TestOptions(BaseOptions):
         add("--how_many", type=int, default=None, help="generate only the first pairs of the list")
         add("--save_format", default="png", choices=SAVE_FORMATS,
             help="png, or jpg (quality 75) as the published protocol has it")
+        add("--save_norm", default="fixed", choices=sorted(SAVE_NORMS),
+            help="range of the saved images: fixed = [-1, 1]; minmax = each image fills 0 to 255, as the "
+            "published MAGPT test has it")
         add("--no_html", "--simple_test", action="store_true", help="no result page")
         add("--save_id", default=None,
             help="name of the folder of the images below --results_dir")

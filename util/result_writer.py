@@ -15,6 +15,7 @@ from util.image import resize_linear, save_image, to_uint8
 from util.names import result_name, stem
 from util.pose import draw_skeleton
 from util.result_page import RESULT_COLUMNS, ResultPage
+from util.save_norm import SAVE_NORMS
 
 PAGE_IMAGES = "page_images"
 MAX_PENDING = 64  # images waiting to be written; more would only cost memory
@@ -41,6 +42,7 @@ class ResultWriter:
         page: bool = True,
         title: str = "Test results",
         threads: int = 2,
+        save_norm: str = "fixed",  # a key of SAVE_NORMS, for the generated images
         save_steps: bool = False,  # outputs step_1, step_2 ... also go to step_folder(folder, j)
     ):
         self.folder, self.size, self.save_format = Path(folder), tuple(size), save_format
@@ -48,11 +50,12 @@ class ResultWriter:
         self._pending: deque[Future] = deque()
         self._seen: set[str] = set()
         self._title, self._want_page, self._page = title, page, None
-        self._save_steps = save_steps
+        self._save_steps, self._convert = save_steps, SAVE_NORMS[save_norm]
 
     def add(self, batch: Mapping[str, Any], outputs: Mapping[str, torch.Tensor]) -> None:
         """Queue one batch: ``batch`` as the data set gave it, ``outputs`` as ``model.infer`` gave them."""
         pictures = {key: to_uint8(value) for key, value in outputs.items()}
+        pictures["fake_target"] = self._convert(outputs["fake_target"])
         names = zip(batch["source_name"], batch["target_name"], strict=True)
         for i, (source, target) in enumerate(names):
             file = result_name(source, target, self.save_format)
