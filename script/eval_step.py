@@ -81,6 +81,11 @@ def make_parser() -> Parser:
     add("--market", action="store_true", help="images as they are: no resize, no padding")
     add("--name", help="folder of the report in --output_dir; default: <results folder>_steps")
     add("--output_dir", default="./eval_results", help="where reports are written")
+    _add_running(add)
+    return parser
+
+
+def _add_running(add) -> None:
     add("--device", help="cpu, cuda, cuda:1 …; default: the first GPU if there is one")
     add("--batch_size", type=int, default=16, help="images at once in the networks")
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes that score pairs")
@@ -90,7 +95,6 @@ def make_parser() -> Parser:
     add("--debug", action="store_true", help="show the traceback of an error")
     for key, weight in WEIGHTS.items():
         add(weight.option, dest=f"weights_{key}", metavar="PATH", help=weight.file.what)
-    return parser  # fmt: skip
 
 
 def chosen_steps(options: Namespace) -> dict[int, int]:
