@@ -1,4 +1,4 @@
-"""Weights and inputs of the GFLA reference arrays, made by rule from names and shapes."""
+"""Models for the GFLA tests, and the weights and inputs of the reference arrays."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import numpy as np
 import torch
 from torch import nn
 
+from models import create_model
 from models.networks.gfla import GFLAConfig
-from tests.helpers import GOLDEN, draw
+from tests.helpers import GOLDEN, draw, train_options
 
 CONFIGS = {
     "fashion": GFLAConfig(),
     "market": GFLAConfig(attn_layer=(2,), kernel_size=((2, 3),)),
 }
 SIZES = {"fashion": (64, 64), "market": (128, 64)}
+OPTIONS = {
+    "fashion": {"attn_layer": "2,3", "kernel_size": "2=5,3=3"},
+    "market": {"attn_layer": "2", "kernel_size": "2=3"},
+}
 DISCRIMINATOR_LAYERS = {"fashion": 4, "market": 3}
 
 
@@ -74,3 +79,21 @@ def make_inputs(kind: str) -> dict[str, torch.Tensor]:
         name: torch.from_numpy(rng.uniform(low, 1, (2, channels, *SIZES[kind])).astype(np.float32))
         for name, channels, low in (*rows, ("target_image", 3, -1))
     }
+
+
+def make_model(model: str, kind: str = "fashion", folder=None, **values):
+    """A model on the CPU with the published settings of ``kind`` at the reference arrays' size."""
+    settings = {
+        "dataset_mode": kind,
+        "load_size": SIZES[kind],
+        "gpu_ids": "-1",
+        **OPTIONS[kind],
+        **({"checkpoints_dir": folder} if folder else {}),
+        **values,
+    }
+    return create_model(train_options(model=model, **settings))
+
+
+def small_model(model: str, folder=None, **values):
+    """A narrow model that trains fast."""
+    return make_model(model, folder=folder, **{"ngf": 8, "ndf": 4, **values})

@@ -122,16 +122,24 @@ def test_any_set_of_levels_gives_flows_of_those_sizes_coarse_to_fine(levels):
     assert image.shape == (2, 3, 64, 64)
 
 
-def test_the_generator_compiles_and_runs_in_half_precision():
+def narrow_generator_and_inputs():
     torch.manual_seed(0)
-    network = GFLAGenerator(GFLAConfig(flow_ngf=4, ngf=8)).eval()
     inputs = make_inputs("fashion")
     inputs.pop("target_image")
-    expected = network(**inputs)[0]
+    return GFLAGenerator(GFLAConfig(flow_ngf=4, ngf=8)).eval(), inputs
+
+
+@pytest.mark.slow
+def test_the_generator_compiles_without_graph_breaks():
+    network, inputs = narrow_generator_and_inputs()
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(**inputs)[0], expected)
+    torch.testing.assert_close(compiled(**inputs)[0], network(**inputs)[0])
+
+
+def test_the_generator_runs_in_half_precision():
+    network, inputs = narrow_generator_and_inputs()
     with torch.autocast("cpu", torch.bfloat16):
         half = network(**inputs)[0]
-    assert (half.float() - expected).abs().mean() < 0.05
+    assert (half.float() - network(**inputs)[0]).abs().mean() < 0.05
     half.float().mean().backward()
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)

@@ -1,4 +1,4 @@
-"""Both stages as models: losses and gradients of the published step, hand-over, options."""
+"""Both stages as models: losses and gradients of the published step, options, pictures."""
 
 from __future__ import annotations
 
@@ -6,46 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from models import create_model
-from models.networks.gfla import GFLAGenerator
 from tests.gfla_rules import (
-    SIZES,
     fill_discriminator,
     fill_generator,
     fill_vgg,
     load_golden,
     make_inputs,
+    make_model,
+    small_model,
 )
-from tests.helpers import train_options
-from util import checkpoint
 from util.errors import UserError
-from util.run_folder import RunFolder
-from util.training_run import TrainingRun
-from util.visualizer import NullVisualizer
 
-LEVELS = {
-    "fashion": {"attn_layer": "2,3", "kernel_size": "2=5,3=3"},
-    "market": {"attn_layer": "2", "kernel_size": "2=3"},
-}
 NO_GRADIENT = 1e-5  # biases in front of an instance norm: rounding noise around 0
-
-
-def make_model(model: str, kind: str = "fashion", folder=None, **values):
-    """A model on the CPU with the published settings of ``kind`` at the reference arrays' size."""
-    settings = {
-        "dataset_mode": kind,
-        "load_size": SIZES[kind],
-        "gpu_ids": "-1",
-        **LEVELS[kind],
-        **({"checkpoints_dir": folder} if folder else {}),
-        **values,
-    }
-    return create_model(train_options(model=model, **settings))
-
-
-def small_model(model: str, folder=None, **values):
-    """A narrow model that trains fast."""
-    return make_model(model, folder=folder, **{"ngf": 8, "ndf": 4, **values})
 
 
 def golden_model(name: str, kind: str):
@@ -142,16 +114,11 @@ def test_published_training_settings_are_the_defaults():
     assert make_model("pose", "market").networks["D"].layers == 3
 
 
-def train_inputs():
-    torch.manual_seed(1)
-    return make_inputs("fashion")
-
-
 @pytest.mark.parametrize("name", ["poseflownet", "pose"])
 def test_a_step_changes_every_network_and_shows_flows_and_masks(name):
     model = small_model(name)
     before = {k: [p.detach().clone() for p in n.parameters()] for k, n in model.networks.items()}
-    model.inputs = train_inputs()
+    model.inputs = make_inputs("fashion")
     model.optimize_parameters()
     for label, network in model.networks.items():
         changed = [
@@ -169,7 +136,7 @@ def test_stage_1_in_parts_takes_the_step_of_the_whole_batch():
     whole, parts = (small_model("poseflownet", accumulate=n) for n in (1, 2))
     parts.networks["G"].load_state_dict(whole.networks["G"].state_dict())
     for model in (whole, parts):
-        model.inputs = train_inputs()
+        model.inputs = make_inputs("fashion")
         model.optimize_parameters()
     for name, value in whole.losses.items():
         torch.testing.assert_close(parts.losses[name], value)
@@ -185,7 +152,7 @@ def test_half_precision_trains_with_losses_in_float32(name):
     model = small_model(name)
     model.precision._networks = True  # as on a GPU; on a CPU bf16 is for VGG alone
     model.precision.dtype = torch.bfloat16
-    model.inputs = train_inputs()
+    model.inputs = make_inputs("fashion")
     model.optimize_parameters()
     assert all(v.dtype == torch.float32 and v.isfinite() for v in model.losses.values())
     picture = model.infer(model.inputs)["fake_target"]
@@ -196,7 +163,7 @@ def test_half_precision_trains_with_losses_in_float32(name):
 def test_inference_gives_an_image_and_flow_pictures_and_changes_nothing(name):
     model = small_model(name)
     model.eval_mode()
-    inputs = train_inputs()
+    inputs = make_inputs("fashion")
     inputs.pop("target_image")
     state = {k: v.clone() for k, v in model.networks["G"].state_dict().items()}
     first, second = model.infer(inputs), model.infer(inputs)
@@ -206,110 +173,6 @@ def test_inference_gives_an_image_and_flow_pictures_and_changes_nothing(name):
         assert picture.shape == (2, 3, 64, 64), key
         assert torch.equal(picture, second[key])
     assert all(torch.equal(v, state[k]) for k, v in model.networks["G"].state_dict().items())
-
-
-def stage_1_run(folder, **values):
-    """A stage-1 run that was saved after one step."""
-    model = small_model("poseflownet", folder, name="run", **values)
-    model.inputs = train_inputs()
-    model.optimize_parameters()
-    model.run_dir.mkdir(parents=True)
-    model.save_networks("latest")
-    return model
-
-
-def flow_weights(model) -> dict[str, torch.Tensor]:
-    return model.networks["G"].flow_net.state_dict()
-
-
-def assert_flow_was_taken(stage_1, stage_2, untouched) -> None:
-    for key, value in flow_weights(stage_1).items():
-        assert torch.equal(flow_weights(stage_2)[key], value), key
-    for key, value in stage_2.networks["G"].state_dict().items():
-        if not key.startswith("flow_net."):
-            assert torch.equal(value, untouched[key]), key
-    (note,) = stage_2.notes
-    assert "the flow estimator's 90 tensors come from" in note
-    assert "new" in note
-
-
-def test_stage_2_begins_from_the_training_state_of_stage_1(tmp_path):
-    stage_1 = stage_1_run(tmp_path)
-    stage_2 = small_model("pose", tmp_path, name="run")
-    untouched = {k: v.clone() for k, v in stage_2.networks["G"].state_dict().items()}
-    restored = stage_2.load_state_dict(stage_1.state_dict(), "latest_state.pth")
-    assert not restored  # training starts at its first epoch
-    assert_flow_was_taken(stage_1, stage_2, untouched)
-    stage_2.inputs = train_inputs()
-    stage_2.optimize_parameters()
-    assert stage_2.load_state_dict(stage_2.state_dict(), "itself")
-
-
-def test_stage_2_begins_from_the_network_file_of_stage_1(tmp_path):
-    stage_1 = stage_1_run(tmp_path)
-    stage_2 = small_model("pose", tmp_path, name="run")
-    untouched = {k: v.clone() for k, v in stage_2.networks["G"].state_dict().items()}
-    stage_2.load_networks("latest")
-    assert_flow_was_taken(stage_1, stage_2, untouched)
-
-
-@pytest.mark.parametrize("donor", ["poseflownet", "pose"])
-def test_flow_checkpoint_accepts_the_files_of_both_stages(tmp_path, donor):
-    giver = stage_1_run(tmp_path) if donor == "poseflownet" else small_model("pose", tmp_path)
-    path = tmp_path / "given.pth"
-    checkpoint.save_network(giver.networks["G"], path)
-    stage_2 = small_model("pose", tmp_path, name="other", flow_checkpoint=path)
-    for key, value in flow_weights(giver).items():
-        assert torch.equal(flow_weights(stage_2)[key], value), key
-    assert str(path) in stage_2.notes[0]
-
-
-def test_flow_checkpoint_of_another_shape_is_refused(tmp_path):
-    path = tmp_path / "wide.pth"
-    giver = small_model("poseflownet", tmp_path, ngf=16)
-    checkpoint.save_network(giver.networks["G"], path)
-    with pytest.raises(UserError, match=r"wide\.pth.*another shape"):
-        small_model("pose", tmp_path, flow_checkpoint=path)
-
-
-def test_flow_checkpoint_without_a_flow_estimator_is_refused(tmp_path):
-    path = tmp_path / "d.pth"
-    checkpoint.save_network(small_model("pose", tmp_path).networks["D"], path)
-    with pytest.raises(UserError, match="holds no flow estimator"):
-        small_model("pose", tmp_path, flow_checkpoint=path)
-
-
-def test_flow_checkpoint_and_continue_train_exclude_each_other(tmp_path):
-    options = train_options(
-        "--continue_train", model="pose", load_size=(64, 64), gpu_ids="-1", ngf=8,
-        flow_checkpoint=tmp_path / "x.pth", checkpoints_dir=tmp_path,
-    )  # fmt: skip
-    with pytest.raises(UserError, match="leave one of them out"):
-        create_model(options)
-
-
-def test_stage_1_options_that_contradict_stage_2_are_named(tmp_path):
-    stage_1 = stage_1_run(tmp_path, attn_layer="2", kernel_size="2=5")
-    stage_2 = small_model("pose", tmp_path, name="run")
-    with pytest.raises(UserError, match="attn_layer"):
-        stage_2.load_state_dict(stage_1.state_dict(), "latest_state.pth")
-
-
-def test_stage_1_cannot_resume_a_run_of_stage_2(tmp_path):
-    stage_2 = small_model("pose", tmp_path)
-    with pytest.raises(UserError, match="--model"):
-        small_model("poseflownet", tmp_path).load_state_dict(stage_2.state_dict(), "x")
-
-
-def test_files_with_one_name_per_tensor_or_a_wrapper_prefix_load(tmp_path):
-    """Older files lack one of the two names of a convolution that is registered twice."""
-    model = small_model("pose", tmp_path)
-    state = model.networks["G"].state_dict()
-    short = {f"module.{k}": v for k, v in state.items() if ".conv1." not in k}
-    assert len(short) < len(state)
-    other = GFLAGenerator(model.config)
-    checkpoint.load_state(other, short, "file")
-    assert all(torch.equal(v, state[k]) for k, v in other.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -330,45 +193,3 @@ def test_files_with_one_name_per_tensor_or_a_wrapper_prefix_load(tmp_path):
 def test_wrong_sizes_and_levels_are_explained(name, values, message):
     with pytest.raises(UserError, match=message):
         small_model(name, **values)
-
-
-class RecordingVisualizer(NullVisualizer):
-    """Keeps what it was told."""
-
-    def __init__(self):
-        super().__init__()
-        self.messages: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
-
-
-def test_continue_train_begins_stage_2_at_its_first_epoch_and_says_so(tmp_path):
-    def run_of(model):
-        visualizer = RecordingVisualizer()
-        folder = RunFolder(model.run_dir, resume=model.opt.model == "pose", overwrite=False)
-        return TrainingRun(model, folder, visualizer), folder, visualizer
-
-    stage_1 = small_model("poseflownet", tmp_path, name="run")
-    run, folder, _ = run_of(stage_1)
-    with folder:
-        run.start("latest", lambda: None)
-        run.progress.advance(8)
-        run.progress.next_epoch()
-        run.save("latest")
-
-    stage_2 = small_model("pose", tmp_path, name="run")
-    run, folder, visualizer = run_of(stage_2)
-    with folder:
-        run.start("latest", lambda: None)
-        assert (run.progress.epoch, run.progress.samples, run.progress.total) == (1, 0, 8)
-        assert len([m for m in visualizer.messages if "stage 2 begins" in m]) == 1
-        run.progress.advance(4)
-        run.save("latest")
-
-    again = small_model("pose", tmp_path, name="run")
-    run, folder, visualizer = run_of(again)
-    with folder:
-        run.start("latest", lambda: None)
-    assert (run.progress.samples, run.progress.total) == (4, 12)
-    assert not any("stage 2 begins" in m for m in visualizer.messages)
