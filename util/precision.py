@@ -66,10 +66,17 @@ def in_full_precision(function: Callable[..., torch.Tensor]) -> Callable[..., to
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
         tensors = [t for value in (*args, *kwargs.values()) for t in _tensors(value)]
-        with torch.autocast(tensors[0].device.type, enabled=False):
+        with _no_autocast(tensors[0].device.type):
             return function(*map(_full, args), **{k: _full(v) for k, v in kwargs.items()})
 
     return wrapper
+
+
+def _no_autocast(device_type: str) -> AbstractContextManager:
+    """Region without autocast; kinds of device that have none (meta) need nothing."""
+    if not torch.amp.is_autocast_available(device_type):
+        return contextlib.nullcontext()
+    return torch.autocast(device_type, enabled=False)
 
 
 def _tensors(value: object) -> list[torch.Tensor]:

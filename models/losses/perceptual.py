@@ -150,12 +150,25 @@ def content_loss(
     return sum(F.l1_loss(features[name], target[name]) for name in layers)
 
 
+class _Gram(torch.autograd.Function):
+    """A A^T of matrices A (B, C, N); the gradient (G + G^T) A is one product, not autograd's two."""
+
+    @staticmethod
+    def forward(ctx, a: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(a)
+        return a @ a.transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        (a,) = ctx.saved_tensors
+        return (gradient + gradient.transpose(1, 2)) @ a
+
+
 @in_full_precision
 def gram_matrix(x: torch.Tensor) -> torch.Tensor:
     """F F^T / (C*h*w) of features (B, C, h, w) -> (B, C, C)."""
     b, c, h, w = x.shape
-    flat = x.reshape(b, c, h * w)
-    return flat @ flat.transpose(1, 2) / (c * h * w)
+    return _Gram.apply(x.reshape(b, c, h * w)) / (c * h * w)
 
 
 @in_full_precision

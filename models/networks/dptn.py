@@ -5,9 +5,11 @@ B batch, H x W image size, P pose channels. Attribute names are the published st
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from models.networks.layers import (
@@ -43,13 +45,6 @@ def _add_encoder(parent: nn.Module, in_channels: int, config: DPTNConfig) -> Non
         setattr(parent, f"encoder{i}", EncoderBlock(narrow, wide, config.norm))
 
 
-def _encode(parent: nn.Module, x: torch.Tensor, levels: int) -> torch.Tensor:
-    x = parent.block0(x)
-    for i in range(levels - 1):
-        x = getattr(parent, f"encoder{i}")(x)
-    return x
-
-
 class SourceEncoder(nn.Module):
     """En_s, the texture encoder of the source image: (B, 3, H, W) -> (B, C, H/8, W/8)."""
 
@@ -59,7 +54,10 @@ class SourceEncoder(nn.Module):
         _add_encoder(self, 3, config)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return _encode(self, image, self.levels)
+        x = self.block0(image)
+        for i in range(self.levels - 1):
+            x = getattr(self, f"encoder{i}")(x)
+        return x
 
 
 class DPTNGenerator(nn.Module):
@@ -93,7 +91,11 @@ class DPTNGenerator(nn.Module):
     ) -> torch.Tensor:
         """En_c([x_s; p_s; p]) -> (B, C, H/8, W/8); p = p_s gives F_ss, p = p_t gives F_st."""
         x = torch.cat([source_image, source_pose, pose], dim=1)  # (B, 3 + 2P, H, W)
-        x = _encode(self, x, self.config.levels)
+        return self._encode_after_first_block(self.block0(x))
+
+    def _encode_after_first_block(self, x: torch.Tensor) -> torch.Tensor:
+        for i in range(self.config.levels - 1):
+            x = getattr(self, f"encoder{i}")(x)
         for i in range(self.config.num_blocks):
             x = getattr(self, f"mblock{i}")(x)
         return x
@@ -128,6 +130,30 @@ class DPTNGenerator(nn.Module):
         if not self.per_sample:  # batch norm does
             poses = (source_pose, target_pose)
             return tuple(self.encode(source_image, source_pose, p) for p in poses)
-        image, pose = (torch.cat([x, x]) for x in (source_image, source_pose))
-        both = self.encode(image, pose, torch.cat([source_pose, target_pose]))
-        return tuple(both.chunk(2))
+        first, *rest = self.block0.model
+        x = torch.cat(self._first_layer(first, source_image, source_pose, target_pose))
+        for layer in rest:
+            x = layer(x)
+        return tuple(self._encode_after_first_block(x).chunk(2))
+
+    @staticmethod
+    def _first_layer(
+        conv: nn.Conv2d,
+        source_image: torch.Tensor,
+        source_pose: torch.Tensor,
+        target_pose: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first convolution on [x_s; p_s; p_s] and [x_s; p_s; p_t] with half the arithmetic.
+
+        It is linear: W [x_s; p_s; p_s] = [W_x, W_s + W_p] [x_s; p_s], and p_t in place of the last
+        p_s adds W_p (p_t - p_s).
+        """
+        p = source_pose.shape[1]
+        of_image, of_source, of_pose = conv.weight.split([source_image.shape[1], p, p], dim=1)
+        convolve = functools.partial(F.conv2d, stride=conv.stride, padding=conv.padding)
+        with_source = convolve(
+            torch.cat([source_image, source_pose], dim=1),
+            torch.cat([of_image, of_source + of_pose], dim=1),
+            conv.bias,
+        )
+        return with_source, with_source + convolve(target_pose - source_pose, of_pose)
