@@ -64,6 +64,21 @@ def test_report_says_what_was_measured_and_with_what(folders):
     assert found["refused"] == {}
 
 
+def test_an_interrupted_generation_is_noticed_by_its_count(folders, capsys):
+    manifest = results(folders) / "generation.json"
+    manifest.write_text('{"model": "DPTN", "pairs": 8, "sha256": "0123456789abcdef"}')
+    with pytest.raises(
+        UserError, match=r"6 images, while generation\.json announces 8: .*interrup"
+    ):
+        main(arguments(folders, *QUICK))
+    found = report(folders, *QUICK, "--allow_missing")
+    assert "announces 8" in found["left_out"]["other number of results than announced"][0]
+    assert "generator: model DPTN, sha256 0123456789ab…" in capsys.readouterr().out
+    manifest.write_text('{"model"')
+    with pytest.raises(UserError, match=r"generation\.json is not readable"):
+        main(arguments(folders, *QUICK))
+
+
 def test_csv_has_one_row_for_each_image(folders):
     found = values(folders, *QUICK)
     with (Path(folders["--output_dir"]) / "run" / "metrics.csv").open(encoding="utf-8") as stream:

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from util.errors import UserError
 from util.manifest import differences, folder_record
+from util.metrics.generation import count_problem, read_generation
 from util.metrics.inspection import ImageFacts, inspect_images
 from util.metrics.measurement import SCORERS, Evaluation, Settings, Task
-from util.metrics.pairing import ImagePair, list_images, pair_results, report_problems
+from util.metrics.pairing import (
+    ImagePair,
+    Pairing,
+    list_images,
+    pair_results,
+    report_problems,
+)
 from util.metrics.protocols import Protocol
 from util.metrics.registry import Column, MetricUnavailableError, columns_for
 from util.metrics.weights import WEIGHTS, WeightStore
@@ -33,7 +41,8 @@ def evaluate_folder(
     """
     settings = settings or Settings()
     columns = {p.label: columns_for(p, metrics) for p in protocols}
-    pairing = pair_results(results, gt, settings.pairing, settings.allow_missing, settings.expected)
+    generation = read_generation(results)
+    pairing = _pair(results, gt, generation, settings)
     needs_real = any(c.needs_real for mine in columns.values() for c in mine)
     evaluation = Evaluation(
         results=Path(results),
@@ -46,6 +55,7 @@ def evaluate_folder(
             pairing.pairs, real if needs_real else None, all(p.resize for p in protocols)
         ),
         weights=WeightStore(settings.weights, settings.offline),
+        generation=generation,
     )
     evaluation.notes += _notes(evaluation, needs_real)
     if any(column.masked for mine in columns.values() for column in mine):
@@ -54,6 +64,19 @@ def evaluate_folder(
         _run_scorers(protocol, columns[protocol.label], evaluation, settings)
     evaluation.notes += _weights_notes(evaluation.weights)
     return evaluation
+
+
+def _pair(results, gt, generation: dict[str, object] | None, settings: Settings) -> Pairing:
+    """The pairs, after a look at how many results there should be."""
+    pairing = pair_results(results, gt, settings.pairing, settings.allow_missing, settings.expected)
+    problem = count_problem(generation, len(list_images(results)))
+    if problem and not settings.allow_missing:
+        raise UserError(
+            f"{results}: {problem}; generate into an empty folder, or measure with --allow_missing."
+        )
+    if problem:
+        pairing.left_out["other number of results than announced"] = [problem]
+    return pairing
 
 
 def _inspect(

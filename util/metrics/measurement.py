@@ -77,6 +77,7 @@ class Evaluation:
     left_out: dict[str, list[str]]
     images: dict[str, ImageFacts]
     weights: WeightStore
+    generation: dict[str, object] | None = None
     scores: list[Score] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

@@ -16,9 +16,9 @@ from pathlib import Path
 from util.errors import UserError
 from util.files import make_folder, write_file
 from util.manifest import folder_record
+from util.metrics.generation import describe_generation
 from util.metrics.measurement import Evaluation, Score, Settings
 
-GENERATION_FILE = "generation.json"  # written by test.py beside the images
 LIBRARIES = (
     *("numpy", "scipy", "scikit-image", "opencv-python-headless", "pillow", "torch"),
     *("torchvision", "torchmetrics", "lpips", "pytorch-fid", "torch-fidelity"),
@@ -45,7 +45,7 @@ def report_dict(evaluation: Evaluation, settings: Settings) -> dict[str, object]
         "notes": evaluation.notes,
         "images": {name: facts.summary() for name, facts in evaluation.images.items()},
         "protocols": [{"label": p.label, **asdict(p)} for p in evaluation.protocols],
-        "checkpoint": read_generation(evaluation.results),
+        "checkpoint": evaluation.generation,
         "weights": evaluation.weights.used,
         "settings": {
             "device": settings.device,
@@ -73,19 +73,6 @@ def _score_dict(score: Score) -> dict[str, object]:
         "definition": score.definition,
         **score.details,
     }
-
-
-def read_generation(results: str | Path) -> dict[str, object] | None:
-    """What test.py wrote about the generator (model, checkpoint, sha256 …), or None."""
-    path = Path(results) / GENERATION_FILE
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(
-            f"{path} is not readable ({error}); delete it or run test.py again."
-        ) from error
 
 
 def library_versions() -> dict[str, str]:
@@ -136,7 +123,7 @@ def table(evaluation: Evaluation) -> str:
     for score in evaluation.scores:
         error = "" if score.standard_error is None else f"{score.standard_error:.4f}"
         rows.append((score.column, f"{score.value:.4f}", error, str(score.count), score.definition))
-    lines = aligned(rows)
+    lines = [describe_generation(evaluation.generation), *aligned(rows)]
     lines += [f"note: {note}" for note in evaluation.notes]
     lines += [
         f"note: {s.column}: {s.details['note']}" for s in evaluation.scores if "note" in s.details
