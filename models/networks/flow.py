@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from models.networks.layers import DecoderBlock, EncoderBlock, ReflectConvBlock, channels_at
+from util.precision import full
 
 IMAGE_CHANNELS = 3
 
@@ -83,7 +84,9 @@ class FlowEstimator(PyramidEncoder):
         for i, level in enumerate(self.decoder_levels):
             x = getattr(self, f"decoder{i}")(x) + getattr(self, f"jump{i}")(skips[level - 1])
             if level in self.levels:
-                flows.append(getattr(self, f"output{i}")(x))
+                # half precision would round a flow of 10 pixels to 1/16 of a pixel
+                with torch.autocast(x.device.type, enabled=False):
+                    flows.append(getattr(self, f"output{i}")(full(x)))
                 masks.append(getattr(self, f"mask{i}")(x))
         return flows, masks
 
