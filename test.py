@@ -1,4 +1,5 @@
-"""Generate an image for every pair of the test list: python test.py --name RUN --dataroot FOLDER ..."""
+"""Generate an image for every pair of the test list: python test.py --name RUN --dataroot FOLDER
+..."""
 
 from __future__ import annotations
 
@@ -60,7 +61,7 @@ def main() -> None:
             f"cannot write to {folder} ({error.strerror}); change --results_dir"
         ) from error
 
-    page = distributed.is_main() and not opt.no_html
+    page = not opt.no_html
     title = f"{opt.name}: test pairs"
     with ResultWriter(
         folder, opt.annotation_size, opt.save_format, page, title,

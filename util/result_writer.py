@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
 
+from util import distributed
 from util.image import resize_linear, save_image, to_uint8
 from util.names import result_name, stem
 from util.pose import draw_skeleton
@@ -30,8 +32,10 @@ def step_folder(folder: str | Path, step: int) -> Path:
 class ResultWriter:
     """Saves ``<source>_2_<target>_vis.<format>`` for every pair, and the page that shows them.
 
-    Images are resized to ``size`` (h, w) and written by a few threads; use it as a context manager, which
-    waits for them. An error while writing is raised at the next call, not lost.
+    Images are resized to ``size`` (h, w) and written by a few threads; use it as a context manager,
+    which waits for them. An error while writing is raised at the next call, not lost. Of several
+    processes each writes its own images; the main one makes the page of all in the order of the
+    pairs, from lists that the others leave in the folder.
     """
 
     def __init__(
@@ -50,13 +54,19 @@ class ResultWriter:
         self._pending: deque[Future] = deque()
         self._seen: set[str] = set()
         self._title, self._want_page, self._page = title, page, None
+        self._columns: tuple[str, ...] = RESULT_COLUMNS
+        self._rows: TextIO | None = None  # of this process, one line a batch, if there are several
+        if page and distributed.world_size() > 1:
+            self._rows = open(self._rows_path(distributed.rank()), "w", encoding="utf-8")
         self._save_steps, self._convert = save_steps, SAVE_NORMS[save_norm]
 
     def add(self, batch: Mapping[str, Any], outputs: Mapping[str, torch.Tensor]) -> None:
-        """Queue one batch: ``batch`` as the data set gave it, ``outputs`` as ``model.infer`` gave them."""
+        """Queue one batch: ``batch`` as the data set gave it, ``outputs`` as ``model.infer`` gave
+        them."""
         pictures = {key: to_uint8(value) for key, value in outputs.items()}
         pictures["fake_target"] = self._convert(outputs["fake_target"])
         names = zip(batch["source_name"], batch["target_name"], strict=True)
+        rows = []
         for i, (source, target) in enumerate(names):
             file = result_name(source, target, self.save_format)
             self._submit(self._save, self.folder / file, pictures["fake_target"][i])
@@ -66,7 +76,11 @@ class ResultWriter:
                     self._submit(self._save, folder / file, picture[i])
             if self._want_page:
                 extras = {k: v[i] for k, v in pictures.items() if k != "fake_target"}
-                self._add_row(batch, i, source, target, file, extras)
+                rows.append(self._row(batch, i, source, target, file, extras))
+        if self._rows is not None:
+            self._rows.write(json.dumps(rows) + "\n")
+        else:
+            self._show(rows)
 
     def _submit(self, function, *args) -> None:
         self._pending.append(self._pool.submit(function, *args))
@@ -76,10 +90,9 @@ class ResultWriter:
     def _save(self, path: Path, picture: np.ndarray) -> None:
         save_image(path, resize_linear(picture, self.size))
 
-    def _add_row(self, batch, i: int, source: str, target: str, file: str, extras) -> None:
-        if self._page is None:
-            columns = (*RESULT_COLUMNS[:4], *extras, RESULT_COLUMNS[4])
-            self._page = ResultPage(self.folder, columns, self._title)
+    def _row(self, batch, i: int, source: str, target: str, file: str, extras) -> list:
+        """Caption and files by column of one row of the page; writes the pictures it shows."""
+        self._columns = (*RESULT_COLUMNS[:4], *extras, RESULT_COLUMNS[4])
         images = {"generated": file}
         for role, name, shown in (("source", source, "source"), ("target", target, "ground truth")):
             photo, pose = self._shown_once(batch, i, role, name)
@@ -87,10 +100,29 @@ class ResultWriter:
         for key, picture in extras.items():
             images[key] = f"{PAGE_IMAGES}/{Path(file).stem}_{key}.jpg"
             self._submit(self._save, self.folder / images[key], picture)
-        self._page.add(f"{source} → {target}", images)
+        return [f"{source} → {target}", images]
+
+    def _show(self, rows: list) -> None:
+        if rows and self._page is None:
+            self._page = ResultPage(self.folder, self._columns, self._title)
+        for caption, images in rows:
+            self._page.add(caption, images)
+
+    def _rows_path(self, rank: int) -> Path:
+        return self.folder / f".rows_of_process_{rank}.tmp"
+
+    def _merge_rows(self) -> None:
+        """Once every process has written its rows, the main one shows them batch by batch."""
+        self._rows.close()
+        distributed.barrier()
+        if not distributed.is_main():
+            return
+        for rows in _in_turn([self._rows_path(rank) for rank in range(distributed.world_size())]):
+            self._show(rows)
 
     def _shown_once(self, batch, i: int, role: str, name: str) -> tuple[str, str]:
-        """Photo and skeleton of one image for the page; each is written the first time it is seen."""
+        """Photo and skeleton of one image for the page; each is written the first time it is
+        seen."""
         photo, pose = (f"{PAGE_IMAGES}/{stem(name)}{end}.jpg" for end in ("", "_pose"))
         if name not in self._seen:
             self._seen.add(name)
@@ -109,6 +141,8 @@ class ResultWriter:
         while self._pending:
             self._pending.popleft().result()
         self._pool.shutdown()
+        if self._rows is not None:
+            self._merge_rows()
         if self._page is not None:
             self._page.close()
 
@@ -120,3 +154,16 @@ class ResultWriter:
             self.close()
         else:
             self._pool.shutdown(cancel_futures=True)
+
+
+def _in_turn(paths: list[Path]) -> Iterator[list]:
+    """Line 1 of every file, then line 2 of every file ...; the files are removed at the end.
+
+    The last batch may leave nothing for the last processes: their files are a line shorter.
+    """
+    streams = [path.open(encoding="utf-8") for path in paths]
+    while lines := [line for stream in streams if (line := stream.readline())]:
+        yield from map(json.loads, lines)
+    for stream, path in zip(streams, paths, strict=True):
+        stream.close()
+        path.unlink()
