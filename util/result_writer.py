@@ -57,7 +57,8 @@ class ResultWriter:
         self._columns: tuple[str, ...] = RESULT_COLUMNS
         self._rows: TextIO | None = None  # of this process, one line a batch, if there are several
         if page and distributed.world_size() > 1:
-            self._rows = open(self._rows_path(distributed.rank()), "w", encoding="utf-8")
+            path = self._rows_path(distributed.rank())
+            self._rows = path.open("w", encoding="utf-8")
         self._save_steps, self._convert = save_steps, SAVE_NORMS[save_norm]
 
     def add(self, batch: Mapping[str, Any], outputs: Mapping[str, torch.Tensor]) -> None:
