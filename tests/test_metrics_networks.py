@@ -268,5 +268,5 @@ def test_kid_equals_torch_fidelity_on_the_same_features():
         rng_seed=2020,
         verbose=False,
     )
-    assert values.mean() == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
-    assert values.std() == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-6)
+    assert values.mean() == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-5)
+    assert values.std() == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-5)

@@ -46,7 +46,7 @@ class PersonDetector:
     def scores(self, images: torch.Tensor) -> np.ndarray:
         """Highest person score (B,) of uint8 images (B, H, W, 3); 0 where nobody is found."""
         inputs = images.to(self.device).permute(0, 3, 1, 2).float() / 255
-        with exact_arithmetic():
+        with exact_arithmetic(inputs.device):
             found = self.network(list(inputs))
         return np.array([_best_person(one["labels"], one["scores"]) for one in found])
 

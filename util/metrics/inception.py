@@ -74,14 +74,14 @@ class InceptionFeatures(nn.Module):
         """Pool features (B, 2048) of uint8 images (B, H, W, 3)."""
         values = images.to(self.scale.device).permute(0, 3, 1, 2).float() / 255
         values = F.interpolate(values, INPUT_SIZE, mode="bilinear", align_corners=False)
-        with exact_arithmetic():
+        with exact_arithmetic(values.device):
             return self.network(values * self.scale + self.shift)
 
     @torch.no_grad()
     def logits(self, features: torch.Tensor, bias: bool = True) -> torch.Tensor:
         """Class logits (B, 1000 or 1008) of pool features (B, 2048)."""
         weights = self.classifier
-        with exact_arithmetic():
+        with exact_arithmetic(features.device):
             return F.linear(features, weights.weight, weights.bias if bias else None)
 
 

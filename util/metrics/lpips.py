@@ -67,7 +67,7 @@ def lpips_distances(
     pair = [x.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1 for x in (gt, pred)]
     if mask is not None:
         pair = [image * mask.to(device)[:, None] for image in pair]
-    with exact_arithmetic():
+    with exact_arithmetic(device):
         return network(*pair).flatten().double().cpu().numpy()
 
 

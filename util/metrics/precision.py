@@ -9,12 +9,12 @@ import torch
 
 
 @contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """No TensorFloat-32 and no autocast; settings are restored afterwards."""
+def exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """No TensorFloat-32 and no autocast on ``device``; settings are restored afterwards."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
-        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+        with torch.autocast(device.type, enabled=False):
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

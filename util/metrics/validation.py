@@ -16,7 +16,8 @@ Pair = tuple[np.ndarray, np.ndarray]
 class Validator:
     """Scores generated images of a fixed list of pairs and remembers the best value.
 
-    ``batches`` yields batches of the data set; ``generate`` maps a batch to ``fake_target`` (B, 3, H, W).
+    ``batches`` yields batches of the data set; ``generate`` maps a batch to ``fake_target`` (B, 3,
+    H, W).
     """
 
     def __init__(
