@@ -1,4 +1,5 @@
-"""Data set registry: ``data/foo_dataset.py`` with ``class FooDataset`` is ``--dataset_mode foo``."""
+"""Data set registry: ``data/foo_dataset.py`` with ``class FooDataset`` is ``--dataset_mode
+foo``."""
 
 from __future__ import annotations
 

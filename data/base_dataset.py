@@ -16,7 +16,9 @@ class BaseDataset(Dataset, ABC):
     ``source_name``, ``target_name`` file names.
     """
 
-    load_size: tuple[int, int]  # (h, w) of the images a sample holds, unless an option says otherwise
+    load_size: tuple[
+        int, int
+    ]  # (h, w) of the images a sample holds, unless an option says otherwise
     annotation_size: tuple[int, int]  # (h, w) of the frame of the keypoints
 
     @staticmethod

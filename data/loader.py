@@ -1,4 +1,5 @@
-"""Batches in an order that depends only on seed, epoch and position: resumable, equal for any worker count."""
+"""Batches in an order that depends only on seed, epoch and position: resumable, equal for any
+worker count."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from util.interrupt import shield_worker
 class EpochBatchSampler(Sampler[list[int]]):
     """Yields the index lists of one epoch for one process.
 
-    All processes draw the same permutation; global batch k is split into consecutive parts, so N processes
-    with batch b see what one process with batch N*b sees. Indices carry the epoch as
+    All processes draw the same permutation; global batch k is split into consecutive parts, so N
+    processes with batch b see what one process with batch N*b sees. Indices carry the epoch as
     ``index + epoch * len(dataset)``, from which data sets seed their augmentation.
     """
 
@@ -93,8 +94,8 @@ def make_loader(
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_start_worker,
-        # Its own: drawing the workers' seeds from the global one at each start of an epoch would make a
-        # resumed run, which starts once more, draw other noise than an uninterrupted one.
+        # Its own: drawing the workers' seeds from the global one at each start of an epoch would
+        # make a resumed run, which starts once more, draw other noise than an uninterrupted one.
         generator=torch.Generator().manual_seed(seed),
     )
 

@@ -1,4 +1,5 @@
-"""All logic of the data sets in PATN's layout: image folders, a pairs table and a keypoint table."""
+"""All logic of the data sets in PATN's layout: image folders, a pairs table and a keypoint
+table."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ class PoseDataset(BaseDataset):
     Every image and keypoint row that the pairs need is looked up when the data set is opened.
     """
 
-    pairs_files: tuple[str, ...]  # accepted names, {phase} is filled in; the first that exists is used
+    pairs_files: tuple[
+        str, ...
+    ]  # accepted names, {phase} is filled in; the first that exists is used
     annotation_files: tuple[str, ...]
     image_folders: tuple[str, ...] = ("{phase}",)
     augmentation = AffineRanges()  # the published ranges, used with --augment
@@ -113,7 +116,8 @@ class PoseDataset(BaseDataset):
                     )
                 if name not in files and not (self.folder / name).is_file():
                     raise UserError(
-                        f"{pairs_path}, row {row}: there is no image {self.folder / name}; add it or "
+                        f"{pairs_path}, row {row}: there is no image {self.folder / name}; add "
+                        f"it or "
                         "remove the pair"
                     )
 

@@ -9,7 +9,6 @@ from difflib import get_close_matches
 from models.base_model import BaseModel
 from util.errors import UserError
 
-
 _SHARED = ("base", "gan")
 
 
@@ -24,7 +23,8 @@ def list_models() -> list[str]:
 
 
 def find_model(name: str) -> type[BaseModel]:
-    """The model class of ``--model name``; an unknown name is a UserError with the nearest match."""
+    """The model class of ``--model name``; an unknown name is a UserError with the nearest
+    match."""
     by_key = {_normalise(n): n for n in list_models()}
     key = _normalise(name)
     if key not in by_key:

@@ -61,7 +61,7 @@ class BaseModel(ABC):
     # ---- options ---------------------------------------------------------------------------
 
     @staticmethod
-    def modify_options(parser, is_train: bool) -> None:
+    def modify_options(parser, is_train: bool) -> None:  # noqa: B027 (not every model has options)
         """Add the model's own options to ``parser`` and change defaults."""
 
     # ---- building --------------------------------------------------------------------------
@@ -89,7 +89,8 @@ class BaseModel(ABC):
         return network
 
     def make_vgg(self) -> VGG19Features:
-        """The frozen VGG-19 of ``--vgg_weights`` on this model's device, in this run's precision."""
+        """The frozen VGG-19 of ``--vgg_weights`` on this model's device, in this run's
+        precision."""
         return VGG19Features(self.opt.vgg_weights, self.precision).to(self.device)
 
     # ---- data ------------------------------------------------------------------------------
@@ -104,8 +105,8 @@ class BaseModel(ABC):
     def prepare(self, batch: Batch) -> Batch:
         """Move a batch of the data set to the device; images become float, keypoints pose maps.
 
-        Pure: may be called from several threads. Keys: ``source_image``, ``target_image`` (B, 3, H, W) in
-        [-1, 1], ``source_pose``, ``target_pose`` (B, P, H, W), keypoints, and lists of names.
+        Pure: may be called from several threads. Keys: ``source_image``, ``target_image`` (B, 3, H,
+        W) in [-1, 1], ``source_pose``, ``target_pose`` (B, P, H, W), keypoints, and lists of names.
         The target image may be absent (inference).
         """
         inputs: Batch = {}
@@ -133,14 +134,15 @@ class BaseModel(ABC):
     def infer(self, inputs: Batch) -> Tensors:
         """Pictures for prepared inputs, without gradient and without touching the model's state.
 
-        Must contain ``fake_target`` (B, 3, H, W) in [-1, 1]; other entries appear on the result page.
+        Must contain ``fake_target`` (B, 3, H, W) in [-1, 1]; other entries appear on the result
+        page.
         """
 
     def generate(self, inputs: Batch) -> Tensors:
         """:meth:`infer` for a batch of any size, with results that do not depend on the batch size.
 
-        On a CPU (and with ``--deterministic``) samples are computed one by one: convolution libraries choose
-        other kernels, with other rounding, for other batch sizes.
+        On a CPU (and with ``--deterministic``) samples are computed one by one: convolution
+        libraries choose other kernels, with other rounding, for other batch sizes.
         """
         count = len(inputs["source_image"])
         if count == 1 or not (self.device.type == "cpu" or self.opt.deterministic):
@@ -270,7 +272,8 @@ class BaseModel(ABC):
                 if key in config and json.loads(json.dumps(config[key])) != value:
                     raise UserError(
                         f"{key} is {config[key]} by the options, but the checkpoint in "
-                        f"{self.run_dir} was trained with {value}: leave the option out or set it to that"
+                        f"{self.run_dir} was trained with {value}: leave the option out or set "
+                        f"it to that"
                     )
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""DPTN-TA (Zhang et al., TVCG 2023), the default, and DPTN (CVPR 2022: ``--netD res --lambda_affi 0``)."""
+"""DPTN-TA (Zhang et al., TVCG 2023), the default, and DPTN (CVPR 2022: ``--netD res --lambda_affi
+0``)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ from util.precision import full
 
 
 class DPTNModel(GANModel):
-    """Dual-task pose transformer: the source branch reconstructs x_s, the target branch makes x_t."""
+    """Dual-task pose transformer: the source branch reconstructs x_s, the target branch makes
+    x_t."""
 
     @staticmethod
     def modify_options(parser, is_train: bool) -> None:
@@ -37,28 +39,53 @@ class DPTNModel(GANModel):
         add("--num_TTBs", type=int, default=2, help="texture transfer blocks")
         if not is_train:
             return
-        add("--netD", default="resnet", choices=sorted(DISCRIMINATORS),
-            help="discriminator: resnet = DPTN-TA, res = DPTN with spectral norm")
-        add("--dis_layers", "--dis_layer", type=int, default=4,
-            help="resnet: residual blocks; res: down-samplings (published: 4 fashion, 3 market)")
-        add("--use_spect_d", action="store_true", default=True,
-            help="spectral norm in the res discriminator")
-        add("--no_spect_d", dest="use_spect_d", action="store_false",
-            help="no spectral norm in the res discriminator (its output layer keeps it)")
+        add(
+            "--netD",
+            default="resnet",
+            choices=sorted(DISCRIMINATORS),
+            help="discriminator: resnet = DPTN-TA, res = DPTN with spectral norm",
+        )
+        add(
+            "--dis_layers",
+            "--dis_layer",
+            type=int,
+            default=4,
+            help="resnet: residual blocks; res: down-samplings (published: 4 fashion, 3 market)",
+        )
+        add(
+            "--use_spect_d",
+            action="store_true",
+            default=True,
+            help="spectral norm in the res discriminator",
+        )
+        add(
+            "--no_spect_d",
+            dest="use_spect_d",
+            action="store_false",
+            help="no spectral norm in the res discriminator (its output layer keeps it)",
+        )
         add("--lambda_rec", type=float, default=5.0, help="weight of the L1 reconstruction loss")
         add("--lambda_content", type=float, default=0.5, help="weight of the content loss")
         add("--lambda_style", type=float, default=500.0, help="weight of the style loss")
         add("--lambda_affi", type=float, default=100.0, help="weight of the texture affinity loss")
         add("--lambda_g", type=float, default=2.0, help="weight of the adversarial loss")
-        add("--t_s_ratio", type=float, default=0.5,
-            help="share r of the target branch in the reconstruction losses; the source branch has 1 - r")
-        add("--ratio_g2d", type=float, default=0.1,
-            help="learning rate of D divided by that of G")  # fmt: skip
+        add(
+            "--t_s_ratio",
+            type=float,
+            default=0.5,
+            help="share r of the target branch in the reconstruction losses; the source branch "
+            "has 1 - r",
+        )
+        add("--ratio_g2d", type=float, default=0.1, help="learning rate of D divided by that of G")
 
     def __init__(self, opt):
         super().__init__(opt)
         config = DPTNConfig(
-            ngf=opt.ngf, nhead=opt.nhead, num_CABs=opt.num_CABs, num_TTBs=opt.num_TTBs, norm=opt.norm
+            ngf=opt.ngf,
+            nhead=opt.nhead,
+            num_CABs=opt.num_CABs,
+            num_TTBs=opt.num_TTBs,
+            norm=opt.norm,
         )
         net_G = initialize(DPTNGenerator(config), opt.init_type, opt.init_gain)
         lr = opt.lr if self.is_train else None
@@ -97,7 +124,11 @@ class DPTNModel(GANModel):
     def discriminator_loss(self) -> torch.Tensor:
         """L_D = 0.5 * (GAN(D(x_t), real) + GAN(D(fake_t), fake)); the order real, fake matters for
         the power iterations of a spectrally normalised D."""
-        net_D, real, fake = self.networks["D"], self.inputs["target_image"], self.fake_target.detach()
+        net_D, real, fake = (
+            self.networks["D"],
+            self.inputs["target_image"],
+            self.fake_target.detach(),
+        )
         loss_real = self.gan(net_D(real), True, for_discriminator=True)
         loss_fake = self.gan(net_D(fake), False, for_discriminator=True)
         loss = 0.5 * (loss_real + loss_fake)
@@ -107,7 +138,8 @@ class DPTNModel(GANModel):
         return loss
 
     def generator_loss(self) -> torch.Tensor:
-        """L_G = r * target branch + (1 - r) * source branch + adversarial term (TVCG 2023, eq. of L_full).
+        """L_G = r * target branch + (1 - r) * source branch + adversarial term (TVCG 2023, eq. of
+        L_full).
 
         VGG runs once over both generated images, with gradient, and once over both real ones.
         """

@@ -1,4 +1,5 @@
-"""Optimizers of a model's networks: schedules, loss scaling, clipping, non-finite checks, moving averages."""
+"""Optimizers of a model's networks: schedules, loss scaling, clipping, non-finite checks, moving
+averages."""
 
 from __future__ import annotations
 
@@ -64,9 +65,9 @@ class Stepper:
     def update(self, label: str) -> None:
         """Average gradients over processes, clip, and take one optimizer step.
 
-        A step whose gradient is not finite changes nothing, on any device and without waiting for it, and
-        running statistics return to what they were at :meth:`begin`; :meth:`not_finite` tells. fp16
-        steps are left out silently while the loss scale adapts.
+        A step whose gradient is not finite changes nothing, on any device and without waiting for
+        it, and running statistics return to what they were at :meth:`begin`; :meth:`not_finite`
+        tells. fp16 steps are left out silently while the loss scale adapts.
         """
         optimizer, scaler = self.optimizers[label], self.scalers[label]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -114,7 +115,8 @@ class Stepper:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned; the rates follow the schedule of this run's options."""
+        """Restore what :meth:`state_dict` returned; the rates follow the schedule of this run's
+        options."""
         for label, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][label])
             scheduler = self.schedulers[label]

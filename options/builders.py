@@ -18,7 +18,8 @@ from util.visualizer import NullVisualizer, Visualizer
 
 
 def create_visualizer(opt: Namespace, folder: Path, samples_per_epoch: int) -> Visualizer:
-    """Console, loss log, TensorBoard, visdom and page on the main process; nothing on the others."""
+    """Console, loss log, TensorBoard, visdom and page on the main process; nothing on the
+    others."""
     if not distributed.is_main():
         return NullVisualizer()
     visdom = None
@@ -39,7 +40,8 @@ def create_visualizer(opt: Namespace, folder: Path, samples_per_epoch: int) -> V
 
 
 def create_validator(opt: Namespace, model: BaseModel) -> Validator | None:
-    """Scores ``--val_pairs`` pairs spread evenly over the list of ``--val_phase``; None without --val_freq."""
+    """Scores ``--val_pairs`` pairs spread evenly over the list of ``--val_phase``; None without
+    --val_freq."""
     if not opt.val_freq or not distributed.is_main():
         return None
     settings = Namespace(**{**vars(opt), "phase": opt.val_phase, "is_train": False})
@@ -51,7 +53,8 @@ def create_validator(opt: Namespace, model: BaseModel) -> Validator | None:
     metrics = tuple(name.strip() for name in opt.val_metrics.split(",") if name.strip())
     if opt.best_metric not in metrics:
         raise UserError(
-            f"--best_metric {opt.best_metric} is not among --val_metrics {opt.val_metrics}; add it there"
+            f"--best_metric {opt.best_metric} is not among --val_metrics {opt.val_metrics}; add "
+            f"it there"
         )
 
     def generate(batch):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from options.base_options import BaseOptions, Parser
+from options.base_options import BaseOptions
+from options.parser import Parser
 from util.errors import UserError
 from util.save_norm import SAVE_NORMS
 
@@ -20,19 +21,33 @@ class TestOptions(BaseOptions):
     def add_options(self, parser: Parser) -> None:
         super().add_options(parser)
         add = parser.add_argument_group("testing").add_argument
-        add("--results_dir", default=None,
-            help="folder the generated images are written to; default: ./results/<name>")
+        add(
+            "--results_dir",
+            default=None,
+            help="folder the generated images are written to; default: ./results/<name>",
+        )
         add("--how_many", type=int, default=None, help="generate only the first pairs of the list")
-        add("--save_format", default="png", choices=SAVE_FORMATS,
-            help="png, or jpg (quality 75) as the published protocol has it")
-        add("--save_norm", default="fixed", choices=sorted(SAVE_NORMS),
-            help="range of the saved images: fixed = [-1, 1]; minmax = each image fills 0 to 255, as the "
-            "published MAGPT test has it")
+        add(
+            "--save_format",
+            default="png",
+            choices=SAVE_FORMATS,
+            help="png, or jpg (quality 75) as the published protocol has it",
+        )
+        add(
+            "--save_norm",
+            default="fixed",
+            choices=sorted(SAVE_NORMS),
+            help="range of the saved images: fixed = [-1, 1]; minmax = each image fills 0 to "
+            "255, as the "
+            "published MAGPT test has it",
+        )
         add("--no_html", "--simple_test", action="store_true", help="no result page")
-        add("--save_id", default=None,
-            help="name of the folder of the images below --results_dir")
-        add("--save_steps", action="store_true",
-            help="step models: also save every step j, in <folder of the images>_<j>")  # fmt: skip
+        add("--save_id", default=None, help="name of the folder of the images below --results_dir")
+        add(
+            "--save_steps",
+            action="store_true",
+            help="step models: also save every step j, in <folder of the images>_<j>",
+        )
 
     def check(self, opt: Namespace) -> None:
         if opt.save_id is not None:

@@ -1,8 +1,9 @@
 """Is the source image really used? Compare a model with two baselines on the test pairs.
 
-For every pair the generated image is scored against the ground truth (PSNR and SSIM of the ``standard`` view of the
-images: no padding), beside two baselines: the source photo itself ("copy"), and the image that the same model
-makes of a *different person's* photo in the same pose ("wrong source").
+For every pair the generated image is scored against the ground truth (PSNR and SSIM of the
+``standard`` view of the images: no padding), beside two baselines: the source photo itself
+("copy"), and the image that the same model makes of a *different person's* photo in the same pose
+("wrong source").
 
     python -m script.baselines --name RUN --dataroot dataset/synthetic
 """
@@ -30,7 +31,8 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def identity_of(name: str) -> str:
-    """The person in a flat DeepFashion name (category and id) or a Market name (the first field)."""
+    """The person in a flat DeepFashion name (category and id) or a Market name (the first
+    field)."""
     base = stem(name)
     head, separator, rest = base.rpartition("id")
     return head + separator + rest[:8] if separator and rest[:8].isdigit() else base.split("_")[0]
@@ -87,7 +89,9 @@ def compare(opt) -> dict[str, dict[str, float]]:
             scores = score_pairs([pair[view]], "standard", ("psnr", "ssim"))
             for name, value in scores.items():
                 sums[view][name] = sums[view].get(name, 0.0) + value
-    return {v: {k: total / count for k, total in s.items()} | {"pairs": count} for v, s in sums.items()}
+    return {
+        v: {k: total / count for k, total in s.items()} | {"pairs": count} for v, s in sums.items()
+    }
 
 
 def main() -> None:
@@ -95,7 +99,10 @@ def main() -> None:
     opt = TestOptions().parse(announce=False)
     table = compare(opt)
     columns = [k for k in table["generated"] if k != "pairs"]
-    print(f"{table['generated']['pairs']} test pairs".ljust(28) + "".join(c.rjust(14) for c in columns))
+    print(
+        f"{table['generated']['pairs']} test pairs".ljust(28)
+        + "".join(c.rjust(14) for c in columns)
+    )
     for view, row in table.items():
         print(view.ljust(28) + "".join(f"{row[c]:14.4f}" for c in columns))
     for view in VIEWS[1:]:

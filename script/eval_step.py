@@ -31,7 +31,7 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot
 
-from options.base_options import Parser
+from options.parser import Parser
 from util.device import choose_device
 from util.errors import UserError, run_main
 from util.files import make_folder, write_file

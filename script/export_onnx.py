@@ -20,7 +20,7 @@ import torch
 from api import PoseTransfer
 from models.base_model import BaseModel, Batch
 from models.onnx_graph import OUTPUT, OnnxGenerator, export, with_noise
-from options.base_options import Parser
+from options.parser import Parser
 from script.transfer import add_checkpoint_options, load
 from util.errors import UserError, run_main
 from util.pose import JOINTS

@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from models.estimators import PersonFinder
-from options.base_options import Parser
+from options.parser import Parser
 from script.transfer import (
     QUALITY,
     Subject,

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from models.estimators import PersonFinder
-from options.base_options import Parser
+from options.parser import Parser
 from util.annotations import read_pairs
 from util.device import choose_device
 from util.errors import UserError, run_main

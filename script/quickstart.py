@@ -1,4 +1,5 @@
-"""Synthetic people, DPTN-TA, test images, numbers and pages in one go; started by script/quickstart.sh.
+"""Synthetic people, DPTN-TA, test images, numbers and pages in one go; started by
+script/quickstart.sh.
 
 Every step is an ordinary command of this project and is printed before it runs.
 """
@@ -19,9 +20,12 @@ import torch
 from util.errors import UserError, run_main
 
 ROOT = Path(__file__).resolve().parent.parent
-# Small networks, small images and an initialisation with gain 1 learn in minutes; the published defaults
-# are meant for weeks on real data. bf16 speeds up VGG-19 where the processor has the instructions.
-COMMON = "--vgg_weights random --init_gain 1.0 --lr 3e-4 --lambda_g 1 --precision bf16 --batchSize 8"
+# Small networks, small images and an initialisation with gain 1 learn in minutes; the published
+# defaults are meant for weeks on real data. bf16 speeds up VGG-19 where the processor has the
+# instructions.
+COMMON = (
+    "--vgg_weights random --init_gain 1.0 --lr 3e-4 --lambda_g 1 --precision bf16 --batchSize 8"
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,8 @@ def main() -> None:
     test = f"--name {recipe.name} --dataroot {data} --results_dir {folder} --batchSize 8"
     run(
         f"Rendering {recipe.people} people",
-        f"-m script.make_synthetic_dataset --out {data} --layout fashion --identities {recipe.people} "
+        f"-m script.make_synthetic_dataset --out {data} --layout fashion --identities "
+        f"{recipe.people} "
         f"--test_identities 50 --poses 5 --test_pairs 250 --seed 0 --contact_sheet",
     )
     run("Training DPTN-TA with all its losses", train_command(recipe, data))

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from data import create_dataset
 from models import create_model
 from models.dptn_step_model import DPTNStepModel
-from options.base_options import Parser
+from options.parser import Parser
 from options.test_options import TestOptions
 from util.errors import UserError, run_main
 from util.image import resize_linear, save_image, to_uint8

@@ -21,7 +21,7 @@ from PIL import Image
 from api import PoseTransfer
 from models.estimators import ESTIMATORS, PersonFinder
 from models.pose2pose_inference import GENERATOR_FILE
-from options.base_options import Parser
+from options.parser import Parser
 from util.device import choose_device
 from util.errors import UserError, run_main
 from util.image import save_image

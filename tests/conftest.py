@@ -14,7 +14,8 @@ import pytest  # noqa: E402
 
 @pytest.fixture(scope="session")
 def people(tmp_path_factory):
-    """A small synthetic data set in DeepFashion's layout: 4 training and 2 test people, 3 poses each."""
+    """A small synthetic data set in DeepFashion's layout: 4 training and 2 test people, 3 poses
+    each."""
     from data.synthetic import write_dataset
 
     folder = tmp_path_factory.mktemp("people") / "fashion"

@@ -15,10 +15,14 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def train_options(*argv: str, **values):
-    """Options of train.py for ``--key value`` pairs given as keywords; nothing is printed or saved."""
+    """Options of train.py for ``--key value`` pairs given as keywords; nothing is printed or
+    saved."""
     words = list(argv)
     for key, value in values.items():
-        words += [f"--{key}", *([str(v) for v in value] if isinstance(value, tuple) else [str(value)])]
+        words += [
+            f"--{key}",
+            *([str(v) for v in value] if isinstance(value, tuple) else [str(value)]),
+        ]
     if "--vgg_weights" not in words:
         words += ["--vgg_weights", "random"]
     return TrainOptions().parse(words, announce=False)
@@ -30,7 +34,8 @@ def draw(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 
 def fill_by_rule(network: nn.Module, seed: int) -> None:
-    """Weights of the DPTN golden files: see specification of the arrays in tests/golden/README.md."""
+    """Weights of the DPTN golden files: see specification of the arrays in
+    tests/golden/README.md."""
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             z = draw(name, parameter.shape, seed).astype(np.float32)
@@ -48,7 +53,8 @@ def fill_by_rule(network: nn.Module, seed: int) -> None:
 
 
 def random_batch(count: int, size: tuple[int, int], seed: int = 0) -> dict:
-    """A batch as the loader gives it: random pictures, random joints in a 256 x 176 frame, names."""
+    """A batch as the loader gives it: random pictures, random joints in a 256 x 176 frame,
+    names."""
     rng = np.random.RandomState(seed)
     batch: dict = {}
     for role in ("source", "target"):

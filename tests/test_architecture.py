@@ -24,7 +24,9 @@ ALLOWED = {
     "models.losses": {"models.losses", "util"},
     "models": {"models", "models.networks", "models.losses", "util"},
     "data": {"data", "util"},
-    "options": {"options", "models", "models.networks", "models.losses", "data", "util", "util.metrics"},
+    "options": {
+        "options", "models", "models.networks", "models.losses", "data", "util", "util.metrics",
+    },
 }  # fmt: skip
 TOP = {"options", "models", "data", "util", "script", "tests", "train", "test", "api"}
 

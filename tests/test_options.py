@@ -37,7 +37,12 @@ def test_published_training_commands_parse_to_the_published_values(command):
     assert opt.annotation_size == ((128, 64) if market else (256, 176))
     assert (opt.batchSize, opt.lr, opt.beta1, opt.ratio_g2d) == (32, 2e-4, 0.5, 0.1)
     assert (opt.lambda_style, opt.lambda_content, opt.lambda_affi) == (500, 0.5, 100)
-    assert (opt.init_type, opt.init_gain, opt.niter, opt.niter_decay) == ("orthogonal", 0.02, 100, 100)
+    assert (opt.init_type, opt.init_gain, opt.niter, opt.niter_decay) == (
+        "orthogonal",
+        0.02,
+        100,
+        100,
+    )
     expected = (2, 5, 0.8, 3) if market else (5, 2, 0.5, 4)
     assert (opt.lambda_rec, opt.lambda_g, opt.t_s_ratio, opt.dis_layers) == expected
     assert opt.save_by_iter is market
@@ -92,7 +97,7 @@ def test_a_wrong_option_is_one_sentence(words, message):
 def test_options_are_printed_with_non_defaults_marked_and_saved(tmp_path, capsys):
     (tmp_path / "run").mkdir()
     options = TrainOptions()
-    opt = options.parse("--name run --lambda_style 7 --gpu_ids -1".split())
+    opt = options.parse(["--name", "run", "--lambda_style", "7", "--gpu_ids", "-1"])
     options.save(opt, tmp_path / "run")
     printed = capsys.readouterr().out
     marked = [line for line in printed.splitlines() if "[default:" in line]

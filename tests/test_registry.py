@@ -1,4 +1,5 @@
-"""Every model of the registry keeps the contract: these tests come for free with a new model file."""
+"""Every model of the registry keeps the contract: these tests come for free with a new model
+file."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from tests.helpers import random_batch, train_options
 from util.errors import UserError
 
 MODELS = list_models()
-# Published systems leave these parameters without a loss of their own; see the specification of each.
+# Published systems leave these parameters without a loss of their own; see the specification of
+# each.
 WITHOUT_GRADIENT = {"poseflownet": ("mask",)}
 
 

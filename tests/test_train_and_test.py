@@ -138,8 +138,8 @@ def test_a_checkpoint_that_does_not_fit_is_an_error_that_names_the_key(
     folder = tmp_path / "checkpoints" / "run"
     folder.mkdir(parents=True)
     torch.save(damaged(own, how), folder / "latest_net_G.pth")
+    words = "--ngf 4 --load_size 64 32"
     with pytest.raises(UserError, match=message):
-        words = "--ngf 4 --load_size 64 32"
         generate(tmp_path / "checkpoints", people, tmp_path / "out", monkeypatch, words)
 
 
@@ -217,7 +217,9 @@ def test_the_published_commands_run_as_printed(mode, tmp_path):
     torch.save(state, home / VGG19_FILE)
     make = f"-m script.make_synthetic_dataset --out {tmp_path}/dataset/{mode} --layout {mode} "
     sizes = "--identities 6 --poses 3 --test_identities 2"
-    call = {"env": {**__import__("os").environ, "TORCH_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}}
+    call = {
+        "env": {**__import__("os").environ, "TORCH_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    }
     subprocess.run([sys.executable, *shlex.split(make + sizes)], check=True, cwd=ROOT)
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *shlex.split(PUBLISHED_TRAIN[index])],

@@ -1,7 +1,8 @@
 """Data-parallel training with one process per device; everything is a no-op in a single process.
 
-Gradients are averaged explicitly after the backward pass instead of by a module wrapper: a GAN calls its
-discriminator several times per step with frozen and unfrozen weights, and state-dict keys stay clean.
+Gradients are averaged explicitly after the backward pass instead of by a module wrapper: a GAN
+calls its discriminator several times per step with frozen and unfrozen weights, and state-dict keys
+stay clean.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def launched_rank() -> int:
 
 
 def setup(device: torch.device) -> None:
-    """Join the process group when a launcher started several processes (nccl on CUDA, else gloo)."""
+    """Join the process group when a launcher started several processes (nccl on CUDA, else
+    gloo)."""
     if not launched() or int(os.environ["WORLD_SIZE"]) == 1 or dist.is_initialized():
         return
     try:
@@ -51,7 +53,8 @@ def setup(device: torch.device) -> None:
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"process {launched_rank()} could not join the others at {place} ({reason}); if the port is "
+            f"process {launched_rank()} could not join the others at {place} ({reason}); if the "
+            f"port is "
             "in use, give torchrun another one with --master_port"
         ) from error
 

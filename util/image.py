@@ -20,8 +20,8 @@ MAX_PIXELS = 50_000_000  # larger files are refused before they are decoded
 def load_image(path: str | Path) -> Image.Image:
     """Read one image as upright 8-bit RGB.
 
-    EXIF rotation is applied; grey, palette, CMYK, alpha and 16-bit files are converted. A file that is
-    missing, truncated, too large or not an image is a :class:`UserError` that names it.
+    EXIF rotation is applied; grey, palette, CMYK, alpha and 16-bit files are converted. A file that
+    is missing, truncated, too large or not an image is a :class:`UserError` that names it.
     """
     path = Path(path)
     try:
@@ -35,9 +35,7 @@ def load_image(path: str | Path) -> Image.Image:
                 return image.copy()
             return to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: no such image; check the data root and the file lists"
-        ) from error
+        raise UserError(f"{path}: no such image; check the data root and the file lists") from error
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not a readable image ({error}); replace the file") from error
     except (OSError, SyntaxError, ValueError) as error:
@@ -58,7 +56,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def image_to_tensor(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
-    """PIL image -> uint8 tensor (3, H, W), resized to ``size`` (h, w) with PIL's bilinear filter."""
+    """PIL image -> uint8 tensor (3, H, W), resized to ``size`` (h, w) with PIL's bilinear
+    filter."""
     if (image.height, image.width) != tuple(size):
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
@@ -86,7 +85,8 @@ def resize_linear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def save_image(path: str | Path, image: np.ndarray, quality: int = 75) -> None:
-    """Write a uint8 (H, W, 3) array as PNG or JPEG by suffix; the file appears complete or not at all."""
+    """Write a uint8 (H, W, 3) array as PNG or JPEG by suffix; the file appears complete or not at
+    all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     options = {"quality": quality} if path.suffix.lower() in (".jpg", ".jpeg") else {}

@@ -12,7 +12,8 @@ from util.pose import heatmaps_to_picture
 
 
 def pictures_of(visuals: Mapping[str, torch.Tensor], index: int = 0) -> dict[str, np.ndarray]:
-    """uint8 pictures (H, W, 3) of one sample: images (B, 3, H, W) in [-1, 1], or pose maps (B, P, H, W)."""
+    """uint8 pictures (H, W, 3) of one sample: images (B, 3, H, W) in [-1, 1], or pose maps (B, P,
+    H, W)."""
     return {
         name.replace("_", " "): (
             to_uint8(value[index]) if value.shape[1] == 3 else heatmaps_to_picture(value[index])

@@ -1,7 +1,8 @@
 """Keypoints, heatmaps and drawings of the 18-joint OpenPose-COCO skeleton.
 
-Keypoints are (y, x) pairs; a joint is missing when either coordinate is -1. The frame of the coordinates
-(``annotation_size``) may differ from the image size the network sees (``load_size``); sizes are (h, w).
+Keypoints are (y, x) pairs; a joint is missing when either coordinate is -1. The frame of the
+coordinates (``annotation_size``) may differ from the image size the network sees (``load_size``);
+sizes are (h, w).
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ def keypoints_to_heatmaps(
 ) -> torch.Tensor:
     """Gaussian heatmaps (B, J, H, W), float32, peak 1; a missing joint is a zero channel.
 
-    The joint is truncated toward zero to an integer pixel, as the published systems do; joints outside
-    the frame still contribute their tail. Each map is the outer product of two 1-D Gaussians.
+    The joint is truncated toward zero to an integer pixel, as the published systems do; joints
+    outside the frame still contribute their tail. Each map is the outer product of two 1-D
+    Gaussians.
     """
     centre = scale_keypoints(keypoints, annotation_size, load_size).trunc()
     profiles = []
@@ -76,7 +78,8 @@ def draw_skeleton(
     image: np.ndarray,  # (H, W, 3) uint8
     keypoints: Sequence | np.ndarray,  # (18, 2), (y, x) in the image's frame
 ) -> np.ndarray:
-    """A copy of ``image`` with the present joints and limbs drawn over it, line width by image size."""
+    """A copy of ``image`` with the present joints and limbs drawn over it, line width by image
+    size."""
     canvas = np.ascontiguousarray(image).copy()
     points = np.asarray(keypoints, dtype=np.float64)
     visible = present(points) & np.isfinite(points).all(axis=1)

@@ -82,7 +82,8 @@ class ResDiscriminator(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """x + g(x) with reflection padding and parameter-free instance norm; no activation after the sum."""
+    """x + g(x) with reflection padding and parameter-free instance norm; no activation after the
+    sum."""
 
     def __init__(self, channels: int):
         super().__init__()

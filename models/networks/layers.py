@@ -1,8 +1,9 @@
-"""Building blocks shared by the networks: encoder, residual and decoder blocks, norms, initialisation.
+"""Building blocks shared by the networks: encoder, residual and decoder blocks, norms,
+initialisation.
 
-Attribute names (``model``, ``shortcut``, ``conv1`` ...) are the published state-dict names and therefore
-a file format: released checkpoints load because the modules are called what they were called.
-Notation: B batch, C channels, H x W spatial size of the block's input.
+Attribute names (``model``, ``shortcut``, ``conv1`` ...) are the published state-dict names and
+therefore a file format: released checkpoints load because the modules are called what they were
+called. Notation: B batch, C channels, H x W spatial size of the block's input.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ def activation() -> nn.Module:
 
 
 def maybe_spectral(conv: nn.Module, use_spectral: bool) -> nn.Module:
-    """Wrap ``conv`` in the classic spectral norm (keys ``weight_orig``, ``weight_u``, ``weight_v``).
+    """Wrap ``conv`` in the classic spectral norm (keys ``weight_orig``, ``weight_u``,
+    ``weight_v``).
 
-    Source: Miyato et al., ICLR 2018. The parametrization API is not used: its state-dict keys differ
-    from those of the published checkpoints.
+    Source: Miyato et al., ICLR 2018. The parametrization API is not used: its state-dict keys
+    differ from those of the published checkpoints.
     """
     return spectral_norm(conv) if use_spectral else conv
 
@@ -129,7 +131,8 @@ class DecoderBlock(nn.Module):
 class ReflectConvBlock(nn.Module):
     """act, reflection pad 1, conv3 [, tanh]: the output layer, and GFLA's skip ("jump") layer.
 
-    The convolution is registered twice, as ``conv1`` and inside ``model``: released files carry both.
+    The convolution is registered twice, as ``conv1`` and inside ``model``: released files carry
+    both.
     """
 
     def __init__(
@@ -155,9 +158,10 @@ INITIALIZERS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
 def initialize(network: nn.Module, init_type: str, gain: float) -> nn.Module:
     """Initialise every convolution and linear layer in place; biases become 0; returns ``network``.
 
-    Spectrally normalised layers keep PyTorch's default weights (only their bias is zeroed), which is what
-    the published GPU runs started from (their initialiser wrote to a stale copy). The packed
-    attention projection keeps its Xavier draw because its module is neither a Conv nor a Linear.
+    Spectrally normalised layers keep PyTorch's default weights (only their bias is zeroed), which
+    is what the published GPU runs started from (their initialiser wrote to a stale copy). The
+    packed attention projection keeps its Xavier draw because its module is neither a Conv nor a
+    Linear.
     """
     init_weight = INITIALIZERS[init_type]
     for module in network.modules():

@@ -1,7 +1,7 @@
 """Pose Transformer Module (PTM) of DPTN: context augment blocks and texture transfer blocks.
 
-Source: Zhang et al., CVPR 2022, section 3.3. Notation: B batch, C channels, L = h*w tokens in row-major
-order. There is no positional encoding. Attribute names follow the published state dict.
+Source: Zhang et al., CVPR 2022, section 3.3. Notation: B batch, C channels, L = h*w tokens in
+row-major order. There is no positional encoding. Attribute names follow the published state dict.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def _attend(attention: nn.MultiheadAttention, query, key, value) -> torch.Tensor
 
 
 class ContextAugmentBlock(nn.Module):
-    """CAB: self-attention and feed-forward on the source-to-source tokens, norms after the residuals."""
+    """CAB: self-attention and feed-forward on the source-to-source tokens, norms after the
+    residuals."""
 
     def __init__(self, dim: int, heads: int, norm: str = "instance"):
         super().__init__()
