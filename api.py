@@ -25,8 +25,8 @@ from models.base_model import BaseModel
 from models.estimators import PersonFinder, create_estimator
 from models.onnx_graph import OnnxGenerator, with_noise
 from models.pose2pose_inference import Pose2Pose
-from options.parser import read_saved_options
 from options.inference_options import inference_options
+from options.parser import read_saved_options
 from util.checkpoint import load_network
 from util.device import choose_device
 from util.errors import UserError

@@ -61,8 +61,9 @@ class BaseModel(ABC):
     # ---- options ---------------------------------------------------------------------------
 
     @staticmethod
-    def modify_options(parser, is_train: bool) -> None:  # noqa: B027 (not every model has options)
-        """Add the model's own options to ``parser`` and change defaults."""
+    def modify_options(parser, is_train: bool) -> None:
+        """Add the model's own options to ``parser`` and change defaults; none unless overridden."""
+        return None
 
     # ---- building --------------------------------------------------------------------------
 

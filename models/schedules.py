@@ -16,7 +16,7 @@ LR_POLICIES: dict[str, Callable[[int, int], Factor]] = {
     # cosine with a period of 2 * 32 epochs
     "cosine": lambda niter, decay: lambda e: (1 + math.cos(math.pi * (e - 1) / 32)) / 2,
     # constant up to niter, then down by lr/niter_decay after every epoch
-    "linear_to_zero": lambda niter, decay: lambda e: (
-        1.0 if e <= niter else max(0.0, 1 - (e - niter - 1) / max(1, decay))
+    "linear_to_zero": lambda niter, decay: (
+        lambda e: 1.0 if e <= niter else max(0.0, 1 - (e - niter - 1) / max(1, decay))
     ),
 }

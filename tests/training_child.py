@@ -27,18 +27,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.utils.tensorboard  # noqa: F401  (takes seconds: once, in the server)
+import torch._inductor  # --deterministic imports it; it takes seconds: once, in the server
+import torch.utils.tensorboard
 from PIL import Image
 from torch import nn
 
 import train
 from models.base_model import BaseModel
+from models.losses.perceptual import random_vgg19_state
 from models.stepping import Stepper
 from tests.faulty_disk import FaultyDisk
 from util import checkpoint
 from util.annotations import write_keypoints, write_pairs
 from util.errors import run_main
 
+random_vgg19_state()  # remembered by the children
 ROOT = Path(train.__file__).parent
 SMALL = ["--ngf", "4", "--ndf", "4", "--gpu_ids", "-1", "--deterministic", "--nThreads", "0"]
 SMALL += ["--vgg_weights", "random", "--print_freq", "1", "--no_html", "--no_tensorboard"]
@@ -50,7 +53,7 @@ class TinyConfig:
 
 
 class TinyModel(BaseModel):
-    """A few numbers, with everything that a state has to keep: batch norm, noise, two optimizers."""
+    """A few numbers, and all that a state has to keep: batch norm, noise, two optimizers."""
 
     def __init__(self, opt):
         super().__init__(opt)
@@ -153,6 +156,7 @@ def _child(argv: list[str], plan: dict[str, Any], output: str) -> None:
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of loader processes, as in train.py
     sys.argv = ["train.py", *argv]
     _install(plan)
     run_main(train.main, cleanup=train.distributed.shutdown)

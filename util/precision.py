@@ -21,8 +21,8 @@ def cpu_gains_from_bf16() -> bool:
 class Precision:
     """Autocast regions and gradient scalers for ``fp32``, ``bf16`` or ``fp16`` on one device.
 
-    On a CPU, bf16 is used for the frozen VGG-19 alone, and only where the processor has bf16 instructions:
-    measured, VGG gains two to four times and the small generator loses.
+    On a CPU, bf16 is used for the frozen VGG-19 alone, and only where the processor has bf16
+    instructions: measured, VGG gains two to four times and the small generator loses.
     """
 
     def __init__(self, name: str, device: torch.device):
@@ -56,7 +56,8 @@ class Precision:
 
 
 def full(x: torch.Tensor) -> torch.Tensor:
-    """float32 of a half-precision tensor; other tensors as they are. Losses are computed on this."""
+    """float32 of a half-precision tensor; other tensors as they are. Losses are computed on
+    this."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 

@@ -1,7 +1,7 @@
 """Perceptual losses on VGG-19 features: content, style and texture affinity.
 
-VGG sees the raw [-1, 1] images, without ImageNet normalisation, as all published systems of this family
-trained it. B batch, C channels, N = h*w feature positions.
+VGG sees the raw [-1, 1] images, without ImageNet normalisation, as all published systems of this
+family trained it. B batch, C channels, N = h*w feature positions.
 """
 
 from __future__ import annotations
@@ -73,14 +73,17 @@ def _download_imagenet_state() -> Mapping[str, torch.Tensor]:
         )
     except Exception as error:
         raise UserError(
-            f"the ImageNet VGG-19 weights are not at {cached} and could not be downloaded from {VGG19_URL} "
-            f"({error}); put {VGG19_FILE} there, or pass --vgg_weights PATH to use a file elsewhere, or "
+            f"the ImageNet VGG-19 weights are not at {cached} and could not be downloaded from "
+            f"{VGG19_URL} "
+            f"({error}); put {VGG19_FILE} there, or pass --vgg_weights PATH to use a file "
+            f"elsewhere, or "
             "--vgg_weights random to train with a fixed random VGG-19"
         ) from error
 
 
 def load_vgg19_state(weights: str) -> dict[str, torch.Tensor]:
-    """Weights by name: ``imagenet`` (torch hub cache or download), ``random``, or a file in that format."""
+    """Weights by name: ``imagenet`` (torch hub cache or download), ``random``, or a file in that
+    format."""
     if weights == "random":
         return random_vgg19_state()
     if weights == "imagenet":
@@ -89,7 +92,8 @@ def load_vgg19_state(weights: str) -> dict[str, torch.Tensor]:
         source = weights
         if not Path(weights).is_file():
             raise UserError(
-                f"--vgg_weights {weights}: no such file; expected imagenet, random or the path of a "
+                f"--vgg_weights {weights}: no such file; expected imagenet, random or the path "
+                f"of a "
                 f"file in torchvision's format ({VGG19_FILE})"
             )
         try:
@@ -103,7 +107,8 @@ def load_vgg19_state(weights: str) -> dict[str, torch.Tensor]:
     wrong = [k for k, v in expected.items() if k not in state or state[k].shape != v.shape]
     if wrong:
         raise UserError(
-            f"{source} is not a VGG-19 in torchvision's format: features.{wrong[0]} is missing or has "
+            f"{source} is not a VGG-19 in torchvision's format: features.{wrong[0]} is missing "
+            f"or has "
             "another shape"
         )
     return {key: state[key] for key in expected}
@@ -112,8 +117,8 @@ def load_vgg19_state(weights: str) -> dict[str, torch.Tensor]:
 class VGG19Features(nn.Module):
     """Frozen VGG-19 (Simonyan & Zisserman, 2015) that returns named ReLU outputs.
 
-    ``weights``: ``imagenet``, ``random`` or a path, see :func:`load_vgg19_state`. ``precision`` decides the
-    number format of the convolutions; without it they run in the format of the weights.
+    ``weights``: ``imagenet``, ``random`` or a path, see :func:`load_vgg19_state`. ``precision``
+    decides the number format of the convolutions; without it they run in the format of the weights.
     """
 
     def __init__(self, weights: str = "imagenet", precision: Precision | None = None):
@@ -126,7 +131,8 @@ class VGG19Features(nn.Module):
             self.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor, layers: Collection[str]) -> dict[str, torch.Tensor]:
-        """Features of ``images`` (B, 3, H, W), used as given; nothing deeper than asked is computed."""
+        """Features of ``images`` (B, 3, H, W), used as given; nothing deeper than asked is
+        computed."""
         wanted = {LAYER_INDEX[name]: name for name in layers}
         with contextlib.nullcontext() if self.precision is None else self.precision.vgg():
             return self._run(images, wanted)
@@ -151,7 +157,8 @@ def content_loss(
 
 
 class _Gram(torch.autograd.Function):
-    """A A^T of matrices A (B, C, N); the gradient (G + G^T) A is one product, not autograd's two."""
+    """A A^T of matrices A (B, C, N); the gradient (G + G^T) A is one product, not autograd's
+    two."""
 
     @staticmethod
     def forward(ctx, a: torch.Tensor) -> torch.Tensor:
@@ -175,14 +182,14 @@ def gram_matrix(x: torch.Tensor) -> torch.Tensor:
 def style_loss(
     features: Features, target: Features, layers: Collection[str] = STYLE_LAYERS
 ) -> torch.Tensor:
-    """Sum over layers of the mean absolute difference of Gram matrices (Gatys et al., CVPR 2016)."""
-    return sum(
-        F.l1_loss(gram_matrix(features[name]), gram_matrix(target[name])) for name in layers
-    )
+    """Sum over layers of the mean absolute difference of Gram matrices (Gatys et al., CVPR
+    2016)."""
+    return sum(F.l1_loss(gram_matrix(features[name]), gram_matrix(target[name])) for name in layers)
 
 
 def _unit_tokens(x: torch.Tensor) -> torch.Tensor:
-    """(B, C, h, w) -> (B, N, C), each token divided by max(its norm, 1e-4); finite gradient at zero."""
+    """(B, C, h, w) -> (B, N, C), each token divided by max(its norm, 1e-4); finite gradient at
+    zero."""
     return F.normalize(x.flatten(2).transpose(1, 2), dim=2, eps=1e-4)
 
 

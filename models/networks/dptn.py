@@ -67,7 +67,7 @@ class DPTNGenerator(nn.Module):
     source texture into the target branch.
     """
 
-    def __init__(self, config: DPTNConfig = DPTNConfig()):  # noqa: B008 (frozen)
+    def __init__(self, config: DPTNConfig = DPTNConfig()):
         super().__init__()
         self.config = config
         self.per_sample = config.norm == "instance"  # no sample influences another

@@ -135,9 +135,7 @@ class ReflectConvBlock(nn.Module):
     both.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, tanh: bool, use_spectral: bool = False
-    ):
+    def __init__(self, in_channels: int, out_channels: int, tanh: bool, use_spectral: bool = False):
         super().__init__()
         self.conv1 = maybe_spectral(nn.Conv2d(in_channels, out_channels, 3), use_spectral)
         layers = [activation(), nn.ReflectionPad2d(1), self.conv1]
