@@ -113,7 +113,8 @@ def main() -> None:
     run("Generating people it has never seen", f"test.py {test}")
     run(
         "Measuring",
-        f"-m script.metrics --gt_path {data}/test --distorated_path {folder} --name {recipe.name}",
+        f"-m script.metrics --gt_path {data}/test --distorated_path {folder} --name {recipe.name} "
+        "--metrics psnr ssim psnr_unpadded ssim_unpadded l1 mae",
     )
     run("Is the source photo really used?", f"-m script.baselines {test}")
     report(Path(folder), (time.monotonic() - start) / 60, recipe)

@@ -11,7 +11,8 @@ if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null 
     && ! command -v google-chrome >/dev/null; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "Installing Chromium for the page tests"
-        (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium) >/dev/null \
+        (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+            --no-install-recommends chromium fonts-dejavu-core) >/dev/null \
             || echo "Chromium could not be installed: the page tests will be skipped" >&2
     fi
 fi
