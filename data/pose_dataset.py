@@ -131,10 +131,11 @@ class PoseDataset(BaseDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample: dict[str, Any] = {}
         epoch, row = divmod(index, len(self))
-        rng = np.random.default_rng((self.seed, epoch, row))
+        augmented = self.ranges != AffineRanges()
+        rng = np.random.default_rng((self.seed, epoch, row)) if augmented else None
         for role, name in zip(("source", "target"), self.pairs[row], strict=True):
             image, keypoints = self.image(name), self.keypoints[name]
-            if self.ranges != AffineRanges():
+            if augmented:
                 image, keypoints = self._augment(image, keypoints, rng, role == "target")
             sample[f"{role}_image"] = image
             sample[f"{role}_keypoints"] = keypoints
