@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -65,7 +66,8 @@ class RunFolder:
             return
         if [p.name for p in self.path.iterdir()] == [LOCK]:
             (self.path / LOCK).unlink()
-            self.path.rmdir()
+            with contextlib.suppress(OSError):  # a mounted folder stays
+                self.path.rmdir()
         self._lock.close()
 
     def _is_used(self) -> bool:
