@@ -19,7 +19,7 @@ from util import checkpoint, distributed
 from util.errors import UserError
 from util.image import normalise_uint8
 from util.pose import keypoints_to_heatmaps
-from util.precision import Precision
+from util.precision import Precision, use_tf32
 from util.seed import rng_state, set_rng_state
 
 Batch = dict[str, Any]
@@ -44,6 +44,7 @@ class BaseModel(ABC):
         self.configs: dict[str, Any] = {}
         self.ema: dict[str, Tensors] = {}  # moving averages of state dicts, by label
         self.precision = Precision(opt.precision, self.device)
+        use_tf32(opt.tf32)
         if self.is_train:
             self.stepper = Stepper(
                 self.precision, opt.lr_policy, opt.niter, opt.niter_decay, opt.clip_grad

@@ -33,6 +33,7 @@ class Stepper:
         self.grad_norms: dict[str, torch.Tensor] = {}  # of the last step, before clipping
         self._flags: list[tuple[str, torch.Tensor]] = []  # "gradient is not finite", of this step
         self._older: list[tuple[str, torch.Tensor]] = []  # and of the step before, on a GPU
+        self._copied: torch.cuda.Event | None = None  # after the copies of those to the host
         self._statistics: list[tuple[torch.Tensor, torch.Tensor]] = []  # (buffer, its value before)
 
     def add(self, label: str, network: nn.Module, lr: float, betas: tuple[float, float]) -> None:
@@ -98,7 +99,11 @@ class Stepper:
         flags, self._flags = self._flags, []
         if any(f.is_cuda for _, f in flags):
             copies = [(k, f.to("cpu", non_blocking=True)) for k, f in flags]
-            flags, self._older = self._older, copies
+            copied, event = self._copied, torch.cuda.Event()
+            event.record()
+            if copied is not None:
+                copied.synchronize()  # the step just given keeps the device busy meanwhile
+            flags, self._older, self._copied = self._older, copies, event
         return next((label for label, flag in flags if flag.item()), None)
 
     def epoch_done(self) -> None:

@@ -154,6 +154,12 @@ class BaseOptions:
             "and only where the processor gains from it",
         )
         add(
+            "--tf32",
+            action="store_true",
+            help="on a GPU, let float32 products and convolutions use TensorFloat-32: faster, with "
+            "a relative rounding of 1e-3",
+        )
+        add(
             "--ema",
             type=float,
             default=0.0,

@@ -18,6 +18,15 @@ def cpu_gains_from_bf16() -> bool:
     return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
 
 
+def use_tf32(enabled: bool) -> None:
+    """Let GPUs round factors of float32 products and convolutions to 10 bits of mantissa (TF32).
+
+    Off, everything in float32 is computed in float32; PyTorch's own default is on for convolutions.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = enabled
+    torch.backends.cudnn.allow_tf32 = enabled
+
+
 class Precision:
     """Autocast regions and gradient scalers for ``fp32``, ``bf16`` or ``fp16`` on one device.
 
