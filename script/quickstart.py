@@ -83,6 +83,7 @@ def report(folder: Path, minutes: float, recipe: Recipe) -> None:
         print(f"  {psnr:+.2f} dB PSNR and {ssim:+.3f} SSIM against {words[view]}")
     print(f"""
 Look at
+  {folder}/overview.png                    some pairs at a glance
   {folder}/index.html                      every generated image beside its ground truth
   checkpoints/{recipe.name}/web/index.html   the pictures and curves of the training
   dataset/synthetic_{recipe.people}/contact_sheet.png   the people
@@ -117,6 +118,7 @@ def main() -> None:
         "--metrics psnr ssim psnr_unpadded ssim_unpadded l1 mae",
     )
     run("Is the source photo really used?", f"-m script.baselines {test}")
+    run("One picture of it", f"-m script.overview --results {folder} -o {folder}/overview.png")
     report(Path(folder), (time.monotonic() - start) / 60, recipe)
 
 
