@@ -226,7 +226,7 @@ def small_disk(tmp_path):
     ):
         pytest.skip("needs root and the right to mount")
     yield path
-    subprocess.run(["umount", str(path)], check=True)
+    subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def test_a_really_full_disk_keeps_the_old_checkpoint_and_warns_once(small_disk):

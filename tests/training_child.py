@@ -8,10 +8,16 @@ second. A plan says what happens inside a child::
     {"nan_step": 2}                     the 2nd step of the child has a gradient that is not finite
     {"kill_worker": 3}                  SIGKILL to a loader process after the 3rd step
     {"tiny": True}                      networks of a few numbers instead of the model's own
+    {"early": SIGTERM}                  the signal comes while the model is being built
+    {"full_from": 5}                    from the 5th step on every write of a checkpoint is refused
+    {"group": True}                     "signal" goes to the loader processes too
+    {"environment": {...}}              variables, of a launcher for example
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import multiprocessing
 import multiprocessing.context
@@ -103,6 +109,10 @@ def _install(plan: dict[str, Any]) -> None:
     """Arrange for what the plan says."""
     if plan.get("tiny"):
         train.create_model = TinyModel
+    os.environ.update(plan.get("environment", {}))
+    if "early" in plan:
+        model = train.create_model
+        train.create_model = lambda opt: (os.kill(os.getpid(), plan["early"]), model(opt))[1]
     if "operation" in plan:
         FaultyDisk(plan["operation"], lambda: os.kill(os.getpid(), signal.SIGKILL)).install()
     watch, steps = train.TrainingRun.watch, 0
@@ -115,7 +125,10 @@ def _install(plan: dict[str, Any]) -> None:
             with open(plan["journal"], "a", buffering=1) as stream:
                 stream.write(f"{run.progress.total}\n")
         if steps == plan.get("step"):
-            os.kill(os.getpid(), plan["signal"])
+            send = os.killpg if plan.get("group") else os.kill
+            send(os.getpid(), plan["signal"])
+        if steps == plan.get("full_from"):
+            FaultyDisk(1, _refuse, only_writes=True).install()
         if steps == plan.get("kill_worker"):
             worker = multiprocessing.active_children()[0]
             os.kill(worker.pid, signal.SIGKILL)
@@ -127,6 +140,10 @@ def _install(plan: dict[str, Any]) -> None:
     train.TrainingRun.watch = after_step
     if plan.get("nan_step") == 1:
         _spoil_next_step()
+
+
+def _refuse() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _spoil_next_step() -> None:
@@ -197,7 +214,7 @@ class Child:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal, unless the process has ended."""
-        if self.process.is_alive():
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.process.pid, number)
 
     def text(self) -> str:
