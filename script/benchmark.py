@@ -90,11 +90,11 @@ def machine(opt: argparse.Namespace) -> dict:
     """Kind of processor and versions; no names."""
     found = {
         "processor": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": os.cpu_count(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-    }  # fmt: skip
+    }
     if opt.device.startswith("cuda"):
         found["gpu"] = torch.cuda.get_device_name()
     return found

@@ -141,7 +141,7 @@ def switches(opt: Namespace) -> list[Switch]:
     """The optimizations of DPTN-TA's training step that apply to this device and precision."""
     none = contextlib.nullcontext
     found = [
-        Switch("both branches of G in one batch, shared first layer", none, {}, _branches_one_by_one),
+        Switch("both branches of G in one batch", none, {}, _branches_one_by_one),
         Switch("one VGG pass over two images", none, {}, _vgg_one_by_one),
         Switch("Gram gradient in one product",
                lambda: mock.patch.object(perceptual, "gram_matrix", _plain_gram), {}),

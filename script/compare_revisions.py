@@ -4,7 +4,7 @@
 
 Each commit runs in a process of its own from a temporary checkout (``git worktree``) on the same
 random batch and the same random VGG-19. A word ``REV:PRECISION`` times that commit with
-``--precision PRECISION``. Prints the median, the fastest and all ratios to the first.
+``--precision PRECISION``. Prints wall time and processor time (which other programs disturb less).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from util.errors import UserError, run_main
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Runs in the checkout of a commit: one line in, one training step, its seconds out.
+# Runs in the checkout of a commit: one line in, one training step, its wall and CPU seconds out.
 CHILD = """
 import sys, time
 import numpy as np, torch
@@ -44,12 +44,12 @@ for role in ("source", "target"):
     inputs[f"{role}_keypoints"] = torch.from_numpy(points)
     inputs[f"{role}_name"] = ["a.jpg"] * batch
 for _ in sys.stdin:
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     model.set_input(inputs)
     model.optimize_parameters()
     if opt.device != "cpu":
         torch.cuda.synchronize()
-    print(time.perf_counter() - start, flush=True)
+    print(time.perf_counter() - start, time.process_time() - cpu, flush=True)
 """
 
 
@@ -96,7 +96,7 @@ def checkout(revision: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def stepper(tree: Path, precision: str | None, opt: argparse.Namespace) -> Iterator:
-    """A function that makes one training step of the code in ``tree`` and returns its seconds."""
+    """A function that makes one training step with the code in ``tree``: wall and CPU seconds."""
     words = f"--model DPTN --load_size {opt.size[0]} {opt.size[1]} --ngf {opt.ngf} --ndf {opt.ndf}"
     words += f" --batchSize {opt.batch} --gpu_ids {opt.gpu_ids} --vgg_weights random"
     words += f" --precision {precision}" if precision else ""
@@ -106,13 +106,13 @@ def stepper(tree: Path, precision: str | None, opt: argparse.Namespace) -> Itera
         command, cwd=tree, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
 
-    def step() -> float:
+    def step() -> tuple[float, ...]:
         process.stdin.write("\n")
         process.stdin.flush()
         answer = process.stdout.readline()
         if not answer:
             raise UserError(f"the code in {tree} stopped; its message is above")
-        return float(answer)
+        return tuple(map(float, answer.split()))
 
     try:
         yield step
@@ -124,7 +124,7 @@ def stepper(tree: Path, precision: str | None, opt: argparse.Namespace) -> Itera
 def main() -> None:
     """Step every commit in turn, then print the comparison."""
     opt = build_parser().parse_args()
-    seconds: dict[str, list[float]] = {name: [] for name in opt.revisions}
+    seconds: dict[str, list[tuple[float, ...]]] = {name: [] for name in opt.revisions}
     with contextlib.ExitStack() as stack:
         steps = {}
         for name in opt.revisions:
@@ -139,19 +139,28 @@ def main() -> None:
     report(opt, seconds)
 
 
-def report(opt: argparse.Namespace, seconds: dict[str, list[float]]) -> None:
-    """Print a table of ``seconds`` per step by commit; write it as JSON if asked."""
-    first = statistics.median(seconds[opt.revisions[0]])
-    rows = {
-        name: {"median_s": statistics.median(v), "fastest_s": min(v), "seconds": v,
-               "speedup": first / statistics.median(v)}
-        for name, v in seconds.items()
-    }  # fmt: skip
-    print(f"DPTN-TA step, {opt.size[0]}x{opt.size[1]}, batch {opt.batch}, ngf {opt.ngf}, "
-          f"{opt.threads} thread(s), {opt.steps} interleaved steps")  # fmt: skip
+def report(opt: argparse.Namespace, seconds: dict[str, list[tuple[float, ...]]]) -> None:
+    """Print a table of (wall, CPU) ``seconds`` of each step by commit; write JSON if asked."""
+    rows: dict[str, dict[str, float]] = {}
+    for name, values in seconds.items():
+        wall, cpu = (statistics.median(v) for v in zip(*values, strict=True))
+        first = rows.get(opt.revisions[0], {"wall_s": wall, "cpu_s": cpu})
+        rows[name] = {
+            "wall_s": wall,
+            "cpu_s": cpu,
+            "fastest_wall_s": min(v[0] for v in values),
+            "wall_speedup": first["wall_s"] / wall,
+            "cpu_speedup": first["cpu_s"] / cpu,
+        }
+    print(
+        f"DPTN-TA step, {opt.size[0]}x{opt.size[1]}, batch {opt.batch}, ngf {opt.ngf}, "
+        f"{opt.threads} thread(s), medians of {opt.steps} interleaved steps"
+    )
     for name, row in rows.items():
-        print(f"{name:>16}: median {row['median_s']:.3f} s, fastest {row['fastest_s']:.3f} s, "
-              f"{row['speedup']:.2f} x the first")  # fmt: skip
+        print(
+            f"{name:>16}: wall {row['wall_s']:.3f} s ({row['wall_speedup']:.2f} x as fast as the "
+            f"first), CPU {row['cpu_s']:.3f} s ({row['cpu_speedup']:.2f} x)"
+        )
     if opt.json:
         settings = {k: v for k, v in vars(opt).items() if k not in ("json", "debug")}
         opt.json.write_text(json.dumps({"settings": settings, "results": rows}, indent=1))

@@ -1,6 +1,6 @@
 """One picture of a test run: source, target pose, generated image, ground truth, some pairs a row.
 
-    python -m script.overview --results results/quickstart -o overview.png
+python -m script.overview --results results/quickstart -o overview.png
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def overview(folder: Path, rows: int, columns: int, height: int) -> np.ndarray:
     results = sorted(folder.glob("*_vis.png")) or sorted(folder.glob("*_vis.jpg"))
     if not (folder / PAGE_IMAGES).is_dir() or len(results) < rows * columns:
         raise UserError(
-            f"{folder} holds {len(results)} results and {'a' if results else 'no'} page; expected at "
+            f"{folder} holds {len(results)} results, or no page; expected at "
             f"least {rows * columns} results and the page that test.py writes without --no_html"
         )
     chosen = np.linspace(0, len(results) - 1, rows * columns).astype(int)

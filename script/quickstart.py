@@ -20,7 +20,7 @@ import torch
 from util.errors import UserError, run_main
 
 ROOT = Path(__file__).resolve().parent.parent
-# Small networks, small images, an initialisation with gain 1 and a heavier L1 loss learn in minutes;
+# Small networks and images, an initialisation with gain 1 and a heavier L1 loss learn in minutes;
 # the published defaults are meant for a week on real data. bf16 speeds up VGG-19 where the
 # processor has the instructions.
 COMMON = (

@@ -19,4 +19,6 @@ fi
 
 ruff check .
 ruff format --check .
-python -m pytest "$@"
+# One test process a core, one thread each; a test file stays in one process.
+export OMP_NUM_THREADS=1
+python -m pytest -n "$(nproc 2>/dev/null || echo 2)" --dist loadfile "$@"
