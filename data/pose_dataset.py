@@ -17,7 +17,7 @@ from data.augmentation import (
     ranges_from_options,
 )
 from data.base_dataset import BaseDataset
-from util.annotations import read_keypoints, read_pairs
+from util.annotations import read_keypoints, read_pairs, read_text
 from util.errors import UserError
 from util.image import image_to_tensor, load_image
 from util.pose import MISSING, present
@@ -52,8 +52,9 @@ class PoseDataset(BaseDataset):
         self.load_size = tuple(load_size or type(self).load_size)
         self.annotation_size = tuple(annotation_size or type(self).annotation_size)
         if not self.root.is_dir():
+            found = "is a file, not a folder" if self.root.exists() else "no such folder"
             raise UserError(
-                f"--dataroot {root}: no such folder; prepare a data set or render one with "
+                f"--dataroot {root}: {found}; prepare a data set or render one with "
                 "python -m script.make_synthetic_dataset"
             )
         pairs_path = self._find("pairs table", self.pairs_files)
@@ -102,24 +103,22 @@ class PoseDataset(BaseDataset):
 
     def _check_names(self, keypoints: dict[str, np.ndarray], pairs_path: Path, path: Path) -> None:
         """Refuse pairs without keypoints or without an image file, naming the row of the first."""
-        checked: set[str] = set()
+        if not self.folder.is_dir():
+            raise UserError(
+                f"{self.folder} is not a folder; expected the images of this phase there"
+            )
         files = {p.name for p in self.folder.iterdir()}
-        for row, pair in enumerate(self.pairs, start=2):
-            for name in pair:
-                if name in checked:
-                    continue
-                checked.add(name)
-                if name not in keypoints:
-                    raise UserError(
-                        f"{pairs_path}, row {row}: {name} has no keypoints in {path}; add its row "
-                        "there or remove the pair"
-                    )
-                if name not in files and not (self.folder / name).is_file():
-                    raise UserError(
-                        f"{pairs_path}, row {row}: there is no image {self.folder / name}; add "
-                        f"it or "
-                        "remove the pair"
-                    )
+        for name in dict.fromkeys(name for pair in self.pairs for name in pair):
+            if name not in keypoints:
+                raise UserError(
+                    f"{pairs_path}, row {_row_of(name, pairs_path)}: {name} has no keypoints in "
+                    f"{path}; add its row there or remove the pair"
+                )
+            if name not in files and not (self.folder / name).is_file():
+                raise UserError(
+                    f"{pairs_path}, row {_row_of(name, pairs_path)}: there is no image "
+                    f"{self.folder / name}; add it or remove the pair"
+                )
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -153,3 +152,8 @@ class PoseDataset(BaseDataset):
         picture, points = augment(picture, points, self.ranges, rng, target)
         points = np.where(known, points / stretch, MISSING)
         return image_to_tensor(picture, self.load_size), torch.from_numpy(points)
+
+
+def _row_of(name: str, path: Path) -> int:
+    """The first line of a table that holds a name, as a text editor counts."""
+    return next(n for n, line in enumerate(read_text(path).splitlines(), 1) if name in line)

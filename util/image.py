@@ -14,6 +14,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from util.errors import UserError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
+# What data sets and photographs come in. Others are refused by their content, whatever their
+# name: PIL would hand an EPS file to Ghostscript, for example.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "MPO", "PPM")
 MAX_PIXELS = 50_000_000  # larger files are refused before they are decoded
 # Where Pillow looks for an orientation; without any of them, parsing EXIF would be lost time.
 _HOLDS_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
@@ -27,7 +30,7 @@ def load_image(path: str | Path) -> Image.Image:
     """
     path = Path(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(
                     f"{path} has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are "
@@ -41,6 +44,10 @@ def load_image(path: str | Path) -> Image.Image:
             return to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such image; check the data root and the file lists") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); check the file and its permissions"
+        ) from error
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not a readable image ({error}); replace the file") from error
     except (OSError, SyntaxError, ValueError) as error:

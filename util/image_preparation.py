@@ -16,6 +16,7 @@ from PIL import Image
 from util.dataset_layouts import CROP_BOX, RELEASE_SIZE, Recipe
 from util.errors import UserError
 from util.files import SUFFIX, OutputError, make_folder, write_file
+from util.image import FORMATS
 from util.image_sources import ImageSource
 from util.manifest import update_manifest
 
@@ -98,7 +99,7 @@ STEPS: dict[str, Callable[..., Image.Image]] = {
 def decode(data: bytes, name: str) -> Image.Image:
     """RGB image from the bytes of a file; UserError naming it when they are damaged."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{name} is not a readable image ({error}); replace the file.") from None

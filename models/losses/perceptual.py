@@ -19,6 +19,7 @@ from torch import nn
 
 from util.errors import UserError
 from util.precision import Precision, in_full_precision
+from util.weight_files import PublishedFile, find_weights, load_weights
 
 # ReLU outputs of torchvision's vgg19().features, by index.
 LAYER_INDEX = {
@@ -33,7 +34,12 @@ STYLE_LAYERS = ("relu2_2", "relu3_4", "relu4_4", "relu5_2")
 AFFINITY_LAYERS = ("relu5_1", "relu4_1")
 
 VGG19_FILE = "vgg19-dcbb9e9d.pth"  # torchvision's IMAGENET1K_V1 file
-VGG19_URL = f"https://download.pytorch.org/models/{VGG19_FILE}"
+VGG19 = PublishedFile(
+    "torchvision's VGG-19",
+    VGG19_FILE,
+    f"https://download.pytorch.org/models/{VGG19_FILE}",
+    "dcbb9e9d",
+)
 RANDOM_SEED = 7
 _CHANNELS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512)
 
@@ -65,19 +71,17 @@ def random_vgg19_state(seed: int = RANDOM_SEED) -> dict[str, torch.Tensor]:
     return state
 
 
-def _download_imagenet_state() -> Mapping[str, torch.Tensor]:
+def _weights_file(weights: str) -> Path:
+    """A local file: the user's own copy, torchvision's where it is cached, or a download."""
     cached = Path(torch.hub.get_dir()) / "checkpoints" / VGG19_FILE
+    if weights == "imagenet" and cached.is_file():
+        return cached
     try:
-        return torch.hub.load_state_dict_from_url(
-            VGG19_URL, map_location="cpu", weights_only=True, check_hash=True
-        )
-    except Exception as error:
+        return find_weights(VGG19, None if weights == "imagenet" else weights)
+    except UserError as error:
         raise UserError(
-            f"the ImageNet VGG-19 weights are not at {cached} and could not be downloaded from "
-            f"{VGG19_URL} "
-            f"({error}); put {VGG19_FILE} there, or pass --vgg_weights PATH to use a file "
-            f"elsewhere, or "
-            "--vgg_weights random to train with a fixed random VGG-19"
+            f"--vgg_weights {weights}: {error}; --vgg_weights PATH uses a file elsewhere, and "
+            "--vgg_weights random trains with a fixed random VGG-19"
         ) from error
 
 
@@ -86,30 +90,15 @@ def load_vgg19_state(weights: str) -> dict[str, torch.Tensor]:
     format."""
     if weights == "random":
         return random_vgg19_state()
-    if weights == "imagenet":
-        source, state = VGG19_URL, _download_imagenet_state()
-    else:
-        source = weights
-        if not Path(weights).is_file():
-            raise UserError(
-                f"--vgg_weights {weights}: no such file; expected imagenet, random or the path "
-                f"of a "
-                f"file in torchvision's format ({VGG19_FILE})"
-            )
-        try:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise UserError(
-                f"--vgg_weights {weights} cannot be read as a PyTorch weight file: {error}"
-            ) from error
+    source = _weights_file(weights)
+    state = load_weights(VGG19, source)
     state = {key.removeprefix("features."): value for key, value in state.items()}
     expected = _vgg19_layers().state_dict()
     wrong = [k for k, v in expected.items() if k not in state or state[k].shape != v.shape]
     if wrong:
         raise UserError(
             f"{source} is not a VGG-19 in torchvision's format: features.{wrong[0]} is missing "
-            f"or has "
-            "another shape"
+            "or has another shape"
         )
     return {key: state[key] for key in expected}
 
