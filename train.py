@@ -53,6 +53,7 @@ def train(opt: Namespace, loader: DataLoader, run: TrainingRun, stop: StopReques
     model, visualizer, progress = run.model, run.visualizer, run.progress
     batches, per_step = loader.batch_sampler, loader.batch_sampler.global_batch
     last_epoch, saved = opt.niter + opt.niter_decay, True
+    visualizer.message(distributed.describe_batch(batches.batch_size))
     stop.begin()
     while progress.epoch <= last_epoch:
         batches.set_position(progress.epoch, progress.samples)
@@ -69,7 +70,7 @@ def train(opt: Namespace, loader: DataLoader, run: TrainingRun, stop: StopReques
                 visualizer.show(pictures_of(model.visuals), progress.epoch, progress.total)
             if opt.val_freq and progress.due(opt.val_freq):
                 run.validate()
-            stopping = distributed.any_process(stop.requested(), model.device)
+            stopping = distributed.any_process(stop.requested())
             if stopping or progress.due(opt.save_latest_freq):
                 saved = run.save("latest", *([str(progress.total)] * opt.save_by_iter))
             if stopping:

@@ -48,7 +48,8 @@ def setup(device: torch.device) -> None:
     if not launched() or int(os.environ["WORLD_SIZE"]) == 1 or dist.is_initialized():
         return
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # With GPUs also gloo: what the processes say to each other on the CPU waits for no GPU.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = str(error).splitlines()[0]
@@ -142,10 +143,17 @@ def barrier() -> None:
         dist.barrier()
 
 
-def any_process(flag: bool, device: torch.device) -> bool:
-    """True everywhere when ``flag`` is true in at least one process."""
+def any_process(flag: bool) -> bool:
+    """True everywhere when ``flag`` is true in at least one process; no GPU is waited for."""
     if world_size() == 1:
         return flag
-    value = torch.tensor(float(flag), device=device)
+    value = torch.tensor(float(flag))
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return bool(value.item())
+
+
+def describe_batch(per_process: int) -> str:
+    """How many samples make one step, in words."""
+    total, processes = per_process * world_size(), world_size()
+    samples = f"{total} sample{'s' * (total > 1)} a step"
+    return samples + (f": {processes} processes x {per_process}" if processes > 1 else "")
