@@ -16,7 +16,7 @@ from util.errors import UserError
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
 # What data sets and photographs come in. Others are refused by their content, whatever their
 # name: PIL would hand an EPS file to Ghostscript, for example.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "MPO", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 MAX_PIXELS = 50_000_000  # larger files are refused before they are decoded
 # Where Pillow looks for an orientation; without any of them, parsing EXIF would be lost time.
 _HOLDS_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
