@@ -12,6 +12,7 @@ import models
 from models.networks.layers import INITIALIZERS, NORMS
 from options.parser import (
     Parser,
+    check_names,
     check_numbers,
     image_size,
     options_text,
@@ -219,8 +220,7 @@ class BaseOptions:
         dataset = data.find_dataset(opt.dataset_mode)
         opt.load_size = image_size("--load_size", opt.load_size, dataset.load_size)
         opt.annotation_size = image_size("--old_size", opt.annotation_size, dataset.annotation_size)
-        if Path(opt.name).name != opt.name or opt.name in ("", ".", ".."):
-            raise UserError(f"--name {opt.name!r} must be a single folder name without slashes")
+        check_names(opt)
         check_numbers(opt)
         self.check(opt)
         opt.device = str(distributed.local_device(opt.gpu_ids))

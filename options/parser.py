@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from argparse import Namespace
 from difflib import get_close_matches
 from pathlib import Path
@@ -94,15 +95,35 @@ _POSITIVE = (
     "clip_grad",
     "val_pairs",
 )
-_NOT_NEGATIVE = ("nThreads", "val_freq", "niter_decay", "num_CABs", "num_TTBs", "seed")
+_NOT_NEGATIVE = ("nThreads", "val_freq", "niter_decay", "num_CABs", "num_TTBs", "keep_last")
+_WITHIN = {  # lowest and highest value
+    "beta1": (0, 0.9999),
+    "beta2": (0, 0.999999),
+    "ema": (0, 0.999999),
+    "t_s_ratio": (0, 1),
+    "display_port": (1, 65535),
+    "seed": (0, 2**32 - 1),
+}
+_FOLDER_NAMES = ("name", "phase", "val_phase", "which_epoch")
 
 
 def check_numbers(opt: Namespace) -> None:
     """Refuse values that no option can have: NaN, zero or negative counts and weights."""
     for key, value in vars(opt).items():
-        if isinstance(value, float) and value != value:
-            raise UserError(f"--{key} is not a number; give a finite value")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{key} is {value}, not a number to compute with; give a finite one")
         if key in _POSITIVE and value is not None and not value > 0:
             raise UserError(f"--{key} is {value}; expected more than 0")
         if (key in _NOT_NEGATIVE or key.startswith("lambda_")) and value is not None and value < 0:
             raise UserError(f"--{key} is {value}; expected 0 or more")
+        low, high = _WITHIN.get(key, (None, None))
+        if low is not None and value is not None and not low <= value <= high:
+            raise UserError(f"--{key} is {value}; expected {low} to {high}")
+
+
+def check_names(opt: Namespace) -> None:
+    """Refuse names that would lead to another folder."""
+    for key in _FOLDER_NAMES:
+        name = getattr(opt, key, None)
+        if name is not None and (Path(name).name != name or name in ("", "..")):
+            raise UserError(f"--{key} {name!r} must be a single name without slashes")
