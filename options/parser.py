@@ -126,4 +126,5 @@ def check_names(opt: Namespace) -> None:
     for key in _FOLDER_NAMES:
         name = getattr(opt, key, None)
         if name is not None and (Path(name).name != name or name in ("", "..")):
-            raise UserError(f"--{key} {name!r} must be a single name without slashes")
+            kind = "folder name" if key == "name" else "name"
+            raise UserError(f"--{key} {name!r} must be a single {kind} without slashes")
