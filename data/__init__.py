@@ -46,7 +46,14 @@ def find_dataset(name: str) -> type:
 
 def create_dataset(opt):
     """Open the data set that the options describe; all its lists are read and checked here."""
-    return find_dataset(opt.dataset_mode).from_options(opt)
+    dataset = find_dataset(opt.dataset_mode).from_options(opt)
+    if opt.packed is not None:
+        if not hasattr(dataset, "use_pack"):
+            raise UserError(
+                f"--packed is not for --dataset_mode {opt.dataset_mode}, which reads a pack anyway"
+            )
+        dataset.use_pack(opt.packed)
+    return dataset
 
 
 def create_dataloader(dataset, opt) -> DataLoader:

@@ -20,6 +20,7 @@ from data.base_dataset import BaseDataset
 from util.annotations import read_keypoints, read_pairs, read_text
 from util.errors import UserError
 from util.image import image_to_tensor, load_image
+from util.packed_images import PackedImages
 from util.pose import MISSING, present
 
 
@@ -65,6 +66,13 @@ class PoseDataset(BaseDataset):
         self._check_names(keypoints, pairs_path, annotation_path)
         used = {name for pair in self.pairs for name in pair}
         self.keypoints = {name: torch.from_numpy(keypoints[name]) for name in used}
+        self.packed: PackedImages | None = None
+
+    def use_pack(self, folder: str | Path) -> None:
+        """Take the pixels from a pack of script/pack_dataset.py instead of the image files."""
+        packed = PackedImages(folder, self.load_size)
+        packed.check(self.keypoints)
+        self.packed = packed
 
     @staticmethod
     def modify_options(parser, is_train: bool) -> None:
@@ -125,6 +133,8 @@ class PoseDataset(BaseDataset):
 
     def image(self, name: str) -> torch.Tensor:
         """uint8 image (3, H, W) at load_size."""
+        if self.packed is not None:
+            return self.packed.image(name)
         return image_to_tensor(load_image(self.folder / name), self.load_size)
 
     def __getitem__(self, index: int) -> dict[str, Any]:

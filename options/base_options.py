@@ -98,6 +98,12 @@ class BaseOptions:
             default=1,
             help="samples per step and process (published: 32 to train, 1 to test)",
         )
+        add(
+            "--packed",
+            default=None,
+            metavar="FOLDER",
+            help="take the pixels from this pack (script/pack_dataset.py) instead of image files",
+        )
         add("--nThreads", "--num_workers", type=int, default=2, help="loader processes")
         add(
             "--max_dataset_size",
