@@ -49,7 +49,7 @@ RECIPES = {
 def run(title: str, command: str) -> None:
     """Print and run one command of the project; its failure ends the quick start."""
     print(f"\n== {title}\n$ python {command}", flush=True)
-    status = subprocess.call([sys.executable, *shlex.split(command)], cwd=ROOT)
+    status = subprocess.call([sys.executable, "-u", *shlex.split(command)], cwd=ROOT)
     if status:
         raise UserError(
             f"the step '{title}' ended with status {status}; see its message above and run "
