@@ -22,7 +22,7 @@ from models.losses import perceptual
 from models.networks import ptm
 from options.train_options import TrainOptions
 from script.benchmark_parts import endless, seconds_each, synchronize
-from util.precision import Precision
+from util.precision import Precision, full
 
 
 def options(opt: Namespace, root: Path, **changes: object) -> Namespace:
@@ -121,7 +121,7 @@ class _VGGOneByOne(nn.Module):
 
 
 def _plain_gram(x: torch.Tensor) -> torch.Tensor:
-    flat = x.float().flatten(2)
+    flat = full(x).flatten(2)
     return flat @ flat.transpose(1, 2) / (x.shape[1] * flat.shape[2])
 
 
