@@ -268,14 +268,19 @@ class BaseModel(ABC):
         path = self.run_dir / "architecture.json"
         if not path.is_file():
             return
-        saved = json.loads(path.read_text())
+        try:
+            saved = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(
+                f"{path} is not valid JSON ({error}); delete it, keys and shapes are checked anyway"
+            ) from error
         for label, config in self.configs.items():
             for key, value in saved.get(label, {}).items():
                 if key in config and json.loads(json.dumps(config[key])) != value:
                     raise UserError(
                         f"{key} is {config[key]} by the options, but the checkpoint in "
                         f"{self.run_dir} was trained with {value}: leave the option out or set "
-                        f"it to that"
+                        "it to that"
                     )
 
     def state_dict(self) -> dict[str, Any]:

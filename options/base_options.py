@@ -20,7 +20,6 @@ from options.parser import (
 )
 from util import distributed
 from util.checkpoint import write_atomically
-from util.errors import UserError
 from util.pose import SIGMA
 from util.precision import PRECISIONS
 
@@ -245,12 +244,7 @@ class BaseOptions:
         must not replace the options of an earlier run.
         """
         kind = "train" if self.is_train else "test"
-        try:
-            write_atomically(folder / f"{kind}_opt.txt", options_text(opt, self._parser).encode())
-            if self.is_train:
-                content = json.dumps(vars(opt), indent=1, sort_keys=True)
-                write_atomically(folder / "train_opt.json", content.encode())
-        except OSError as error:
-            raise UserError(
-                f"cannot write to {folder} ({error.strerror}); choose another folder"
-            ) from error
+        write_atomically(folder / f"{kind}_opt.txt", options_text(opt, self._parser).encode())
+        if self.is_train:
+            content = json.dumps(vars(opt), indent=1, sort_keys=True)
+            write_atomically(folder / "train_opt.json", content.encode())

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from models.networks.layers import LEAKY_SLOPE
+from util.errors import UserError
 
 
 class TokenInstanceNorm(nn.InstanceNorm1d):
@@ -120,6 +121,11 @@ class PoseTransformerModule(nn.Module):
         norm: str = "instance",
     ):
         super().__init__()
+        if dim % heads:
+            raise UserError(
+                f"--nhead {heads}: the {dim} channels of the Pose Transformer Module must be a "
+                "multiple of the number of heads; choose another number or another --ngf"
+            )
         self.encoder = ContextAugmentation(dim, heads, num_cabs, norm)
         self.decoder = TextureTransfer(dim, heads, num_ttbs, norm)
         self.reset_parameters()

@@ -1,0 +1,432 @@
+"""Wrong inputs of train.py and test.py: what is done to a good setting, and what must be said.
+
+A case changes copies of a data set (``data``), of a folder of runs (``runs``, with the finished run
+``good``) and of the command line; the sentence must hold all the given words.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+PAIRS, KEYPOINTS = "fasion-resize-pairs-train.csv", "fasion-resize-annotation-train.csv"
+FIRST = "train/person 0.png"
+
+
+@dataclass
+class Setting:
+    """Where a case may do damage; ``argv`` goes behind the usual arguments."""
+
+    data: Path
+    runs: Path
+    argv: list[str] = field(default_factory=list)
+
+    @property
+    def run(self) -> Path:
+        return self.runs / "good"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One mistake: the command, what it does, words that the sentence must hold."""
+
+    name: str
+    command: str  # "train", "resume" (--name good --continue_train) or "test"
+    change: Callable[[Setting], None]
+    words: tuple[str, ...]
+
+
+def table(file: str, old: str, new: str) -> Callable[[Setting], None]:
+    """Replace the first ``old`` in a table of the data set."""
+
+    def change(setting: Setting) -> None:
+        path = setting.data / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def content(file: str, data: bytes) -> Callable[[Setting], None]:
+    return lambda setting: (setting.data / file).write_bytes(data) and None
+
+
+def removed(file: str) -> Callable[[Setting], None]:
+    return lambda setting: (setting.data / file).unlink()
+
+
+def options(text: str) -> Callable[[Setting], None]:
+    """More arguments; ``{runs}`` and ``{data}`` are filled in."""
+
+    def change(setting: Setting) -> None:
+        words = text.split(" ") if text else []
+        setting.argv += [w.format(runs=setting.runs, data=setting.data) for w in words]
+
+    return change
+
+
+def repeat_line(file: str, number: int) -> Callable[[Setting], None]:
+    def change(setting: Setting) -> None:
+        lines = (setting.data / file).read_text().splitlines(keepends=True)
+        (setting.data / file).write_text("".join([*lines, lines[number]]))
+
+    return change
+
+
+def as_folder(file: str) -> Callable[[Setting], None]:
+    def change(setting: Setting) -> None:
+        (setting.data / file).unlink()
+        (setting.data / file).mkdir()
+
+    return change
+
+
+def image_folder_is_a_file(setting: Setting) -> None:
+    (setting.data / "train").rename(setting.data / "elsewhere")
+    (setting.data / "train").write_text("")
+
+
+def no_image_folder(setting: Setting) -> None:
+    (setting.data / "train").rename(setting.data / "elsewhere")
+
+
+def cut_image(kind: str) -> Callable[[Setting], None]:
+    def change(setting: Setting) -> None:
+        path = setting.data / FIRST
+        with Image.open(path) as image:
+            image.convert("RGB").resize((64, 64)).save(path, kind)
+        path.write_bytes(path.read_bytes()[:-500])
+
+    return change
+
+
+def huge_image(setting: Setting) -> None:
+    """A PNG of a few bytes that says it has ten billion pixels."""
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk
+    data += struct.pack(">I", zlib.crc32(chunk))
+    (setting.data / FIRST).write_bytes(data)
+
+
+def large_image(setting: Setting) -> None:
+    Image.new("1", (8000, 8000)).save(setting.data / FIRST)
+
+
+# ---- runs and checkpoints ------------------------------------------------------------------------
+
+
+class Code:
+    """Unpickling this writes a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def pickle_with_code(path: Path) -> None:
+    """Replace a checkpoint by a pickle that would write ``executed`` beside it."""
+    torch.save({"weight": Code(path.with_name("executed"))}, path)
+    path.with_name(path.name + ".sha256").unlink(missing_ok=True)
+
+
+def of_run(file: str, change: Callable[[Path], object]) -> Callable[[Setting], None]:
+    return lambda setting: change(setting.run / file) and None
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def cut_without_side_file(path: Path) -> None:
+    cut(path)
+    path.with_name(path.name + ".sha256").unlink()
+
+
+def saved(new: Callable[[dict], object]) -> Callable[[Path], None]:
+    """Replace the content of a checkpoint by ``new(content)``, without a side file."""
+
+    def change(path: Path) -> None:
+        torch.save(new(torch.load(path, weights_only=True)), path)
+        path.with_name(path.name + ".sha256").unlink()
+
+    return change
+
+
+def without_state(setting: Setting, option: str = "--continue_train") -> None:
+    setting.argv += ["--name", "another", option]
+
+
+def run_is_a_file(setting: Setting) -> None:
+    (setting.runs / "another").write_text("")
+    setting.argv += ["--name", "another"]
+
+
+def runs_is_a_file(setting: Setting) -> None:
+    (setting.runs / "file").write_text("")
+    setting.argv += ["--checkpoints_dir", str(setting.runs / "file")]
+
+
+def results_is_a_file(setting: Setting) -> None:
+    (setting.runs / "file").write_text("")
+    setting.argv += ["--results_dir", str(setting.runs / "file")]
+
+
+def own_vgg(make: Callable[[Path], object]) -> Callable[[Setting], None]:
+    def change(setting: Setting) -> None:
+        path = setting.data / "vgg.pth"
+        make(path)
+        setting.argv += ["--vgg_weights", str(path)]
+
+    return change
+
+
+def contradiction(setting: Setting) -> None:
+    setting.argv += ["--ngf", "8"]
+
+
+def one_file_is_of_another_model(setting: Setting) -> None:
+    """D's weights under G's name."""
+    (setting.run / "latest_net_G.pth").write_bytes((setting.run / "latest_net_D.pth").read_bytes())
+    (setting.run / "latest_net_G.pth.sha256").unlink()
+
+
+def edit_json(file: str, text: str) -> Callable[[Setting], None]:
+    return lambda setting: (setting.run / file).write_text(text) and None
+
+
+def wrong_saved_option(setting: Setting) -> None:
+    path = setting.run / "train_opt.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"ngf": "many"}))
+
+
+IN_PAIRS, IN_KEYPOINTS = f"{PAIRS}, row ", f"{KEYPOINTS}, row "
+ROW_2, ROW_3 = "person 0.png,person 1.png", "person 1.png,person 2.png"
+
+DATA = [
+    Case("data root absent", "train", options("--dataroot {data}/no"), ("no: no such folder",)),
+    Case("data root is a file", "train", options("--dataroot {data}/" + PAIRS),
+         ("--dataroot", "is a file, not a folder")),
+    Case("pairs absent", "train", removed(PAIRS), ("has no pairs table", PAIRS, "--phase")),
+    Case("pairs are a folder", "train", as_folder(PAIRS), (PAIRS, "Is a directory")),
+    Case("pairs empty", "train", content(PAIRS, b""), (f"{PAIRS} is empty", "from,to")),
+    Case("pairs without rows", "train", content(PAIRS, b"from,to\n"), (PAIRS, "no rows")),
+    Case("pairs with semicolons", "train", content(PAIRS, b"from;to\na;b\n"),
+         (f"{IN_PAIRS}1", "separated by ';'", "expected ','")),
+    Case("pairs without a column", "train", table(PAIRS, "from,to", "from,target"),
+         (f"{IN_PAIRS}1", "the column 'to' is missing")),
+    Case("pairs with a third field", "train", table(PAIRS, ROW_3, ROW_3 + ",x"),
+         (f"{IN_PAIRS}3", "has 3 fields", "the header has 2")),
+    Case("pairs with a stray quote", "train", table(PAIRS, ROW_3, '"' + ROW_3),
+         (PAIRS, "row ", "not valid CSV", "quotation mark")),
+    Case("pairs in Latin-1", "train", content(PAIRS, b"from,to\n\xe4.png,b.png\n"),
+         (f"{IN_PAIRS}2", "not UTF-8")),
+    Case("pairs with a zero byte", "train", content(PAIRS, b"from,to\na\0.png,b.png\n"),
+         (f"{IN_PAIRS}2", "zero byte")),
+    Case("pair twice", "train", repeat_line(PAIRS, 2), (f"{IN_PAIRS}10", "already in row 3")),
+    Case("name climbs out", "train", table(PAIRS, ROW_3, "../../x,person 2.png"),
+         (f"{IN_PAIRS}3", "'../../x'", "climbs out of its folder")),
+    Case("name climbs out inside", "train", table(PAIRS, ROW_3, "a/../../x,person 2.png"),
+         (f"{IN_PAIRS}3", "climbs out of its folder")),
+    Case("name is absolute", "train", table(PAIRS, ROW_3, "/etc/passwd,person 2.png"),
+         (f"{IN_PAIRS}3", "'/etc/passwd' is an absolute path")),
+    Case("name with a drive", "train", table(PAIRS, ROW_3, "C:x.png,person 2.png"),
+         (f"{IN_PAIRS}3", "is an absolute path")),
+    Case("name with a backslash", "train", table(PAIRS, ROW_3, "a\\b.png,person 2.png"),
+         (f"{IN_PAIRS}3", "holds a backslash")),
+    Case("name with a control character", "train", table(PAIRS, ROW_3, "a\x1b[2J.png,b.png"),
+         (f"{IN_PAIRS}3", "control character", "\\x1b")),
+    Case("name empty", "train", table(PAIRS, ROW_3, ",person 2.png"), (f"{IN_PAIRS}3", "is empty")),
+    Case("name too long", "train", table(PAIRS, ROW_3, "a" * 300 + ",person 2.png"),
+         (f"{IN_PAIRS}3", "longer than 255 bytes")),
+    Case("name without keypoints", "train", table(KEYPOINTS, "person 0.png", "person x.png"),
+         (f"{IN_PAIRS}2", "person 0.png has no keypoints in", KEYPOINTS)),
+    Case("keypoints absent", "train", removed(KEYPOINTS), ("has no keypoint table", KEYPOINTS)),
+    Case("keypoints empty", "train", content(KEYPOINTS, b"\n"), (f"{KEYPOINTS} is empty",)),
+    Case("keypoints with commas", "train", table(KEYPOINTS, "name:keypoints_y:keypoints_x",
+         "name,keypoints_y,keypoints_x"), (f"{IN_KEYPOINTS}1", "separated by ','", "':'")),
+    Case("keypoints too few", "train", table(KEYPOINTS, "person 1.png:[", "person 1.png:[1, "),
+         (f"{IN_KEYPOINTS}3", "keypoints_y holds 19 values", "expected 18")),
+    Case("keypoints no list", "train", table(KEYPOINTS, "person 1.png:[", "person 1.png:("),
+         (f"{IN_KEYPOINTS}3", "keypoints_y is '(", "expected a list of 18 numbers")),
+    Case("keypoint NaN", "train", table(KEYPOINTS, "person 1.png:[", "person 1.png:[NaN]#"),
+         (f"{IN_KEYPOINTS}3",)),
+    Case("keypoint infinite", "train", table(KEYPOINTS, "-1,", "1e999,"),
+         (IN_KEYPOINTS, "a coordinate is inf", "finite number of pixels")),
+    Case("keypoint not a number", "train", table(KEYPOINTS, "-1,", '"x",'),
+         (IN_KEYPOINTS, "holds 'x'")),
+    Case("keypoint null", "train", table(KEYPOINTS, "-1,", "null,"), (IN_KEYPOINTS, "holds None")),
+    Case("keypoint nested", "train", table(KEYPOINTS, "-1,", "[1],"),
+         (IN_KEYPOINTS, "a nested list")),
+    Case("keypoint true NaN", "train", table(KEYPOINTS, "-1,", "NaN,"),
+         (IN_KEYPOINTS, "a coordinate is nan")),
+    Case("keypoints twice", "train", repeat_line(KEYPOINTS, 1),
+         (f"{IN_KEYPOINTS}11", "'person 0.png' is already in row 2")),
+    Case("keypoints of an unsafe name", "train", table(KEYPOINTS, "person 8.png", "../8.png"),
+         (f"{IN_KEYPOINTS}10", "climbs out")),
+    Case("image absent", "train", removed("train/person 3.png"),
+         (f"{IN_PAIRS}4", "there is no image", "person 3.png")),
+    Case("image is a folder", "train", as_folder(FIRST), (FIRST, "cannot be read", "directory")),
+    Case("image folder absent", "train", no_image_folder, ("has no image folder", "train")),
+    Case("image folder is a file", "train", image_folder_is_a_file, ("train is not a folder",)),
+    Case("image empty", "train", content(FIRST, b""), (FIRST, "is not a readable image")),
+    Case("image is text", "train", content(FIRST, b"<html>"), (FIRST, "is not a readable image")),
+    Case("image is PostScript", "train", content(FIRST, b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: "
+         b"0 0 8 8\n(executed) (w) file\n"), (FIRST, "is not a readable image")),
+    Case("JPEG cut", "train", cut_image("JPEG"), (FIRST, "is damaged", "replace the file")),
+    Case("PNG cut", "train", cut_image("PNG"), (FIRST, "is damaged", "replace the file")),
+    Case("image of ten billion pixels", "train", huge_image, (FIRST, "replace the file")),
+    Case("image of 64 million pixels", "train", large_image,
+         (FIRST, "8000 x 8000 pixels", "shrink it first")),
+    Case("other phase", "train", options("--phase valid"),
+         ("has no pairs table", "fasion-resize-pairs-valid.csv", "--phase")),
+    Case("MAGPT tables absent", "train", options("--dataset_mode magpt --loadSize 64"),
+         ("has no pairs table", "train_img_pairs.csv", "--dataset_mode")),
+    Case("LMDB absent", "train", options("--dataset_mode fashion_lmdb --loadSize 64"),
+         ("train_pairs.txt",)),
+]  # fmt: skip
+
+OPTIONS = [
+    Case(f"option {text!r}", "train", options(text), words)
+    for text, words in [
+        ("--lambda_stile 3", ("unknown option --lambda_stile", "did you mean --lambda_style?")),
+        ("--batch 3", ("unknown option --batch",)),
+        ("stray", ("unknown option stray",)),
+        ("--niter", ("--niter: expected one argument",)),
+        ("--niter many", ("--niter: invalid int value: 'many'",)),
+        ("--loadSize 0", ("--load_size 0", "1 to 4096")),
+        ("--loadSize -64", ("--load_size -64", "1 to 4096")),
+        ("--loadSize 63", ("--load_size 63 63", "multiples of 8")),
+        ("--loadSize 64 60", ("--load_size 64 60", "multiples of 8")),
+        ("--loadSize 5000", ("--load_size 5000", "1 to 4096")),
+        ("--loadSize 64 64 64", ("--load_size 64 64 64", "height and width")),
+        ("--old_size 0 8", ("--old_size 0 8", "1 to 4096")),
+        ("--batchSize 0", ("--batchSize is 0", "more than 0")),
+        ("--batchSize -2", ("--batchSize is -2", "more than 0")),
+        ("--batchSize 9", ("8 pairs, fewer than one batch of 9", "reduce --batchSize")),
+        ("--nThreads -1", ("--nThreads is -1", "0 or more")),
+        ("--lr -0.1", ("--lr is -0.1", "more than 0")),
+        ("--lr 0", ("--lr is 0.0", "more than 0")),
+        ("--lr nan", ("--lr is nan", "not a number")),
+        ("--lr inf", ("--lr is inf", "finite")),
+        ("--lr fast", ("--lr: invalid float value: 'fast'",)),
+        ("--beta1 1", ("--beta1 is 1.0", "expected 0 to")),
+        ("--ema 1.5", ("--ema is 1.5", "expected 0 to")),
+        ("--t_s_ratio 2", ("--t_s_ratio is 2.0", "expected 0 to 1")),
+        ("--lambda_rec -1", ("--lambda_rec is -1.0", "0 or more")),
+        ("--clip_grad 0", ("--clip_grad is 0.0", "more than 0")),
+        ("--accumulate 0", ("--accumulate is 0", "more than 0")),
+        ("--niter 0", ("--niter is 0", "more than 0")),
+        ("--niter_decay -1", ("--niter_decay is -1", "0 or more")),
+        ("--save_latest_freq 0", ("--save_latest_freq is 0", "more than 0")),
+        ("--save_epoch_freq 0", ("--save_epoch_freq is 0", "more than 0")),
+        ("--keep_last -1", ("--keep_last is -1", "0 or more")),
+        ("--max_minutes -1", ("--max_minutes is -1.0", "more than 0")),
+        ("--display_port 70000", ("--display_port is 70000", "1 to 65535")),
+        ("--seed -1", ("--seed is -1", "expected 0 to")),
+        ("--ngf 0", ("--ngf is 0", "more than 0")),
+        ("--nhead 0", ("--nhead is 0", "more than 0")),
+        ("--nhead 3", ("--nhead 3", "16 channels", "multiple of the number of heads")),
+        ("--dis_layers 0", ("--dis_layers is 0", "more than 0")),
+        ("--gan_mode best", ("--gan_mode", "invalid choice: 'best'", "lsgan")),
+        ("--norm none?", ("--norm", "invalid choice: 'none?'")),
+        ("--gpu_ids a", ("--gpu_ids a", "separated by commas")),
+        ("--model dpnt", ("--model dpnt is unknown", "did you mean dptn?")),
+        ("--dataset_mode fasion", ("--dataset_mode fasion is unknown", "did you mean fashion?")),
+        ("--name a/b", ("--name 'a/b'", "without slashes")),
+        ("--name ..", ("--name '..'", "without slashes")),
+        ("--phase ../train", ("--phase '../train'", "without slashes")),
+        ("--which_epoch ../../x", ("--which_epoch '../../x'", "without slashes")),
+        ("--val_freq 1 --val_metrics beauty --best_metric beauty", ("beauty",)),
+        ("--val_freq 1 --best_metric lpips", ("--best_metric lpips", "--val_metrics")),
+        ("--val_freq 1 --val_phase valid", ("has no pairs table", "valid")),
+    ]
+]
+
+OUTPUTS = [
+    Case("folder holds a run", "train", options("--name good"),
+         ("good already holds a training run", "--continue_train", "--overwrite")),
+    Case("checkpoints folder is a file", "train", runs_is_a_file,
+         ("cannot write to", "file", "--checkpoints_dir")),
+    Case("run folder is a file", "train", run_is_a_file,
+         ("cannot write to", "another", "--checkpoints_dir")),
+    Case("results folder is a file", "test", results_is_a_file,
+         ("cannot write to", "file", "--results_dir")),
+]  # fmt: skip
+
+CHECKPOINTS = [
+    Case("resume without a run", "train", without_state, ("no checkpoint", "latest_state.pth")),
+    Case("resume a missing epoch", "resume", options("--which_epoch 99"),
+         ("no checkpoint", "99_state.pth", "newest good one is --which_epoch 1 (older: latest)")),
+    Case("state cut", "resume", of_run("latest_state.pth", cut),
+         ("latest_state.pth is damaged", "the newest good one is --which_epoch 1")),
+    Case("state cut, no side file", "resume", of_run("latest_state.pth", cut_without_side_file),
+         ("latest_state.pth is not a readable checkpoint",)),
+    Case("state is a network", "resume", of_run("latest_state.pth", saved(
+         lambda state: state["model"]["networks"]["G"])), ("is not the state of a training run",)),
+    Case("state lacks an optimizer", "resume", of_run("latest_state.pth", saved(
+         lambda state: state["model"]["stepper"]["optimizers"].pop("D") and state)),
+         ("latest_state.pth is not a state that DPTNModel can go on from",)),
+    Case("state holds code", "resume", of_run("latest_state.pth", pickle_with_code),
+         ("latest_state.pth is not a readable checkpoint of tensors and plain values",)),
+    Case("state of another model", "resume", options("--model pose2pose"),
+         ("latest_state.pth, network G does not fit Pose2PoseGenerator", "--model")),
+    Case("state of another width", "resume", options("--ngf 8"),
+         ("ngf is 8 by the options", "was trained with 4")),
+    Case("architecture damaged", "resume", edit_json("architecture.json", "{"),
+         ("architecture.json", "not valid JSON")),
+    Case("test without a run", "test", options("--name nobody"),
+         ("no checkpoint", "nobody", "check --checkpoints_dir and --name")),
+    Case("test a missing epoch", "test", options("--which_epoch 99"),
+         ("no checkpoint", "99_net_G.pth", "the newest good one is --which_epoch 1")),
+    Case("network cut", "test", of_run("latest_net_G.pth", cut),
+         ("latest_net_G.pth is damaged", "--which_epoch 1")),
+    Case("network holds code", "test", of_run("latest_net_G.pth", pickle_with_code),
+         ("latest_net_G.pth is not a readable checkpoint of tensors and plain values",)),
+    Case("network is a number", "test", of_run("latest_net_G.pth", saved(lambda state: 7)),
+         ("latest_net_G.pth does not hold a state dict",)),
+    Case("network lacks a key", "test", of_run("latest_net_G.pth", saved(
+         lambda state: state.pop(next(iter(state))) is not None and state)),
+         ("latest_net_G.pth does not fit DPTNGenerator", "1 missing")),
+    Case("network has a key too many", "test", of_run("latest_net_G.pth", saved(
+         lambda state: state | {"surprise": torch.zeros(1)})),
+         ("latest_net_G.pth does not fit DPTNGenerator", "1 unexpected (surprise)")),
+    Case("network of another shape", "test", of_run("latest_net_G.pth", saved(
+         lambda state: {k: v[..., :1] if v.dim() == 4 else v for k, v in state.items()})),
+         ("of another shape", "expected (")),
+    Case("network of another model", "test", one_file_is_of_another_model,
+         ("latest_net_G.pth does not fit DPTNGenerator", "--model")),
+    Case("contradicting width", "test", contradiction, ("ngf is 8", "was trained with 4")),
+    Case("average that was not trained", "test", options("--ema 0.9"),
+         ("no checkpoint", "latest_net_G_ema.pth")),
+    Case("saved options damaged", "test", edit_json("train_opt.json", "{'a'"),
+         ("train_opt.json is not valid JSON", "delete it")),
+    Case("saved options no dict", "test", edit_json("train_opt.json", "[1]"),
+         ("train_opt.json does not hold options",)),
+    Case("saved option of a wrong type", "test", wrong_saved_option,
+         ("--ngf: invalid int value: 'many'",)),
+    Case("test option of training", "test", options("--niter 3"), ("unknown option --niter",)),
+    Case("VGG absent", "train", options("--vgg_weights {data}/no.pth"),
+         ("--vgg_weights", "no.pth: no such file", "vgg19-dcbb9e9d.pth")),
+    Case("VGG of another network", "train", own_vgg(lambda p: torch.save({"a": torch.ones(1)}, p)),
+         ("vgg.pth is not a VGG-19 in torchvision's format", "features.0.weight")),
+    Case("VGG is a list", "train", own_vgg(lambda p: torch.save([1], p)),
+         ("vgg.pth does not hold a state dict",)),
+    Case("VGG is text", "train", own_vgg(lambda p: p.write_text("404 not found")),
+         ("vgg.pth is not a readable checkpoint",)),
+    Case("VGG holds code", "train", own_vgg(pickle_with_code),
+         ("vgg.pth is not a readable checkpoint of tensors and plain values",)),
+]  # fmt: skip
+
+CASES = [*DATA, *OPTIONS, *OUTPUTS, *CHECKPOINTS]
