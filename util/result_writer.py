@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,6 +30,25 @@ def step_folder(folder: str | Path, step: int) -> Path:
     return folder.with_name(f"{folder.name}_{step}")
 
 
+class _Pictures:
+    """Images of a batch on their way to the host: ``[i]`` waits for them and makes them 8-bit.
+
+    Only the threads that write wait, so a GPU computes the next batch meanwhile.
+    """
+
+    def __init__(self, images: torch.Tensor, convert: Callable[[torch.Tensor], np.ndarray]):
+        self._images = images.detach().to("cpu", non_blocking=True)
+        self._convert, self._arrived = convert, None
+        if images.is_cuda:
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._convert(self._images[i])
+
+
 class ResultWriter:
     """Saves ``<source>_2_<target>_vis.<format>`` for every pair, and the page that shows them.
 
@@ -45,12 +65,12 @@ class ResultWriter:
         save_format: str = "png",
         page: bool = True,
         title: str = "Test results",
-        threads: int = 2,
+        threads: int | None = None,  # that encode and write; default: half of the processors
         save_norm: str = "fixed",  # a key of SAVE_NORMS, for the generated images
         save_steps: bool = False,  # outputs step_1, step_2 ... also go to step_folder(folder, j)
     ):
         self.folder, self.size, self.save_format = Path(folder), tuple(size), save_format
-        self._pool = ThreadPoolExecutor(threads)
+        self._pool = ThreadPoolExecutor(threads or max(2, min(16, (os.cpu_count() or 2) // 2)))
         self._pending: deque[Future] = deque()
         self._seen: set[str] = set()
         self._title, self._want_page, self._page = title, page, None
@@ -64,19 +84,19 @@ class ResultWriter:
     def add(self, batch: Mapping[str, Any], outputs: Mapping[str, torch.Tensor]) -> None:
         """Queue one batch: ``batch`` as the data set gave it, ``outputs`` as ``model.infer`` gave
         them."""
-        pictures = {key: to_uint8(value) for key, value in outputs.items()}
-        pictures["fake_target"] = self._convert(outputs["fake_target"])
+        pictures = {key: _Pictures(value, to_uint8) for key, value in outputs.items()}
+        pictures["fake_target"] = _Pictures(outputs["fake_target"], self._convert)
         names = zip(batch["source_name"], batch["target_name"], strict=True)
         rows = []
         for i, (source, target) in enumerate(names):
             file = result_name(source, target, self.save_format)
-            self._submit(self._save, self.folder / file, pictures["fake_target"][i])
+            self._submit(self._save_from, self.folder / file, pictures["fake_target"], i)
             for key, picture in pictures.items() if self._save_steps else ():
                 if key.startswith("step_"):
                     folder = step_folder(self.folder, int(key.removeprefix("step_")))
-                    self._submit(self._save, folder / file, picture[i])
+                    self._submit(self._save_from, folder / file, picture, i)
             if self._want_page:
-                extras = {k: v[i] for k, v in pictures.items() if k != "fake_target"}
+                extras = {k: v for k, v in pictures.items() if k != "fake_target"}
                 rows.append(self._row(batch, i, source, target, file, extras))
         if self._rows is not None:
             self._rows.write(json.dumps(rows) + "\n")
@@ -87,6 +107,9 @@ class ResultWriter:
         self._pending.append(self._pool.submit(function, *args))
         while len(self._pending) > MAX_PENDING or (self._pending and self._pending[0].done()):
             self._pending.popleft().result()
+
+    def _save_from(self, path: Path, pictures: _Pictures, i: int) -> None:
+        self._save(path, pictures[i])
 
     def _save(self, path: Path, picture: np.ndarray) -> None:
         save_image(path, resize_linear(picture, self.size))
@@ -100,7 +123,7 @@ class ResultWriter:
             images[shown], images[f"{role} pose"] = photo, pose
         for key, picture in extras.items():
             images[key] = f"{PAGE_IMAGES}/{Path(file).stem}_{key}.jpg"
-            self._submit(self._save, self.folder / images[key], picture)
+            self._submit(self._save_from, self.folder / images[key], picture, i)
         return [f"{source} → {target}", images]
 
     def _show(self, rows: list) -> None:
