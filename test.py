@@ -13,7 +13,7 @@ from data import create_dataloader, create_dataset
 from models import create_model
 from options.test_options import TestOptions
 from util import distributed
-from util.checkpoint import file_hash, write_atomically
+from util.checkpoint import file_hash, find_file, write_atomically
 from util.errors import UserError, run_main
 from util.result_writer import ResultWriter
 from util.seed import seed_everything
@@ -21,7 +21,7 @@ from util.seed import seed_everything
 
 def write_manifest(folder: Path, opt, model, pairs: int) -> None:
     """Record which weights made the images of a folder."""
-    path = model.network_path("G", opt.which_epoch)
+    path = find_file(model.network_path("G_ema" if opt.ema else "G", opt.which_epoch))
     manifest = {
         "model": opt.model,
         "name": opt.name,

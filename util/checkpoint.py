@@ -131,13 +131,18 @@ def is_intact(path: Path) -> bool:
     return not known or file_hash(path) in known
 
 
+def find_file(path: Path) -> Path:
+    """``path`` or the safetensors file in its place; a UserError says what there is instead."""
+    if path.is_file():
+        return path
+    if path.with_suffix(SAFETENSORS).is_file():
+        return path.with_suffix(SAFETENSORS)
+    raise UserError(f"no checkpoint {path}{_found(path)}")
+
+
 def load(path: Path) -> Any:
     """Load tensors and plain values, nothing else; damage is a UserError naming the file."""
-    path = Path(path)
-    if not path.is_file():
-        if path.with_suffix(SAFETENSORS).is_file():
-            return read_safetensors(path.with_suffix(SAFETENSORS))
-        raise UserError(f"no checkpoint {path}{_found(path)}")
+    path = find_file(Path(path))
     if path.suffix == SAFETENSORS:
         return read_safetensors(path)
     if not is_intact(path):

@@ -1,0 +1,76 @@
+"""Convert network files between PyTorch's format and safetensors.
+
+    python -m script.export_safetensors checkpoints/RUN --which_epoch latest
+    python -m script.export_safetensors latest_net_G.safetensors -o latest_net_G.pth
+
+A run's folder converts ``<which_epoch>_net_*.pth``, the published and the own ones alike. test.py,
+--continue_train and the API read ``<which_epoch>_net_G.safetensors`` where there is no .pth file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from options.parser import Parser
+from util import checkpoint
+from util.errors import UserError, run_main
+from util.safetensors_files import SUFFIX, write_safetensors
+
+
+def build_parser() -> Parser:
+    """The command line of this script."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", help="a run's folder, a .pth file or a .safetensors file")
+    parser.add_argument("-o", "--output", default=None, help="file to write; default: beside it")
+    parser.add_argument("--which_epoch", default="latest", help="checkpoint of a folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    return parser
+
+
+def convert(source: Path, target: Path, overwrite: bool = False) -> Path:
+    """Write the state dict of ``source`` to ``target`` in the format of its suffix."""
+    if target.suffix not in (SUFFIX, ".pth"):
+        raise UserError(f"{target}: expected a name that ends in .pth or {SUFFIX}")
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} exists; pass --overwrite to replace it, or another --output")
+    state = checkpoint.load(source)
+    if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
+        raise UserError(
+            f"{source} holds more than a network; expected a *_net_*.pth file or a {SUFFIX} file"
+        )
+    if target.suffix == SUFFIX:
+        write_safetensors(target, state)
+    else:
+        checkpoint.save_state(state, target)
+    return target
+
+
+def sources_of(source: Path, which: str) -> list[Path]:
+    """The files that are meant: one, or the networks of a checkpoint in a folder."""
+    if not source.is_dir():
+        return [source]
+    files = sorted(source.glob(f"{which}_net_*.pth"))
+    if not files:
+        raise UserError(f"{source} holds no {which}_net_*.pth; check the folder and --which_epoch")
+    return files
+
+
+def main() -> None:
+    """Convert every file that the command line names, and say where the results are."""
+    opt = build_parser().parse_strictly(sys.argv[1:])
+    sources = sources_of(Path(opt.source), opt.which_epoch)
+    if opt.output is not None and len(sources) > 1:
+        raise UserError(f"--output names one file, but {opt.source} holds {len(sources)} networks")
+    for source in sources:
+        suffix = ".pth" if source.suffix == SUFFIX else SUFFIX
+        target = Path(opt.output) if opt.output is not None else source.with_suffix(suffix)
+        print(convert(source, target, opt.overwrite))
+
+
+if __name__ == "__main__":
+    run_main(main)
