@@ -56,6 +56,7 @@ class BaseOptions:
         add("--checkpoints_dir", default="./checkpoints", help="folder of all runs")
         add(
             "--which_epoch",
+            "--which_iter",
             default="latest",
             help="checkpoint to load: latest, best, or the number of an epoch",
         )
