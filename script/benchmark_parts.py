@@ -106,7 +106,8 @@ def generation_rates(opt: Namespace, samples: int) -> dict[str, float]:
     model.eval_mode()
     opt.is_train, opt.max_dataset_size = False, None
     loader = create_dataloader(create_dataset(opt), opt)
-    batch = next(iter(loader))
+    batches = endless(loader)
+    batch = next(batches)  # the loader processes have started: a list of thousands does it once
     inputs, size = model.prepare(batch), len(batch["source_name"])
     count = max(2, samples // size)
     rates: dict[str, list[float]] = {"bare": [], "end_to_end": []}
@@ -116,7 +117,7 @@ def generation_rates(opt: Namespace, samples: int) -> dict[str, float]:
             rates["bare"].append(size / each)
             start = time.perf_counter()
             with ResultWriter(folder, opt.annotation_size, page=False) as writer:
-                for batch in islice(endless(loader), count):
+                for batch in islice(batches, count):
                     writer.add(batch, model.generate(model.prepare(batch)))
             rates["end_to_end"].append(count * size / (time.perf_counter() - start))
     bare, full = (statistics.median(v) for v in rates.values())
