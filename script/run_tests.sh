@@ -20,5 +20,6 @@ fi
 ruff check .
 ruff format --check .
 # One test process a core, one thread each; a test file stays in one process.
+processes="$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2)"
 export OMP_NUM_THREADS=1
-python -m pytest -n "$(nproc 2>/dev/null || echo 2)" --dist loadfile "$@"
+python -m pytest -n "$processes" --dist loadfile "$@"
