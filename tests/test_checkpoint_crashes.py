@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.faulty_disk import FaultyDisk, Killed, end_the_process
-from tests.training_child import assert_equal
+from tests.training_child import SMALL, assert_equal, run, write_tiny_data
 from util import checkpoint
 from util.errors import UserError
 from util.run_folder import RunFolder
@@ -248,6 +248,26 @@ def test_a_really_full_disk_keeps_the_old_checkpoint_and_warns_once(small_disk):
     ballast.unlink(missing_ok=True)
     assert run.save("latest")
     assert saved_value(small_disk) == 2.0
+
+
+def test_a_training_goes_on_while_its_disk_is_full_and_saves_again_afterwards(small_disk, tmp_path):
+    data = write_tiny_data(tmp_path / "data")
+    argv = ["--dataroot", data, "--checkpoints_dir", small_disk, "--name", "run", *SMALL]
+    argv += ["--loadSize", 8, "--old_size", 8, "--niter", 4, "--niter_decay", 0]
+    argv += ["--save_latest_freq", 2, "--keep_last", 1, "--display_freq", 4]
+    argv = [word for word in argv if word not in ("--no_html", "--no_tensorboard")]
+    plan = {"tiny": True, "fill": (small_disk / "ballast", 5, 21)}
+    status, text = run(argv, plan, tmp_path / "output")
+    warned = [line for line in text.splitlines() if line.startswith("warning: ")]
+    assert status == 0, text
+    assert len([line for line in warned if "was not saved" in line]) == 1
+    assert len({line.split("could not be written")[0] for line in warned}) == len(warned)
+    assert "Traceback" not in text
+    state = checkpoint.load(small_disk / "run" / "latest_state.pth")
+    assert state["progress"]["total"] == 32
+    lines = (small_disk / "run" / "loss_log.txt").read_text().splitlines()
+    assert len(lines) > 8
+    assert all(line.startswith("(epoch: ") and "lr_D: " in line for line in lines)
 
 
 def test_torch_hides_a_full_disk_and_save_tells(small_disk):

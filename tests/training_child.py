@@ -10,6 +10,7 @@ second. A plan says what happens inside a child::
     {"tiny": True}                      networks of a few numbers instead of the model's own
     {"early": SIGTERM}                  the signal comes while the model is being built
     {"full_from": 5}                    from the 5th step on every write of a checkpoint is refused
+    {"fill": (path, 5, 9)}              a file fills the disk after step 5 and is gone after step 9
     {"group": True}                     "signal" goes to the loader processes too
     {"environment": {...}}              variables, of a launcher for example
 """
@@ -127,6 +128,8 @@ def _install(plan: dict[str, Any]) -> None:
         if steps == plan.get("step"):
             send = os.killpg if plan.get("group") else os.kill
             send(os.getpid(), plan["signal"])
+        if "fill" in plan:
+            _fill(*plan["fill"], steps)
         if steps == plan.get("full_from"):
             FaultyDisk(1, _refuse, only_writes=True).install()
         if steps == plan.get("kill_worker"):
@@ -140,6 +143,16 @@ def _install(plan: dict[str, Any]) -> None:
     train.TrainingRun.watch = after_step
     if plan.get("nan_step") == 1:
         _spoil_next_step()
+
+
+def _fill(path: Path, first: int, last: int, step: int) -> None:
+    """Fill the disk that holds ``path`` after step ``first``, empty it after step ``last``."""
+    if step == first:
+        with open(path, "wb", buffering=0) as stream, contextlib.suppress(OSError):
+            while stream.write(bytes(1024)):
+                pass
+    if step == last:
+        path.unlink()
 
 
 def _refuse() -> None:

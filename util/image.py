@@ -106,7 +106,8 @@ def save_image(path: str | Path, image: np.ndarray, quality: int = 75) -> None:
     options = {"quality": quality} if path.suffix.lower() in (".jpg", ".jpeg") else {}
     if path.suffix.lower() == ".png":
         options = {"compress_level": 1}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
+    # A killed process leaves at most a hidden file that nobody takes for a picture.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
             Image.fromarray(image).save(stream, **_pil_format(path), **options)

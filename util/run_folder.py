@@ -57,8 +57,9 @@ class RunFolder:
                 f"cannot write to {self.path} ({error.strerror}); change --checkpoints_dir"
             ) from error
         self._take_lock(self._lock)
-        for path in self.path.glob(LEFTOVERS):
-            path.unlink(missing_ok=True)
+        for folder in (self.path, self.path / "web", self.path / "web" / "images"):
+            for path in folder.glob(LEFTOVERS):
+                path.unlink(missing_ok=True)
         return self
 
     def __exit__(self, *exception: object) -> None:

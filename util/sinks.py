@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -120,8 +123,14 @@ class LossLog(Sink):
         return complete and (match is None or int(match[1]) <= total_samples)
 
     def _append(self, line: str) -> None:
-        with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with open(self.path, "a", encoding="utf-8") as stream:
+                stream.write(line + "\n")
+        except OSError:  # a full disk takes a part of the line
+            if self.path.exists():
+                os.truncate(self.path, size)
+            raise
         if self.path.stat().st_size > self.max_bytes:
             files = [self.path, *self._backups()]
             for newer, older in reversed(list(pairwise(files))):
@@ -140,6 +149,7 @@ class TensorBoardLog(Sink):
     def __init__(self, folder: Path):
         from torch.utils.tensorboard import SummaryWriter  # takes seconds: only when it is wanted
 
+        threading.excepthook = _without_disk_errors(threading.excepthook)
         self._make_writer = SummaryWriter
         self.folder = folder
         self._purge_step: int | None = None
@@ -158,12 +168,31 @@ class TensorBoardLog(Sink):
         self._purge_step = total_samples + 1
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     def _add(self, group: str, values: Mapping[str, float], total_samples: int) -> None:
         if self._writer is None:
             self._writer = self._make_writer(str(self.folder), purge_step=self._purge_step)
-        for name, value in values.items():
-            self._writer.add_scalar(f"{group}/{name}", value, total_samples)
+        try:
+            for name, value in values.items():
+                self._writer.add_scalar(f"{group}/{name}", value, total_samples)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.close()  # its thread has ended; the next call starts another file
+            raise
+
+
+def _without_disk_errors(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+    """``hook`` for uncaught exceptions of threads, without those of TensorBoard's file thread.
+
+    The sink raises them again at its next call, where they become one warning.
+    """
+
+    def quieter(arguments: Any) -> None:
+        of_tensorboard = type(arguments.thread).__name__ == "_AsyncWriterThread"
+        if not (of_tensorboard and issubclass(arguments.exc_type, OSError)):
+            hook(arguments)
+
+    return hook if getattr(hook, "__name__", "") == "quieter" else quieter
