@@ -16,6 +16,7 @@ from tests.bad_inputs import CASES, Setting
 from tests.training_child import write_tiny_data
 from util import distributed
 from util.errors import UserError, run_main
+from util.image import load_image
 
 COMMANDS = {"train": train_command, "resume": train_command, "test": test_command}
 # A picture that turns out to be damaged in the first batch ends a run that has begun.
@@ -149,6 +150,32 @@ def test_gpus_that_do_not_exist_are_named(gpu_ids, words, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(UserError, match=words):
         distributed.local_device(gpu_ids)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A folder of 16 KiB."""
+    path = tmp_path / "tiny"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(path)]
+    if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs root and the right to mount")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_results_on_a_full_disk_are_one_sentence_and_no_half_picture(
+    setting, tiny_disk, monkeypatch, capsys
+):
+    argv = [*usual_arguments(setting, "test"), "--results_dir", str(tiny_disk), "--no_html"]
+    argv += ["--old_size", "64"]
+    assert call("test", argv, monkeypatch) == 2
+    sentence = the_sentence(capsys.readouterr().err)
+    assert "No space left on device" in sentence
+    assert "free space" in sentence
+    for path in tiny_disk.glob("*_vis.png"):
+        assert load_image(path).size == (64, 64)
+    assert not list(tiny_disk.glob(".*"))
 
 
 @pytest.fixture
