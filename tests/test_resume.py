@@ -106,6 +106,22 @@ def test_a_finished_run_continues_with_more_epochs_and_ends_at_once_without(dots
     assert state_of(tmp_path / "run")["progress"]["epoch"] == 4
 
 
+def test_validation_the_best_value_and_the_page_continue_exactly(dots, tmp_path):
+    options = ["--niter", 1, "--val_freq", 3, "--val_pairs", 3, "--val_metrics", "psnr"]
+    whole = of_tiny(dots, tmp_path, "whole", *options)
+    stopped = of_tiny(dots, tmp_path, "stopped", *options)
+    whole, stopped = ([w for w in argv if w != "--no_html"] for argv in (whole, stopped))
+    assert run(whole, {"tiny": True}, tmp_path / "whole.txt")[0] == 0
+    plan = {"tiny": True, "step": 7, "signal": signal.SIGKILL}
+    assert run(stopped, plan, tmp_path / "stopped.txt")[0] == -signal.SIGKILL
+    status, text = run([*stopped, "--continue_train"], {"tiny": True}, tmp_path / "stopped.txt")
+    assert status == 0, text
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    assert state_of(tmp_path / "whole")["extra"]["best"] is not None
+    files = [tmp_path / name / "best_net_G.pth" for name in ("whole", "stopped")]
+    assert_equal(*map(checkpoint.load, files))
+
+
 def test_an_older_numbered_checkpoint_continues_exactly(dots, tmp_path):
     argv = of_tiny(dots, tmp_path, "run", "--niter", 2)
     assert run(argv, {"tiny": True}, tmp_path / "log")[0] == 0
