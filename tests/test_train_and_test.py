@@ -94,7 +94,7 @@ def test_the_moving_average_is_saved_and_generates_other_images(people, tmp_path
     run(train_command, words, monkeypatch)
     assert (tmp_path / "run" / "latest_net_G_ema.pth").is_file()
     plain = generate(tmp_path, people, tmp_path / "plain", monkeypatch, "--how_many 2")
-    average = generate(tmp_path, people, tmp_path / "ema", monkeypatch, "--how_many 2 --ema 1")
+    average = generate(tmp_path, people, tmp_path / "ema", monkeypatch, "--how_many 2 --ema 0.5")
     assert [p.name for p in plain] == [p.name for p in average]
     assert plain[0].read_bytes() != average[0].read_bytes()
 
