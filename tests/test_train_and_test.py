@@ -146,7 +146,7 @@ def test_a_checkpoint_that_does_not_fit_is_an_error_that_names_the_key(
 def test_a_missing_checkpoint_names_the_file_and_what_there_is(
     trained, people, tmp_path, monkeypatch
 ):
-    with pytest.raises(UserError, match=r"7_net_G\.pth.*newest first: .*latest"):
+    with pytest.raises(UserError, match=r"7_net_G\.pth; the newest good one is .*latest"):
         generate(trained, people, tmp_path / "out", monkeypatch, "--which_epoch 7")
 
 
