@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from models import create_model, find_model, list_models
+from models.losses.perceptual import random_vgg19_state
 from options.test_options import TestOptions
 from tests.helpers import random_batch, train_options
 from util.errors import UserError
@@ -40,6 +41,15 @@ def test_an_unknown_model_names_the_nearest():
 @pytest.mark.parametrize("name", ["DPTN", "dptn", "DPTN_step", "dptnstep", "Pose2Pose"])
 def test_names_are_matched_without_regard_to_case(name):
     assert find_model(name).__name__.lower() == name.lower().replace("_", "") + "model"
+
+
+def test_the_seed_alone_decides_the_initial_weights_whatever_was_built_before(model):
+    random_vgg19_state.cache_clear()
+    torch.manual_seed(0)
+    again = create_model(model.opt)
+    for label, network in model.networks.items():
+        for key, value in network.state_dict().items():
+            assert torch.equal(value, again.networks[label].state_dict()[key]), f"{label} {key}"
 
 
 def test_one_step_gives_finite_losses_and_a_gradient_to_every_parameter(model):

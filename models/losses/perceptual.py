@@ -47,15 +47,19 @@ Features = Mapping[str, torch.Tensor]
 
 
 def _vgg19_layers() -> nn.Sequential:
-    """torchvision's ``vgg19().features`` up to relu5_2 (0 marks a max-pool)."""
+    """torchvision's ``vgg19().features`` up to relu5_2 (0 marks a max-pool), without values.
+
+    Nothing is drawn: a run's random numbers must not depend on how often a VGG was built.
+    """
     layers: list[nn.Module] = []
     channels = 3
-    for width in _CHANNELS:
-        if width == 0:
-            layers.append(nn.MaxPool2d(2))
-            continue
-        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-        channels = width
+    with torch.device("meta"):
+        for width in _CHANNELS:
+            if width == 0:
+                layers.append(nn.MaxPool2d(2))
+                continue
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
     return nn.Sequential(*layers)
 
 
@@ -112,7 +116,7 @@ class VGG19Features(nn.Module):
 
     def __init__(self, weights: str = "imagenet", precision: Precision | None = None):
         super().__init__()
-        self.features = _vgg19_layers()
+        self.features = _vgg19_layers().to_empty(device="cpu")
         self.features.load_state_dict(load_vgg19_state(weights))
         self.requires_grad_(False).eval()
         self.precision = precision
