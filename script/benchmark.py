@@ -28,7 +28,8 @@ from util.device import choose_device
 from util.errors import UserError, run_main
 from util.precision import PRECISIONS
 
-PARTS = ("loader", "training", "switches", "generation", "metrics")
+PARTS = ("loader", "training", "switches", "options", "generation", "metrics")
+NEEDS_COMPILER = "options"  # left out on a CPU unless asked for: a laptop may have no C++ compiler
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,7 +49,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=None, help="CPU threads of PyTorch (default: its own)")
     add("--steps", type=int, default=5, help="timed steps of each kind; on a GPU take 50")
     add("--samples", type=int, default=100, help="timed samples of the loader")
-    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
+    add(
+        "--parts",
+        nargs="+",
+        choices=PARTS,
+        default=None,
+        help=f"what to measure; default: all, on a CPU all but {NEEDS_COMPILER}",
+    )
     add("--dataroot", type=Path, help="images to use (default: synthetic people)")
     add("--dataset_mode", default="fashion", help="layout of --dataroot")
     add("--out", type=Path, default=Path("results/benchmark"), help="folder of the two files")
@@ -63,6 +70,8 @@ def main() -> None:
     if len(opt.size) != 2 or min(opt.batch, opt.steps, opt.samples) < 1:
         raise UserError("--size is one or two numbers; --batch, --steps, --samples are at least 1")
     choose_device(opt.device)
+    if opt.parts is None:
+        opt.parts = [p for p in PARTS if opt.device != "cpu" or p != NEEDS_COMPILER]
     if opt.threads:
         torch.set_num_threads(opt.threads)
     torch.backends.cudnn.benchmark = True
@@ -125,6 +134,8 @@ def measure(opt: argparse.Namespace, root: Path) -> dict:
         results["training"] = found
     if "switches" in opt.parts and opt.model.lower() == "dptn":
         results["switched off alone"] = training.worth(opt, root, batch, opt.steps)
+    if "options" in opt.parts:
+        results["switched on alone"] = training.gains(opt, root, batch, opt.steps)
     if "generation" in opt.parts:
         results["generation"] = parts.generation_rates(own, min(opt.samples, 8 * opt.batch))
     if "metrics" in opt.parts:

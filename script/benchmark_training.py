@@ -22,7 +22,7 @@ from models.losses import perceptual
 from models.networks import ptm
 from options.train_options import TrainOptions
 from script.benchmark_parts import endless, seconds_each, synchronize
-from util.precision import Precision, full
+from util.precision import PRECISIONS, Precision, full
 
 
 def options(opt: Namespace, root: Path, **changes: object) -> Namespace:
@@ -157,6 +157,15 @@ def switches(opt: Namespace) -> list[Switch]:
     return found
 
 
+def offers(opt: Namespace) -> dict[str, dict[str, object]]:
+    """Options of train.py that a run may switch on beyond ``opt``, by what is typed."""
+    found: dict[str, dict[str, object]] = {"--compile": {"compile": True}}
+    if opt.device.startswith("cuda"):
+        found["--tf32"] = {"tf32": True}
+        found |= {f"--precision {p}": {"precision": p} for p in PRECISIONS if p != opt.precision}
+    return found
+
+
 def without(switch: Switch, opt: Namespace, root: Path, batch: dict) -> Callable[[], None]:
     """A function that makes one training step with the optimization switched off."""
     with switch.without():
@@ -172,10 +181,32 @@ def without(switch: Switch, opt: Namespace, root: Path, batch: dict) -> Callable
 
 def worth(opt: Namespace, root: Path, batch: dict, rounds: int) -> dict[str, dict[str, float]]:
     """Seconds of a step without each optimization, and that divided by the step with all."""
-    found = switches(opt)
-    steps = {"all on": without(Switch("", contextlib.nullcontext, {}), opt, root, batch)}
-    steps |= {s.name: without(s, opt, root, batch) for s in found}
-    device, taken = torch.device(opt.device), {name: [] for name in steps}
+    steps = {"all on": _plain_step(opt, root, batch)}
+    steps |= {s.name: without(s, opt, root, batch) for s in switches(opt)}
+    medians = alternating_medians(steps, torch.device(opt.device), rounds)
+    return {k: {"step_s": v, "times_slower": v / medians["all on"]} for k, v in medians.items()}
+
+
+def gains(opt: Namespace, root: Path, batch: dict, rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds of a step with each option of :func:`offers`, and the step as it is divided by that.
+
+    Compilation itself is not timed.
+    """
+    steps = {"as it is": _plain_step(opt, root, batch)}
+    steps |= {k: _plain_step(opt, root, batch, **changes) for k, changes in offers(opt).items()}
+    medians = alternating_medians(steps, torch.device(opt.device), rounds)
+    return {k: {"step_s": v, "times_faster": medians["as it is"] / v} for k, v in medians.items()}
+
+
+def _plain_step(opt: Namespace, root: Path, batch: dict, **changes: object) -> Callable[[], None]:
+    return without(Switch("", contextlib.nullcontext, changes), opt, root, batch)
+
+
+def alternating_medians(
+    steps: dict[str, Callable[[], None]], device: torch.device, rounds: int
+) -> dict[str, float]:
+    """Median seconds of each step; all take turns, so that a busy machine disturbs them alike."""
+    taken: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(rounds + 1):
         for name, step in steps.items():
             synchronize(device)
@@ -184,5 +215,4 @@ def worth(opt: Namespace, root: Path, batch: dict, rounds: int) -> dict[str, dic
             synchronize(device)
             if round_:
                 taken[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in taken.items()}
-    return {k: {"step_s": v, "times_slower": v / medians["all on"]} for k, v in medians.items()}
+    return {name: statistics.median(values) for name, values in taken.items()}

@@ -38,8 +38,9 @@ def test_the_loader_and_the_metrics_are_measured_reported_and_plotted(
 
 @pytest.mark.slow
 def test_every_part_is_measured(tmp_path, monkeypatch):
-    words = "--size 64 32 --batch 2 --ngf 4 --ndf 4 --steps 1 --samples 4 --workers 0 --out"
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *words.split(), str(tmp_path)])
+    words = "--size 64 32 --batch 2 --ngf 4 --ndf 4 --steps 1 --samples 4 --workers 0 --parts"
+    words = [*words.split(), *benchmark.PARTS, "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *words])
     benchmark.main()
     found = json.loads((tmp_path / "benchmark.json").read_text())
     assert found["training"]["GFLOP_per_sample"] > 1
@@ -49,6 +50,15 @@ def test_every_part_is_measured(tmp_path, monkeypatch):
     worth = found["switched off alone"]
     assert worth["all on"]["times_slower"] == 1
     assert len(worth) == 1 + len(benchmark_training.switches(parsed()))
+    gains = found["switched on alone"]
+    assert gains["as it is"]["times_faster"] == 1
+    assert gains["--compile"]["times_faster"] > 0
+
+
+def test_a_gpu_benchmark_tries_every_option_that_is_not_on():
+    offered = benchmark_training.offers(parsed("--device", "cuda", "--precision", "bf16"))
+    assert set(offered) == {"--compile", "--tf32", "--precision fp32", "--precision fp16"}
+    assert set(benchmark_training.offers(parsed())) == {"--compile"}
 
 
 @pytest.mark.parametrize("index", range(5))

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import create_model, list_models
 from models.losses.perceptual import gram_matrix
-from tests.helpers import random_batch, train_options
+from tests.helpers import fill_by_rule, random_batch, train_options
 
 GFLOP_PER_SAMPLE = 570  # of the published implementation: 690
 
@@ -127,3 +127,20 @@ def test_generator_discriminator_and_vgg_compile_without_a_graph_break(tmp_path)
         explained = torch._dynamo.explain(network)(*arguments)
         assert explained.graph_break_count == 0, (label, explained.break_reasons)
         assert explained.graph_count == 1, label
+
+
+@pytest.mark.slow
+def test_a_compiled_training_step_has_the_losses_of_an_uncompiled_one(tmp_path):
+    losses = []
+    for flags in ((), ("--compile",)):
+        torch.manual_seed(0)
+        options = {"model": "DPTN", "ngf": 8, "ndf": 8, "load_size": (64, 64), "gpu_ids": -1}
+        model = create_model(train_options(*flags, **options, checkpoints_dir=tmp_path))
+        for network in model.networks.values():
+            fill_by_rule(network, 0)
+        model.set_input(random_batch(2, (64, 64)))
+        model.optimize_parameters()
+        losses.append(model.losses)
+    assert list(losses[0]) == list(losses[1])
+    for name, value in losses[0].items():
+        assert float(losses[1][name]) == pytest.approx(float(value), rel=1e-4), name
