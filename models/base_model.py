@@ -93,7 +93,10 @@ class BaseModel(ABC):
     def make_vgg(self) -> VGG19Features:
         """The frozen VGG-19 of ``--vgg_weights`` on this model's device, in this run's
         precision."""
-        return VGG19Features(self.opt.vgg_weights, self.precision).to(self.device)
+        vgg = VGG19Features(self.opt.vgg_weights, self.precision).to(self.device)
+        if self.opt.compile:
+            vgg.compile()
+        return vgg
 
     # ---- data ------------------------------------------------------------------------------
 
