@@ -130,7 +130,8 @@ def test_generator_discriminator_and_vgg_compile_without_a_graph_break(tmp_path)
 
 
 @pytest.mark.slow
-def test_a_compiled_training_step_has_the_losses_of_an_uncompiled_one(tmp_path):
+def test_a_compiled_training_step_has_the_losses_of_an_uncompiled_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     losses = []
     for flags in ((), ("--compile",)):
         torch.manual_seed(0)
