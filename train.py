@@ -2,7 +2,7 @@
 
 Exit status: 0 finished, 2 wrong input or no memory, 3 a gradient was not finite (--on_nan stop),
 4 the last checkpoint could not be written, 75 interrupted by a signal or --max_minutes and saved
-(start again with --continue_train), 130 interrupted by a second Ctrl-C and not saved.
+(start again with --continue_train), 130 a second Ctrl-C did not wait for that.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ import torch
 from models import create_model
 from options.train_options import TrainOptions
 from tests.conftest import ROOT
+from tests.ports import free_port
 from util.result_writer import MAX_PENDING, ResultWriter
 
 PAIRS = 11  # two processes with batches of 3: a full global batch of 6, then 3 + 2
@@ -36,12 +36,6 @@ def checkpoints(tmp_path_factory, people):
     options.save(opt, folder / "run")
     model.save_networks("latest")
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def generate(checkpoints, people, folder, processes: int, batch: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.ports import free_port
 from util.annotations import write_keypoints, write_pairs
 from util.names import result_name
 
@@ -39,11 +39,8 @@ def noise_data(tmp_path):
 
 
 def launch(launcher, script, arguments):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     command = [sys.executable, *LAUNCHERS[launcher], "--nproc_per_node=2"]
-    command += [f"--master_port={port}", script, *map(str, arguments)]
+    command += [f"--master_port={free_port()}", script, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600

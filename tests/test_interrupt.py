@@ -4,13 +4,13 @@ import errno
 import os
 import signal
 import socket
-import time
-from pathlib import Path
 
 import pytest
 import torch
 
-from tests.training_child import SMALL, Child, assert_equal, run, write_tiny_data
+from tests.ports import free_port
+from tests.small_runs import assert_clean, small_argv, total, train
+from tests.training_child import Child, assert_equal, write_tiny_data
 from util import checkpoint
 from util.errors import UserError, explain, run_main
 from util.interrupt import (
@@ -33,26 +33,7 @@ def dots(tmp_path_factory):
 @pytest.fixture
 def argv(dots, tmp_path):
     """A short training of tiny networks in ``tmp_path / "run"``."""
-    return [
-        "--dataroot", dots, "--checkpoints_dir", tmp_path, "--name", "run", *SMALL,
-        "--batchSize", 1, "--loadSize", 8, "--old_size", 8, "--niter", 1, "--niter_decay", 1,
-        "--save_latest_freq", 3,
-    ]  # fmt: skip
-
-
-def train(argv, tmp_path, **plan) -> tuple[int, str]:
-    return run(argv, {"tiny": True, **plan}, tmp_path / "output")
-
-
-def total(folder: Path, which: str = "latest") -> int:
-    return checkpoint.load(folder / f"{which}_state.pth")["progress"]["total"]
-
-
-def assert_clean(folder: Path) -> None:
-    """No half-written file, and every checkpoint can be read."""
-    assert not list(folder.rglob("*.tmp"))
-    for path in folder.glob("*.pth"):
-        checkpoint.load(path)
+    return small_argv(dots, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
@@ -77,25 +58,6 @@ def test_the_time_limit_saves_and_exits_with_75(argv, tmp_path):
     assert status == EXIT_INTERRUPTED
     assert "stopped by --max_minutes after 1 samples" in text
     assert total(tmp_path / "run") == 1
-
-
-def test_a_second_ctrl_c_exits_at_once_and_leaves_no_half_files(argv, tmp_path):
-    with StopRequest() as stop:
-        stop.begin()
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.requested()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    child = Child([*argv, "--niter", 10**6], {"tiny": True}, tmp_path / "output")
-    state = tmp_path / "run" / "latest_state.pth"
-    deadline = time.monotonic() + 60
-    while not state.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    while child.process.is_alive():  # the second one usually interrupts the save of the first
-        child.kill(signal.SIGINT)
-    assert child.wait() in (EXIT_AT_ONCE, EXIT_INTERRUPTED)
-    assert "Traceback" not in child.text()
-    assert_clean(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -152,17 +114,19 @@ def test_a_disk_that_stays_full_does_not_stop_the_training_and_ends_with_4(argv,
 
 
 def test_a_second_run_in_the_same_folder_is_refused_and_the_first_goes_on(argv, tmp_path):
-    first = Child([*argv, "--niter", 10**6], {"tiny": True}, tmp_path / "first")
-    state = tmp_path / "run" / "latest_state.pth"
-    deadline = time.monotonic() + 60
-    while not state.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    argv = [*argv, "--niter", 10**6]  # neither ends by itself
+    first = Child(argv, {"tiny": True}, tmp_path / "first")
+    first.wait_for(tmp_path / "run" / "latest_state.pth")
     status, text = train([*argv, "--continue_train"], tmp_path)
-    assert status == 2
+    assert status == 2, text
     assert f"another training (process {first.process.pid}) is writing to" in text
     first.kill(signal.SIGTERM)
-    assert first.wait() == EXIT_INTERRUPTED
-    assert train([*argv, "--continue_train", "--max_minutes", 1e-6], tmp_path)[0] == 75
+    assert first.wait() == EXIT_INTERRUPTED, first.text()[-2000:]
+    saved = total(tmp_path / "run")
+    assert f"after {saved:,} samples" in first.text()
+    status, text = train([*argv, "--continue_train"], tmp_path, step=1, signal=signal.SIGTERM)
+    assert status == EXIT_INTERRUPTED, text
+    assert total(tmp_path / "run") == saved + 1
 
 
 def test_overwrite_removes_the_older_run_completely(argv, tmp_path):
@@ -188,9 +152,7 @@ def test_leaving_a_folder_in_which_nothing_was_written_removes_it(tmp_path):
 
 def two_processes(argv, tmp_path, plan=None, only: int | None = None) -> list[tuple[int, str]]:
     """(status, output) of two processes that train together; the plan is for ``only`` or both."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     children = []
     for rank in range(2):
         environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}

@@ -12,6 +12,8 @@ second. A plan says what happens inside a child::
     {"full_from": 5}                    from the 5th step on every write of a checkpoint is refused
     {"fill": (path, 5, 9)}              a file fills the disk after step 5 and is gone after step 9
     {"group": True}                     "signal" goes to the loader processes too
+    {"interrupts": (5, 30)}             Ctrl-C after step 5, at every change of a file by a save
+                                        from the 30th after that on, and until the process has ended
     {"environment": {...}}              variables, of a launcher for example
 """
 
@@ -26,6 +28,7 @@ import os
 import re
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
@@ -44,6 +47,7 @@ from models.base_model import BaseModel
 from models.losses.perceptual import random_vgg19_state
 from models.stepping import Stepper
 from tests.faulty_disk import FaultyDisk
+from tests.interruptions import interrupt, interrupt_every_change_of_a_file, interrupt_the_end
 from util import checkpoint
 from util.annotations import write_keypoints, write_pairs
 from util.errors import run_main
@@ -132,6 +136,9 @@ def _install(plan: dict[str, Any]) -> None:
             _fill(*plan["fill"], steps)
         if steps == plan.get("full_from"):
             FaultyDisk(1, _refuse, only_writes=True).install()
+        if steps == plan.get("interrupts", [None])[0]:
+            interrupt()
+            interrupt_every_change_of_a_file(plan["interrupts"][1])
         if steps == plan.get("kill_worker"):
             worker = multiprocessing.active_children()[0]
             os.kill(worker.pid, signal.SIGKILL)
@@ -141,6 +148,8 @@ def _install(plan: dict[str, Any]) -> None:
         return result
 
     train.TrainingRun.watch = after_step
+    if "interrupts" in plan:
+        interrupt_the_end()
     if plan.get("nan_step") == 1:
         _spoil_next_step()
 
@@ -224,6 +233,14 @@ class Child:
             self.process.kill()
             raise TimeoutError(f"the training did not end:\n{self.text()[-2000:]}")
         return self.process.exitcode
+
+    def wait_for(self, path: Path, seconds: float = 300) -> None:
+        """Until the training has made a file."""
+        deadline = time.monotonic() + seconds
+        while not path.exists():
+            assert self.process.is_alive(), self.text()[-2000:]
+            assert time.monotonic() < deadline, self.text()[-2000:]
+            time.sleep(0.01)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal, unless the process has ended."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from tests.ports import free_port
 
 # The command of the package fetches scripts for its web page first; the server itself needs none.
 _SERVE = "from visdom.server.run_server import main; main()"
@@ -20,7 +21,7 @@ class VisdomServer:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
@@ -62,9 +63,3 @@ class VisdomServer:
 
     def __exit__(self, *exception: object) -> None:
         self.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -99,8 +99,9 @@ def _write_tensors(path: Path, content: Any) -> None:
             stream.flush()
             os.fsync(stream.fileno())
     except RuntimeError as error:  # torch reports a failed write so, and hides the reason
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
+        reason = error.__context__
+        if isinstance(reason, OSError) or not isinstance(reason, Exception | None):
+            raise reason from None  # the disk refused, or Ctrl-C
         if "write" in str(error) or "inline_container" in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from util.interrupt import EXIT_AT_ONCE
+from util.interrupt import EXIT_AT_ONCE, ignore_signals_of_a_stopped_run
 
 EXIT_USER_ERROR = 2
 # Refusals of the file system, not bugs of ours.
@@ -43,22 +43,25 @@ def run_main(
     if debug is None:
         debug = "--debug" in sys.argv
     try:
-        status = main()
+        try:
+            status = main() or 0
+        finally:
+            if cleanup is not None:
+                cleanup()
     except KeyboardInterrupt:
         if debug:
             raise
         print("interrupted", file=sys.stderr)
-        sys.exit(EXIT_AT_ONCE)
+        status = EXIT_AT_ONCE
     except Exception as error:
         sentence = explain(error)
         if debug or sentence is None:
             raise
         print(f"error: {sentence}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        status = EXIT_USER_ERROR
     finally:
-        if cleanup is not None:
-            cleanup()
-    sys.exit(status or 0)
+        ignore_signals_of_a_stopped_run()
+    sys.exit(status)
 
 
 def explain(error: BaseException) -> str | None:

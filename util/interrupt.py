@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from types import FrameType
@@ -14,7 +15,7 @@ EXIT_NOT_SAVED = 4  # ended, but the last checkpoint could not be written
 EXIT_INTERRUPTED = (
     75  # stopped by a signal or --max_minutes, saved; start again with --continue_train
 )
-EXIT_AT_ONCE = 130  # a second Ctrl-C: left without saving
+EXIT_AT_ONCE = 130  # a second Ctrl-C: left without waiting for the save
 
 _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")
 
@@ -25,7 +26,9 @@ class StopRequest:
     SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 (SLURM's warning before pre-emption) ask; a second SIGINT
     interrupts at once. Until :meth:`begin` is called there is nothing to save, and every signal
     ends the process: SIGINT as usual, the others with ``EXIT_INTERRUPTED``. Use as a context
-    manager: the previous handlers are restored.
+    manager: the previous handlers are restored, except after a signal. The process is then on its
+    way out, and impatient further signals must not cut off what makes that orderly; see
+    :func:`ignore_signals_of_a_stopped_run`.
     """
 
     SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
@@ -33,6 +36,9 @@ class StopRequest:
     def __init__(self, max_minutes: float | None = None):
         self.reason: str | None = None
         self._begun = False
+        self._asked = False  # by a signal
+        self._interrupted = False  # by a first SIGINT
+        self._leaving = False  # at once, or after the save: signals have no effect any more
         self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._previous: dict[int, object] = {}
 
@@ -42,15 +48,24 @@ class StopRequest:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._asked or self._leaving:
+            self._leaving = True
+            return
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and (self.reason is not None or not self._begun):
+        if self._leaving:
+            return
+        if number == signal.SIGINT and (self._interrupted or not self._begun):
+            self._leaving = True
             raise KeyboardInterrupt
         if not self._begun:
+            self._leaving = True
             raise SystemExit(EXIT_INTERRUPTED)
-        self.reason = signal.Signals(number).name
+        self._asked = True
+        self._interrupted |= number == signal.SIGINT
+        self.reason = self.reason or signal.Signals(number).name
 
     def begin(self) -> None:
         """From now on a signal waits for the end of the step."""
@@ -58,9 +73,26 @@ class StopRequest:
 
     def requested(self) -> bool:
         """True once a signal arrived or the time is over; call it after every step."""
+        if self._leaving:  # a destructor or a callback of a library swallowed the interrupt
+            raise KeyboardInterrupt
         if self.reason is None and self._deadline is not None and time.monotonic() > self._deadline:
             self.reason = "--max_minutes"
         return self.reason is not None
+
+
+def ignore_signals_of_a_stopped_run() -> None:
+    """Call it last: nothing can change the exit status of a run that was stopped by a signal.
+
+    The handlers of its :class:`StopRequest` already do nothing, but Python takes handlers away
+    while it shuts down, and a signal would then end the process in the default manner. Without
+    effect where no stopped run has left its handlers.
+    """
+    report, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    for number in StopRequest.SIGNALS:
+        if isinstance(getattr(signal.getsignal(number), "__self__", None), StopRequest):
+            # A signal that arrives during this call is reported as "ignored due to race condition".
+            signal.signal(number, signal.SIG_IGN)
+    sys.unraisablehook = report
 
 
 def shield_worker() -> None:
