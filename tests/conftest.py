@@ -1,6 +1,7 @@
 """Make the tests independent of the folder they are started from."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -31,3 +32,14 @@ def market_people(tmp_path_factory):
     folder = tmp_path_factory.mktemp("people") / "market"
     write_dataset(folder, "market", identities=4, poses=3, seed=1, test_identities=2)
     return folder
+
+
+@pytest.fixture
+def own_handlers():
+    """Signal handlers are those of the test runner again."""
+    from util.interrupt import StopRequest
+
+    before = {number: signal.getsignal(number) for number in StopRequest.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Ctrl-C at moments when it hurts: every change of a file by a save, the clean-up, the very end."""
+"""Ctrl-C at moments when it hurts: changes of files by a save, the clean-up, the very end."""
 
 from __future__ import annotations
 
@@ -37,3 +37,11 @@ def interrupt_the_end() -> None:
     train.distributed.shutdown = interrupted_shutdown
     train.kept_until_the_end = Last()
     atexit.register(interrupt)
+
+
+def lose_the_reader() -> None:
+    """Standard output and error lead into a pipe without a reader, as after ``| head``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, 1)
+    os.dup2(writer, 2)

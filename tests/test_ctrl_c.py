@@ -36,15 +36,6 @@ def argv(dots, tmp_path):
     return small_argv(dots, tmp_path)
 
 
-@pytest.fixture
-def own_handlers():
-    """Signal handlers are those of the test runner again."""
-    before = {number: signal.getsignal(number) for number in StopRequest.SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 def test_a_second_ctrl_c_interrupts_and_further_signals_have_no_effect(own_handlers):
     with pytest.raises(KeyboardInterrupt), StopRequest() as stop:  # noqa: PT012
         stop.begin()

@@ -36,7 +36,7 @@ def argv(dots, tmp_path):
     return small_argv(dots, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"])
 def test_one_signal_saves_the_step_and_exits_with_75(name, argv, tmp_path):
     status, text = train(argv, tmp_path, step=5, signal=getattr(signal, name))
     assert status == EXIT_INTERRUPTED
@@ -51,6 +51,33 @@ def test_a_signal_to_the_whole_job_leaves_the_loader_processes_alive_until_the_s
     status, text = train([*argv, "--nThreads", 2], tmp_path, **plan)
     assert status == EXIT_INTERRUPTED, text
     assert total(tmp_path / "run") == 5
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_closed_terminal_stops_and_saves(workers, argv, tmp_path):
+    argv = [*argv, "--nThreads", workers, "--save_latest_freq", 100]
+    plan = {"deaf": 3, "step": 5, "signal": signal.SIGHUP, "group": True}
+    status, text = train(argv, tmp_path, **plan)
+    assert status == EXIT_INTERRUPTED, text
+    assert "epoch 1/2 3/8" in text
+    assert total(tmp_path / "run") == 5
+    assert_clean(tmp_path / "run")
+
+
+def test_a_training_whose_output_nobody_reads_goes_on(argv, tmp_path):
+    status, text = train(argv, tmp_path, deaf=3, full_from=5)  # there is something to warn of
+    assert status == EXIT_NOT_SAVED, text
+    assert "epoch 1/2 4/8" not in text
+    assert len((tmp_path / "run" / "loss_log.txt").read_text().splitlines()) == 16
+
+
+def test_a_signal_that_was_ignored_stays_ignored(own_handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    with StopRequest() as stop:
+        stop.begin()
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.requested()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_the_time_limit_saves_and_exits_with_75(argv, tmp_path):

@@ -14,6 +14,7 @@ second. A plan says what happens inside a child::
     {"group": True}                     "signal" goes to the loader processes too
     {"interrupts": (5, 30)}             Ctrl-C after step 5, at every change of a file by a save
                                         from the 30th after that on, and until the process has ended
+    {"deaf": 3}                         nobody reads its output any more after step 3
     {"environment": {...}}              variables, of a launcher for example
 """
 
@@ -46,8 +47,8 @@ import train
 from models.base_model import BaseModel
 from models.losses.perceptual import random_vgg19_state
 from models.stepping import Stepper
+from tests import interruptions
 from tests.faulty_disk import FaultyDisk
-from tests.interruptions import interrupt, interrupt_every_change_of_a_file, interrupt_the_end
 from util import checkpoint
 from util.annotations import write_keypoints, write_pairs
 from util.errors import run_main
@@ -137,8 +138,10 @@ def _install(plan: dict[str, Any]) -> None:
         if steps == plan.get("full_from"):
             FaultyDisk(1, _refuse, only_writes=True).install()
         if steps == plan.get("interrupts", [None])[0]:
-            interrupt()
-            interrupt_every_change_of_a_file(plan["interrupts"][1])
+            interruptions.interrupt()
+            interruptions.interrupt_every_change_of_a_file(plan["interrupts"][1])
+        if steps == plan.get("deaf"):
+            interruptions.lose_the_reader()
         if steps == plan.get("kill_worker"):
             worker = multiprocessing.active_children()[0]
             os.kill(worker.pid, signal.SIGKILL)
@@ -149,7 +152,7 @@ def _install(plan: dict[str, Any]) -> None:
 
     train.TrainingRun.watch = after_step
     if "interrupts" in plan:
-        interrupt_the_end()
+        interruptions.interrupt_the_end()
     if plan.get("nan_step") == 1:
         _spoil_next_step()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import threading
@@ -78,11 +79,13 @@ class Console(Sink):
             self._write(text + "\n")
 
     def warn(self, text: str) -> None:
-        """Write one warning to stderr without breaking the live line."""
+        """Write one warning to stderr without breaking the live line, if anybody can read it."""
         with self._lock:
-            self._erase()
-            sys.stderr.write(_encodable(f"warning: {text}\n", sys.stderr))
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):
+                self._erase()
+            with contextlib.suppress(OSError):
+                sys.stderr.write(_encodable(f"warning: {text}\n", sys.stderr))
+                sys.stderr.flush()
 
     def close(self) -> None:
         """Leave the last state of the live line standing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -51,17 +52,33 @@ def run_main(
     except KeyboardInterrupt:
         if debug:
             raise
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         status = EXIT_AT_ONCE
     except Exception as error:
         sentence = explain(error)
         if debug or sentence is None:
             raise
-        print(f"error: {sentence}", file=sys.stderr)
+        _say(f"error: {sentence}")
         status = EXIT_USER_ERROR
     finally:
         ignore_signals_of_a_stopped_run()
+        _forget_what_nobody_reads()
     sys.exit(status)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads it
+        print(text, file=sys.stderr)
+
+
+def _forget_what_nobody_reads() -> None:
+    """Let output without a reader (a closed terminal, ``| head``) not change the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def explain(error: BaseException) -> str | None:

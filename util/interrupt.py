@@ -17,14 +17,15 @@ EXIT_INTERRUPTED = (
 )
 EXIT_AT_ONCE = 130  # a second Ctrl-C: left without waiting for the save
 
-_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")
+_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
 
 
 class StopRequest:
     """Remembers that the run was asked to stop; the loop finishes its step, saves and leaves.
 
-    SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 (SLURM's warning before pre-emption) ask; a second SIGINT
-    interrupts at once. Until :meth:`begin` is called there is nothing to save, and every signal
+    SIGTERM, SIGINT (Ctrl-C), SIGUSR1 (SLURM's warning before pre-emption) and SIGHUP (the terminal
+    was closed) ask; a second SIGINT interrupts at once. A signal that is ignored already, as nohup
+    does, stays so. Until :meth:`begin` is called there is nothing to save, and every signal
     ends the process: SIGINT as usual, the others with ``EXIT_INTERRUPTED``. Use as a context
     manager: the previous handlers are restored, except after a signal. The process is then on its
     way out, and impatient further signals must not cut off what makes that orderly; see
@@ -44,7 +45,8 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         for number in self.SIGNALS:
-            self._previous[number] = signal.signal(number, self._handle)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -102,9 +104,9 @@ def shield_worker() -> None:
     until the training process has finished its step. The process ends when its parent says so or
     dies.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGUSR1", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # elsewhere nobody can tell who sent a signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
