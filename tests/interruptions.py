@@ -23,11 +23,11 @@ def interrupt_every_change_of_a_file(first: int) -> None:
 def interrupt_the_end() -> None:
     """At the clean-up of train.py, and while Python shuts down: at first and at last."""
     shutdown = train.distributed.shutdown
-    process, kill = os.getpid(), os.kill
+    process, number, kill = os.getpid(), signal.SIGINT, os.kill
 
     class Last:
         def __del__(self) -> None:  # Python's own handlers are gone, and its modules may be
-            kill(process, signal.SIGINT)
+            kill(process, number)
 
     def interrupted_shutdown() -> None:
         interrupt()
