@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import lmdb
@@ -147,16 +146,32 @@ def committed(folder):
         return 0
 
 
+# The process dies after its first commit, with the images of the next chunk in memory.
+DIES = """
+import os, signal, sys
+from script import prepare_data
+
+put, encode_chunk, done = prepare_data.LmdbWriter.put, prepare_data.encode_chunk, []
+def noted(writer, images):
+    put(writer, images)
+    done.append(len(images))
+def dying(function, tasks):
+    encoded = encode_chunk(function, tasks)
+    if done:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return encoded
+prepare_data.LmdbWriter.put, prepare_data.encode_chunk = noted, dying
+prepare_data.main(sys.argv[1:])
+"""
+
+
 def test_a_killed_preparation_is_completed_by_starting_it_again(tmp_path):
     names = many_images(tmp_path, 250)
-    command = [sys.executable, "-m", "script.prepare_data", "--root", str(tmp_path)]
+    command = [sys.executable, "-c", DIES, "--root", str(tmp_path)]
     command += ["--sizes", "256x128", "--workers", "1"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    folder, deadline = tmp_path / "256-128", time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline and committed(folder) == 0:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process = subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    assert process.returncode == -signal.SIGKILL
+    folder = tmp_path / "256-128"
     done = committed(folder)
     assert 0 < done < 250
     with pytest.raises(UserError, match="not complete"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -184,23 +183,23 @@ def test_a_visdom_server_receives_windows_and_may_die(people, tmp_path, capfd, m
     import visdom
 
     with VisdomServer(tmp_path) as server:
-        seen: dict[str, bool] = {}
+        client = visdom.Visdom(port=server.port, env="run", use_incoming_socket=False)
+        watch = train_command.TrainingRun.watch
 
-        def watch():
-            client = visdom.Visdom(port=server.port, env="run", raise_exceptions=False)
-            deadline = time.monotonic() + 120
-            while time.monotonic() < deadline and not seen.get("losses"):
-                seen["losses"] = bool(client.win_exists("1_losses", env="run"))
-                time.sleep(0.05)
-            server.kill()
+        def kill_once_seen(training, *arguments):
+            """After the fourth step the losses of the second have to arrive; then it dies."""
+            if training.progress.total == 8:
+                deadline = time.monotonic() + 120
+                while not client.win_exists("1_losses", env="run"):
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+                server.kill()
+            return watch(training, *arguments)
 
-        watcher = threading.Thread(target=watch)
-        watcher.start()
+        monkeypatch.setattr(train_command.TrainingRun, "watch", kill_once_seen)
         words = f"--name run --checkpoints_dir {tmp_path} --dataroot {people} {QUICK}"
         extra = f"--niter 6 --display_id 1 --display_port {server.port}"
         assert run(train_command, f"{words} {extra}", monkeypatch) == 0
-        watcher.join()
-    assert seen["losses"]
     warnings = [line for line in capfd.readouterr().err.splitlines() if "visdom" in line.lower()]
     assert len(warnings) == 1
 

@@ -19,7 +19,7 @@ from util.visualizer import Visualizer
 
 visdom = pytest.importorskip("visdom", reason="the visdom package is not installed")
 
-WAIT_SECONDS = 30
+WAIT_SECONDS = 120  # only a failure waits so long
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:visdom")
 

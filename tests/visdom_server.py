@@ -13,7 +13,7 @@ from tests.ports import free_port
 
 # The command of the package fetches scripts for its web page first; the server itself needs none.
 _SERVE = "from visdom.server.run_server import main; main()"
-START_SECONDS = 60
+START_SECONDS = 120
 
 
 class VisdomServer:

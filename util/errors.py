@@ -73,7 +73,7 @@ def _say(text: str) -> None:
 
 def _forget_what_nobody_reads() -> None:
     """Let output without a reader (a closed terminal, ``| head``) not change the exit status."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except OSError:
