@@ -74,7 +74,8 @@ def train(opt: Namespace, loader: DataLoader, run: TrainingRun, stop: StopReques
             if stopping or progress.due(opt.save_latest_freq):
                 saved = run.save("latest", *([str(progress.total)] * opt.save_by_iter))
             if stopping:
-                visualizer.message(f"stopped by {stop.reason} after {progress.total:,} samples")
+                reason = stop.reason or "another process"
+                visualizer.message(f"stopped by {reason} after {progress.total:,} samples")
                 return EXIT_INTERRUPTED if saved else EXIT_NOT_SAVED
         model.update_learning_rate()
         finished = progress.epoch

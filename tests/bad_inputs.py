@@ -378,6 +378,12 @@ CHECKPOINTS = [
     Case("state lacks an optimizer", "resume", of_run("latest_state.pth", saved(
          lambda state: state["model"]["stepper"]["optimizers"].pop("D") and state)),
          ("latest_state.pth is not a state that DPTNModel can go on from",)),
+    Case("state lacks its curves", "resume", of_run("latest_state.pth", saved(
+         lambda state: state["extra"].clear() or state)),
+         ("latest_state.pth is not a state that DPTNModel can go on from",)),
+    Case("state of a strange position", "resume", of_run("latest_state.pth", saved(
+         lambda state: state | {"progress": {"place": 3}})),
+         ("latest_state.pth is not a state that DPTNModel can go on from",)),
     Case("state holds code", "resume", of_run("latest_state.pth", pickle_with_code),
          ("latest_state.pth is not a readable checkpoint of tensors and plain values",)),
     Case("state of another model", "resume", options("--model pose2pose"),

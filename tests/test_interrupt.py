@@ -199,6 +199,7 @@ def test_a_signal_to_one_of_two_processes_saves_and_stops_both_and_they_resume_e
     plan = {"step": 3, "signal": signal.SIGTERM}
     results = two_processes(argv, tmp_path, plan, only=1)
     assert [s for s, _ in results] == [75, 75], results
+    assert "stopped by another process after 6 samples" in results[0][1]
     assert total(tmp_path / "run") == 6
     state = checkpoint.load(tmp_path / "run" / "latest_state.pth")
     first, second = (g["torch"] for g in state["generators"])

@@ -70,9 +70,7 @@ class TrainingRun:
         ``save_options`` is called on the main process once nothing can be refused any more.
         """
         resumed = self.claim.resume and self.resume(which)
-        if resumed:
-            self.visualizer.load_state_dict(self.extra["visualizer"])
-        elif distributed.rank():  # processes share their weights, not their noise
+        if not resumed and distributed.rank():  # processes share their weights, not their noise
             seed_generators(torch.initial_seed() + distributed.rank())
         if distributed.is_main():
             self._check_space_for_a_run()
@@ -100,15 +98,15 @@ class TrainingRun:
                 # another stage: its count of samples goes on, so that logs and pictures do not mix
                 self.progress = Progress(total=saved.total, previous=saved.total)
                 return False
-            self.progress = saved
+            self.progress, self.extra = saved, state["extra"]
+            self._restore_generators(state.get("generators", []))
+            self.visualizer.load_state_dict(self.extra["visualizer"])
         except (KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"{path} is not a state that {type(self.model).__name__} can go on from "
                 f"({reason}); check --which_epoch and --model"
             ) from error
-        self.extra = state["extra"]
-        self._restore_generators(state.get("generators", []))
         return True
 
     def _restore_generators(self, states: list[dict[str, Any]]) -> None:
