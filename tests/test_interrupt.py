@@ -72,8 +72,8 @@ def test_a_training_whose_output_nobody_reads_goes_on(argv, tmp_path):
     assert len((tmp_path / "run" / "loss_log.txt").read_text().splitlines()) == 16
 
 
-def test_a_signal_that_was_ignored_stays_ignored(own_handlers):
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+def test_under_nohup_a_closed_terminal_has_no_effect(own_handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with StopRequest() as stop:
         stop.begin()
         os.kill(os.getpid(), signal.SIGHUP)
@@ -167,6 +167,14 @@ def test_overwrite_removes_the_older_run_completely(argv, tmp_path):
     assert not (tmp_path / "run" / "2_net_G.pth").exists()
     assert len((tmp_path / "run" / "loss_log.txt").read_text().splitlines()) == 1
     assert (tmp_path / "run" / "notes of mine.txt").read_text() == "keep"
+
+
+def test_a_folder_that_vanishes_costs_its_checkpoints_and_no_traceback(argv, tmp_path):
+    status, text = train(argv, tmp_path, lose=(tmp_path / "run", 5))
+    assert status == EXIT_NOT_SAVED, text
+    assert "Traceback" not in text
+    assert text.count("was not saved (No such file or directory)") == 1
+    assert "epoch 2/2 8/8" in text
 
 
 def test_leaving_a_folder_in_which_nothing_was_written_removes_it(tmp_path):

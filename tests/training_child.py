@@ -14,6 +14,7 @@ second. A plan says what happens inside a child::
     {"group": True}                     "signal" goes to the loader processes too
     {"interrupts": (5, 30)}             Ctrl-C after step 5, at every change of a file by a save
                                         from the 30th after that on, and until the process has ended
+    {"lose": (folder, 5)}               the folder is removed after step 5
     {"deaf": 3}                         nobody reads its output any more after step 3
     {"environment": {...}}              variables, of a launcher for example
 """
@@ -27,6 +28,7 @@ import multiprocessing
 import multiprocessing.context
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -133,6 +135,8 @@ def _install(plan: dict[str, Any]) -> None:
         if steps == plan.get("step"):
             send = os.killpg if plan.get("group") else os.kill
             send(os.getpid(), plan["signal"])
+        if steps == plan.get("lose", (None, None))[1]:
+            shutil.rmtree(plan["lose"][0])
         if "fill" in plan:
             _fill(*plan["fill"], steps)
         if steps == plan.get("full_from"):

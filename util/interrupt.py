@@ -18,17 +18,18 @@ EXIT_INTERRUPTED = (
 EXIT_AT_ONCE = 130  # a second Ctrl-C: left without waiting for the save
 
 _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+_HANGUP = getattr(signal, "SIGHUP", None)
 
 
 class StopRequest:
     """Remembers that the run was asked to stop; the loop finishes its step, saves and leaves.
 
     SIGTERM, SIGINT (Ctrl-C), SIGUSR1 (SLURM's warning before pre-emption) and SIGHUP (the terminal
-    was closed) ask; a second SIGINT interrupts at once. A signal that is ignored already, as nohup
-    does, stays so. Until :meth:`begin` is called there is nothing to save, and every signal
-    ends the process: SIGINT as usual, the others with ``EXIT_INTERRUPTED``. Use as a context
-    manager: the previous handlers are restored, except after a signal. The process is then on its
-    way out, and impatient further signals must not cut off what makes that orderly; see
+    was closed; under nohup it stays without effect) ask; a second SIGINT interrupts at once.
+    Until :meth:`begin` is called there is nothing to save, and every signal ends the process:
+    SIGINT as usual, the others with ``EXIT_INTERRUPTED``. Use as a context manager: the previous
+    handlers are restored, except after a signal. The process is then on its way out, and impatient
+    further signals must not cut off what makes that orderly; see
     :func:`ignore_signals_of_a_stopped_run`.
     """
 
@@ -45,7 +46,8 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         for number in self.SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            nohup = number == _HANGUP and signal.getsignal(number) is signal.SIG_IGN
+            if not nohup:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 

@@ -65,9 +65,9 @@ class RunFolder:
     def __exit__(self, *exception: object) -> None:
         if self._lock is None:
             return
-        if [p.name for p in self.path.iterdir()] == [LOCK]:
-            (self.path / LOCK).unlink()
-            with contextlib.suppress(OSError):  # a mounted folder stays
+        with contextlib.suppress(OSError):  # a mounted folder stays; a lost one is gone already
+            if [p.name for p in self.path.iterdir()] == [LOCK]:
+                (self.path / LOCK).unlink()
                 self.path.rmdir()
         self._lock.close()
 

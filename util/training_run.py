@@ -151,7 +151,7 @@ class TrainingRun:
             if not self._warned:
                 self.warn(
                     f"checkpoint {what} was not saved ({error.strerror or error}); the last good "
-                    f"one stays and training goes on: free space in {self.folder}"
+                    f"one stays and training goes on: free space in {self.folder}, if it is there"
                 )
             self._warned = True
             return False
