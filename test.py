@@ -19,8 +19,8 @@ from util.result_writer import ResultWriter
 from util.seed import seed_everything
 
 
-def write_manifest(folder: Path, opt, model, pairs: int) -> None:
-    """Record which weights made the images of a folder."""
+def write_manifest(folder: Path, opt, model, dataset) -> None:
+    """Record which weights made the images of a folder, from which photographs."""
     path = find_file(model.network_path("G_ema" if opt.ema else "G", opt.which_epoch))
     manifest = {
         "model": opt.model,
@@ -34,7 +34,8 @@ def write_manifest(folder: Path, opt, model, pairs: int) -> None:
         "image_size": opt.annotation_size,
         "save_format": opt.save_format,
         "save_norm": opt.save_norm,
-        "pairs": pairs,
+        "pairs": len(dataset),
+        "prepared": dataset.record,
     }
     write_atomically(folder / "generation.json", json.dumps(manifest, indent=1).encode())
 
@@ -55,7 +56,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if distributed.is_main():
             options.save(opt, folder)
-            write_manifest(folder, opt, model, len(dataset))
+            write_manifest(folder, opt, model, dataset)
     except OSError as error:
         raise UserError(
             f"cannot write to {folder} ({error.strerror}); change --results_dir"

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from data import create_dataloader, create_dataset
 from models import create_model
-from options.builders import create_validator, create_visualizer
+from options.builders import create_validator, create_visualizer, report_preparation
 from options.train_options import TrainOptions
 from util import distributed
 from util.errors import run_main
@@ -45,6 +45,7 @@ def main() -> int:
         with closing(create_visualizer(opt, folder.path, epoch)) as visualizer:
             run = TrainingRun(model, folder, visualizer, validator, opt.keep_last)
             run.start(opt.which_epoch, lambda: options.save(opt, folder.path))
+            report_preparation(opt, loader.dataset, run)
             return train(opt, loader, run, stop)
 
 

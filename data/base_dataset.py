@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
@@ -20,6 +21,8 @@ class BaseDataset(Dataset, ABC):
         int, int
     ]  # (h, w) of the images a sample holds, unless an option says otherwise
     annotation_size: tuple[int, int]  # (h, w) of the frame of the keypoints
+    folder: Path | None = None  # of the image files, where it is one
+    record: dict[str, Any] | None = None  # how that folder was prepared (util/manifest.py)
 
     @staticmethod
     def modify_options(parser, is_train: bool) -> None:

@@ -20,6 +20,7 @@ from data.base_dataset import BaseDataset
 from util.annotations import read_keypoints, read_pairs, read_text
 from util.errors import UserError
 from util.image import image_to_tensor, load_image
+from util.manifest import folder_record
 from util.packed_images import PackedImages
 from util.pose import MISSING, present
 
@@ -61,6 +62,7 @@ class PoseDataset(BaseDataset):
         pairs_path = self._find("pairs table", self.pairs_files)
         annotation_path = self._find("keypoint table", self.annotation_files)
         self.folder = self._find("image folder", self.image_folders)
+        self.record = folder_record(self.folder)
         self.pairs = self.read_pairs(pairs_path)[:max_pairs]
         keypoints = self.read_keypoints(annotation_path)
         self._check_names(keypoints, pairs_path, annotation_path)

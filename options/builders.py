@@ -9,10 +9,13 @@ import numpy as np
 from torch.utils.data import DataLoader, Subset
 
 import data
+from data.base_dataset import BaseDataset
 from models.base_model import BaseModel
 from util import distributed
 from util.errors import UserError
+from util.manifest import describe, differences, folder_record, problems
 from util.metrics.validation import Validator
+from util.training_run import TrainingRun
 from util.visdom_client import VisdomSettings
 from util.visualizer import NullVisualizer, Visualizer
 
@@ -37,6 +40,29 @@ def create_visualizer(opt: Namespace, folder: Path, samples_per_epoch: int) -> V
         visdom=visdom,
         resume=opt.continue_train,
     )
+
+
+def report_preparation(opt: Namespace, dataset: BaseDataset, run: TrainingRun) -> None:
+    """Say how the training images were prepared; warn of others that were prepared otherwise.
+
+    Compared are the folder and its manifest, the images of ``--val_phase`` and, when a run is
+    resumed, the images that it began with.
+    """
+    record, before = dataset.record, run.extra.get("images")
+    if record is None or not distributed.is_main():
+        return
+    run.extra["images"] = record
+    run.visualizer.message(f"images: {describe(record)}")
+    texts = problems(dataset.folder)
+    other = dataset.folder.parent / opt.val_phase
+    for what, changes in (
+        (f"{other} was prepared otherwise", differences(record, folder_record(other))),
+        ("this run began on images that were prepared otherwise", differences(before, record)),
+    ):
+        if changes:
+            texts.append(f"{what} ({'; '.join(changes)}): prepare all images the same way")
+    for text in texts:
+        run.warn(text)
 
 
 def create_validator(opt: Namespace, model: BaseModel) -> Validator | None:

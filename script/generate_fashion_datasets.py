@@ -25,11 +25,29 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 from tqdm import tqdm
 
 from util.annotations import read_list, read_table
-from util.dataset_layouts import LAYOUTS, LIST_NAME, PHASES, RECIPES, RELEASE_SIZE, Recipe
+from util.dataset_layouts import (
+    LAYOUTS,
+    LIST_NAME,
+    PHASES,
+    RECIPES,
+    RELEASE_SIZE,
+    STRIP_SIZE,
+    Recipe,
+)
 from util.errors import UserError, run_main
-from util.image_preparation import FILTERS, Job, Output, complete_manifest, decode, run
-from util.image_sources import EXTENSIONS, ImageSource, deepfashion_entries
-from util.manifest import differences, file_sha256, read_manifest, update_manifest
+from util.files import make_folder
+from util.image_preparation import (
+    FILTERS,
+    Job,
+    Output,
+    complete_manifest,
+    decode,
+    images_in,
+    refuse_other_settings,
+    run,
+)
+from util.image_sources import ImageSource, deepfashion_entries
+from util.manifest import file_sha256, update_manifest
 from util.names import flatten_deepfashion_path
 
 # Where people have the release, relative to the data root; the first that exists is used.
@@ -106,23 +124,47 @@ def read_split(root: Path, phase: str) -> tuple[list[str], Path]:
     return read_list(path), path
 
 
+def read_splits(root: Path) -> tuple[dict[str, list[str]], dict[str, Path]]:
+    """Names and list file of each phase; UserError for an image in both."""
+    splits, lists = {}, {}
+    for phase in PHASES:
+        splits[phase], lists[phase] = read_split(root, phase)
+    known = set(splits["train"])
+    both = [name for name in splits["test"] if name in known]
+    if both:
+        raise UserError(
+            f"{len(both):,} images are in {lists['train']} and in {lists['test']}, the first is "
+            f"{both[0]!r}; expected every image in one of them: get the published lists again."
+        )
+    return splits, lists
+
+
 def release_kind(source: ImageSource, member: str, asked: str) -> str:
     """``img`` or ``img_highres``: as asked, or by the size of one image (256x256 is img)."""
     image = decode(source.read(member), f"{source.path}: {member}")
     if asked != "auto":
         return asked
+    if (image.height, image.width) == STRIP_SIZE:
+        raise UserError(
+            f"{source.path}: {member} has 176x256 pixels, so these images are strips already; "
+            "expected a release: put them into train/ and test/ as they are, or say what they are "
+            "with --source_kind."
+        )
     return "img" if (image.height, image.width) == RELEASE_SIZE else "img_highres"
 
 
 def refuse_empty_match(
-    source: ImageSource, names: list[str], entries: dict[str, str], others: list[str]
+    source: ImageSource, names: list[str], path: Path, entries: dict[str, str], others: list[str]
 ) -> None:
-    """Say what was looked for and what was found when no image at all is in the lists."""
+    """Say what was looked for and what was found when no image of a list is there."""
+    if any(name in entries for name in names):
+        return
     found = next(iter(entries), None) or next(iter(others), None)
+    there = f" like {found!r}" if found else f"; it holds {', '.join(source.sample()) or 'nothing'}"
     raise UserError(
-        f"none of the {len(names):,} listed images is in {source.path}: looked for names like "
+        f"none of the {len(names):,} images of {path} is in {source.path}: looked for names like "
         f"{names[0]!r}, found {len(entries):,} DeepFashion images and {len(others):,} other image "
-        f"files{f' like {found!r}' if found else ''}; expected paths ending in "
+        f"files{there}; expected paths ending in "
         "WOMEN/<Category>/id_00000000/01_1_front.jpg (or MEN): give the right place with --source."
     )
 
@@ -148,33 +190,6 @@ def make_record(
     }
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Image files directly in a folder; none when it does not exist."""
-    return [p for p in folder.glob("*") if p.suffix.lower() in EXTENSIONS]
-
-
-def refuse_other_settings(output: Path, records: dict[str, dict], overwrite: bool) -> None:
-    """Never mix images made in two ways: UserError; ``overwrite`` removes the old ones first."""
-    known = read_manifest(output) or {}
-    for folder, record in records.items():
-        files = images_in(output / folder)
-        unknown = folder not in known
-        changes = differences(known.get(folder), record)
-        if not unknown and known[folder].get("list_sha256") != record["list_sha256"]:
-            changes.append(f"another {record['list']}")
-        if not files or not (unknown or changes):
-            continue
-        if not overwrite:
-            how = "; ".join(changes) or "no manifest tells how"
-            raise UserError(
-                f"{output / folder} already holds {len(files):,} files that were made differently "
-                f"({how}); expected an empty folder or the same settings: choose another --output, "
-                "or replace them with --overwrite."
-            )
-        for file in files:
-            file.unlink()
-
-
 def plan(
     output: Path, recipes: tuple[Recipe, ...], splits: dict[str, list[str]], entries: dict[str, str]
 ) -> dict[str, list[Output]]:
@@ -195,17 +210,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     root = Path(options.dataroot)
     output = Path(options.output or root)
-    splits, lists = {}, {}
-    for phase in PHASES:
-        splits[phase], lists[phase] = read_split(root, phase)
+    splits, lists = read_splits(root)
     place = options.source or find_source(root, options.layout, options.source_kind)
     source = ImageSource(place, options.password)
     print(f"reading the names in {source.path} …")
     entries, others = deepfashion_entries(source)
     names = [name for phase in PHASES for name in splits[phase]]
     matched = [name for name in names if name in entries]
-    if not matched:
-        refuse_empty_match(source, names, entries, others)
+    for phase in PHASES:
+        refuse_empty_match(source, splits[phase], lists[phase], entries, others)
     kind = release_kind(source, entries[matched[0]], options.source_kind)
     recipes = RECIPES[options.layout][kind]
     records = {
@@ -216,7 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
         for recipe in recipes
     }
     print(f"release {kind}: {len(matched):,} of {len(names):,} listed images found")
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     refuse_other_settings(output, records, options.overwrite)
     update_manifest(output, records)
     tasks = plan(output, recipes, splits, entries)

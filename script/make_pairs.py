@@ -107,30 +107,49 @@ def pairs_of(
     return _sample(pairs, limit, rng)
 
 
+def pairs_of_phase(
+    phase: str,
+    groups: dict[str, list[str]],
+    people: list[str],
+    options: argparse.Namespace,
+    rng: random.Random,
+) -> list[tuple[str, str]]:
+    """Pairs of the people of one phase; UserError when nobody has two images."""
+    limit = options.max_test_pairs if phase == "test" else options.max_pairs
+    pairs = pairs_of([groups[person] for person in people], options, limit, rng)
+    if not pairs:
+        raise UserError(
+            f"none of the {len(people):,} people of {phase} has two images, the first is "
+            f"{people[0]!r} with {groups[people[0]]}: check --identity."
+        )
+    return pairs
+
+
 def _sample(items: list, limit: int | None, rng: random.Random) -> list:
     if limit is None or len(items) <= limit:
         return items
     return [items[i] for i in sorted(rng.sample(range(len(items)), limit))]
 
 
-def copy_images(source: Path, target: Path, names: list[str]) -> None:
-    """Copy images byte for byte; UserError for the first that is missing."""
+def check_images(source: Path, names: list[str]) -> None:
+    """UserError for the first image that is missing, before anything is written."""
     for name in names:
-        path = source / name
-        if not path.is_file():
+        if not (source / name).is_file():
             raise UserError(
-                f"there is no image {path} although the keypoint table names it; expected every "
-                "image below --images: add it or remove its row."
+                f"there is no image {source / name} although the keypoint table names it; expected "
+                "every image below --images: add it or remove its row."
             )
+
+
+def copy_images(source: Path, target: Path, names: list[str]) -> None:
+    """Copy images byte for byte; those that are there already are replaced."""
+    for name in names:
         make_folder((target / name).parent)
-        if not (target / name).exists():
-            write_file(target / name, path.read_bytes())
+        write_file(target / name, (source / name).read_bytes())
 
 
-def write_phase(
-    output: Path, phase: str, pairs: list, keypoints: dict, options: argparse.Namespace
-) -> None:
-    """Write the two tables of one phase under their published names."""
+def table_paths(output: Path, phase: str, options: argparse.Namespace) -> list[Path]:
+    """Published names of the pairs and the keypoint table; UserError when one would be lost."""
     layout = LAYOUTS[options.dataset_mode]
     paths = [output / names[0].format(phase=phase) for names in (layout.pairs, layout.annotations)]
     for path in paths:
@@ -139,9 +158,7 @@ def write_phase(
                 f"{path} exists already; expected an --output without lists of {phase}: choose "
                 "another one, or replace it with --overwrite."
             )
-    write_pairs(paths[0], pairs)
-    write_keypoints(paths[1], keypoints)
-    print(f"{paths[0]}: {len(pairs):,} pairs of {len(keypoints):,} images")
+    return paths
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -157,18 +174,20 @@ def main(arguments: list[str] | None = None) -> int:
         )
     groups = group_by_identity(names, options.identity)
     parts = split_people(list(groups), options.test_share, options.phase, rng)
-    for phase, people in parts.items():
-        limit = options.max_test_pairs if phase == "test" else options.max_pairs
-        pairs = pairs_of([groups[person] for person in people], options, limit, rng)
-        if not pairs:
-            raise UserError(
-                f"none of the {len(people):,} people of {phase} has two images, the first is "
-                f"{people[0]!r} with {groups[people[0]]}: check --identity."
-            )
-        members = [name for person in people for name in groups[person]]
-        write_phase(output, phase, pairs, {name: table[name] for name in members}, options)
+    members = {phase: [n for p in people for n in groups[p]] for phase, people in parts.items()}
+    paths = {phase: table_paths(output, phase, options) for phase in parts}
+    if options.images:
+        check_images(Path(options.images), names)
+    pairs = {
+        phase: pairs_of_phase(phase, groups, people, options, rng)
+        for phase, people in parts.items()
+    }
+    for phase, (pairs_path, keypoints_path) in paths.items():
+        write_pairs(pairs_path, pairs[phase])
+        write_keypoints(keypoints_path, {name: table[name] for name in members[phase]})
+        print(f"{pairs_path}: {len(pairs[phase]):,} pairs of {len(members[phase]):,} images")
         if options.images:
-            copy_images(Path(options.images), output / phase, members)
+            copy_images(Path(options.images), output / phase, members[phase])
     return 0
 
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from util.dataset_layouts import LAYOUTS, PHASES, Recipe
 from util.errors import UserError, run_main
+from util.files import make_folder
 from util.image_preparation import FILTERS, Job, Output, complete_manifest, run
 from util.image_sources import EXTENSIONS, ImageSource
 from util.manifest import differences, read_manifest, update_manifest
@@ -52,16 +53,18 @@ def find_images(source: ImageSource) -> dict[str, dict[str, str]]:
     total = 0
     for path in source.names():
         total += 1
-        folder, name = PurePosixPath(path).parent.name, PurePosixPath(path).name
+        inner = PurePosixPath(path.replace("\\", "/"))  # of zips made on Windows
+        folder, name = inner.parent.name, inner.name
         for phase in PHASES:
             if folder == f"bounding_box_{phase}":
                 found[phase][name] = path
     missing = [f"bounding_box_{phase}" for phase in PHASES if not found[phase]]
     if missing:
+        there = ", ".join(source.sample()) or "nothing"
         raise UserError(
             f"{source.path} holds no images in {' and '.join(missing)}; found {total:,} image "
-            f"files elsewhere: get {LAYOUTS['market'].origins['images']}, and give its place with "
-            "--source."
+            f"files in all, and at the top {there}: get {LAYOUTS['market'].origins['images']}, "
+            "and give its place with --source."
         )
     return found
 
@@ -119,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
     images = find_images(source)
     recipes = RECIPES[:1] if options.no_12864 else RECIPES
     records = make_records(images, recipes, options)
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     refuse_foreign_folders(root, records)
     update_manifest(root, records)
     tasks = {

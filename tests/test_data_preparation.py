@@ -1,6 +1,7 @@
 """Image folders from the releases: right pixels, safe to interrupt, never empty without reason."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,15 @@ from tests.tiny_dataset import contents, jpeg
 from util.dataset_layouts import CROP_BOX
 from util.errors import UserError
 from util.image_preparation import FILTERS
-from util.manifest import describe, differences, folder_record, read_manifest, update_manifest
+from util.manifest import (
+    describe,
+    differences,
+    folder_record,
+    problems,
+    read_manifest,
+    update_manifest,
+)
+from util.names import flatten_deepfashion_path
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -120,7 +129,7 @@ def test_no_match_says_what_was_looked_for_and_what_was_found(release):
     with pytest.raises(UserError) as error:
         generate(release)
     message = str(error.value)
-    assert "none of the 2 listed images" in message
+    assert "none of the 1 images of" in message
     assert "'fashionMENDenimid0000000101_1front.jpg'" in message
     assert "found 6 DeepFashion images and 1 other image files" in message
     assert tiny_dataset.names("train")[0][:30] in message or "fashionWOMEN" in message
@@ -278,3 +287,71 @@ def test_updating_a_manifest_keeps_the_other_folders(tmp_path):
         "train": {"size": None},
         "test": {"size": [1, 2]},
     }
+
+
+def test_images_that_are_flat_already_are_found_by_their_names(release, tmp_path):
+    generate(release)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for phase in tiny_dataset.PEOPLE:
+        for path in tiny_dataset.paths(phase):
+            data = (release / "img" / path).read_bytes()
+            (flat / flatten_deepfashion_path(path)).write_bytes(data)
+    output = tmp_path / "out"
+    assert generate(release, "--source", str(flat), "--output", str(output)) == 0
+    assert contents(output / "train") == contents(release / "train")
+
+
+def test_finished_strips_are_no_release(release, tmp_path):
+    generate(release)
+    (release / "img").rename(tmp_path / "img")
+    strips = release / "strips"
+    strips.mkdir()
+    for phase in tiny_dataset.PEOPLE:
+        (release / phase).rename(strips / phase)
+    with pytest.raises(UserError, match="176x256 pixels, so these images are strips already"):
+        generate(release, "--source", str(strips), "--output", str(tmp_path / "out"))
+
+
+def test_a_folder_is_compared_with_its_record(release):
+    generate(release)
+    assert problems(release / "train") == problems(release / "test") == []
+    assert problems(release / "img") == []  # of no manifest
+    (release / "train" / "more.jpg").write_bytes(b"")
+    (release / "test.lst").write_text("another.jpg\n")
+    assert "holds 5 images, dataset_manifest.json says 4" in problems(release / "train")[0]
+    assert "test.lst is not the list that" in problems(release / "test")[0]
+    update_manifest(release, {"train": {"complete": False, "images": 1, "expected": 4}})
+    assert "was not finished (1 of 4 images)" in problems(release / "train")[0]
+
+
+def test_a_list_of_which_no_image_is_there_is_refused_by_name(release):
+    (release / "train.lst").write_text("<!DOCTYPE html>\n<html>\n")  # a failed download
+    with pytest.raises(UserError, match=r"none of the 2 images of .*train\.lst is in .*DOCTYPE"):
+        generate(release)
+    assert not (release / "test").exists()
+
+
+def test_an_image_in_both_lists_is_refused(release):
+    shutil.copy(release / "train.lst", release / "test.lst")
+    with pytest.raises(UserError, match=r"4 images are in .*train\.lst and in .*test\.lst"):
+        generate(release)
+
+
+def test_an_output_that_is_a_file_is_one_sentence(release):
+    with pytest.raises(UserError, match=r"the folder .*train\.lst cannot be made"):
+        generate(release, "--output", str(release / "train.lst"))
+
+
+@pytest.mark.parametrize("layout", ["dptn", "nted"])
+def test_a_file_that_was_cut_off_later_is_made_again(release, layout):
+    generate(release, "--layout", layout)
+    files = sorted(release.glob("train*/*"))
+    whole = files[0].read_bytes()
+    files[0].write_bytes(whole[: len(whole) // 2])
+    files[1].write_bytes(b"")
+    kept = files[2].stat().st_mtime_ns
+    assert generate(release, "--layout", layout) == 0
+    assert files[0].read_bytes() == whole
+    assert files[1].stat().st_size
+    assert files[2].stat().st_mtime_ns == kept

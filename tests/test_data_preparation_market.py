@@ -71,3 +71,15 @@ def test_market_folders_of_others_are_left_alone(market):
     (market / "train" / "mine.jpg").write_bytes(b"mine")
     with pytest.raises(UserError, match="already holds 1 images that this script did not make"):
         prepare(market)
+
+
+def test_market_from_a_zip_made_on_windows_or_by_macos(market, tmp_path):
+    archive, folder = tmp_path / "market.zip", market / "Market-1501-v15.09.15"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(folder.rglob("*.jpg")):
+            inner = path.relative_to(market)
+            file.writestr(str(inner).replace("/", "\\"), path.read_bytes())
+            file.writestr(f"__MACOSX/{inner.parent}/._{inner.name}", b"Mac OS X")
+    root = tmp_path / "prepared"
+    assert prepare(root, "--source", str(archive)) == 0
+    assert set(contents(root / "test")) == {"-1_c1_1.jpg", "0000_c1.jpg"}

@@ -132,3 +132,24 @@ def test_an_incomplete_zip_is_refused(release, protected):
     protected.write_bytes(protected.read_bytes()[:2000])
     with pytest.raises(UserError, match="cannot be opened as a zip file"):
         generate(release, "--source", str(protected))
+
+
+def test_a_zip_made_on_windows_or_by_macos_gives_the_same_files(release, tmp_path):
+    generate(release)
+    archive = tmp_path / "img.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted((release / "img").rglob("*.jpg")):
+            inner = path.relative_to(release)
+            file.writestr(str(inner).replace("/", "\\"), path.read_bytes())
+            file.writestr(f"__MACOSX/{inner.parent}/._{inner.name}", b"Mac OS X")
+    output = tmp_path / "out"
+    assert generate(release, "--source", str(archive), "--output", str(output)) == 0
+    assert contents(output / "train") == contents(release / "train")
+
+
+def test_a_zip_that_holds_another_zip_says_so(release, tmp_path):
+    archive = tmp_path / "download.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("Img/img.zip", b"")
+    with pytest.raises(UserError, match=r"0 other image files; it holds Img/img\.zip"):
+        generate(release, "--source", str(archive))

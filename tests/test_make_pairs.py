@@ -159,3 +159,28 @@ def test_the_layout_table_agrees_with_the_data_sets():
         assert dataset.annotation_files == layout.annotations
         assert dataset.image_folders == (layout.image_folder,)
         assert dataset.annotation_size == layout.annotation_size
+
+
+def test_a_missing_image_is_noticed_before_anything_is_written(tmp_path):
+    root, out = tiny_dataset.write(tmp_path / "photos"), tmp_path / "out"
+    table = root / "fasion-resize-annotation-train.csv"
+    arguments = ("--images", str(root / "train"), "--identity", "deepfashion")
+    gone = root / "train" / tiny_dataset.names("train")[-1]
+    data = gone.read_bytes()
+    gone.unlink()
+    with pytest.raises(UserError, match="although the keypoint table names it"):
+        make(table, out, *arguments)
+    assert not out.exists()
+    gone.write_bytes(data)
+    assert make(table, out, *arguments)["train"]
+
+
+def test_images_of_an_earlier_call_are_replaced(tmp_path):
+    root, out = tiny_dataset.write(tmp_path / "photos"), tmp_path / "out"
+    table = root / "fasion-resize-annotation-train.csv"
+    arguments = ("--images", str(root / "train"), "--identity", "deepfashion", "--overwrite")
+    make(table, out, *arguments)
+    name = tiny_dataset.names("train")[0]
+    tiny_dataset.picture(99, (176, 256)).save(root / "train" / name)
+    make(table, out, *arguments)
+    assert (out / "train" / name).read_bytes() == (root / "train" / name).read_bytes()

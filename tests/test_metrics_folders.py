@@ -12,6 +12,7 @@ from script.metrics import EXIT_REFUSED, main
 from tests.metric_helpers import arguments, listing, make_folders, noisy, picture, save
 from util.errors import UserError, run_main
 from util.magpt_annotations import write_magpt_keypoints
+from util.manifest import update_manifest
 from util.metrics import score_pairs
 
 QUICK = ("--metrics", "psnr", "l1")
@@ -352,3 +353,25 @@ def test_a_flat_result_leaves_the_ssim_of_its_own_range_undefined(folders, tmp_p
     found = json.loads((tmp_path / "out" / "run" / "metrics.json").read_text())
     assert "s_2_t02_vis.png" in found["refused"]["gfla.ssim_256"]
     assert "standard.ssim" in found["metrics"]
+
+
+def test_the_files_of_an_error_are_listed_line_by_line_above_its_sentence(folders, capsys):
+    for i in range(4):
+        (Path(folders["--gt_path"]) / f"t{i:02d}.png").unlink()
+    with pytest.raises(SystemExit) as status:
+        run_main(lambda: main(arguments(folders, *QUICK)), debug=False)
+    assert status.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()[-6:]
+    assert lines[0] == "4 without ground truth:"
+    assert [line.split()[0] for line in lines[1:5]] == [f"s_2_t{i:02d}_vis.png" for i in range(4)]
+    assert lines[5].startswith("error: the images cannot be measured: 4 without ground truth; ")
+
+
+def test_preparations_that_disagree_become_notes(folders, tmp_path):
+    record = {"source": "img", "filter": None, "complete": True, "images": 7, "expected": 7}
+    update_manifest(tmp_path, {"gt": {**record, "images": 6}, "real": {**record, "images": 9}})
+    of_results = {**record, "source": "img_highres", "filter": "box"}
+    (results(folders) / "generation.json").write_text(json.dumps({"prepared": of_results}))
+    notes = report(folders, *QUICK)["notes"]
+    assert any("real holds 7 images, dataset_manifest.json says 9" in note for note in notes)
+    assert any("generated from were not prepared alike (source: img / img_h" in n for n in notes)

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from util.interrupt import EXIT_AT_ONCE, ignore_signals_of_a_stopped_run
 
@@ -20,13 +20,17 @@ _DISK_ERRORS = {
 
 
 class UserError(Exception):
-    """A mistake in the input; one sentence: what was found, what was expected, what to do."""
+    """A mistake in the input; one sentence: what was found, what was expected, what to do.
 
-    def __init__(self, message: str = ""):
+    ``lines`` are the files or rows it is about, where there can be many: shown above the sentence.
+    """
+
+    def __init__(self, message: str = "", lines: Sequence[str] = ()):
         # A loader process hands it over wrapped in its traceback; keep the sentence.
         if message.startswith("Caught UserError in "):
             message = message.rstrip().rpartition("UserError: ")[2]
-        super().__init__(message)
+        super().__init__("\n".join((message, *lines)))
+        self.sentence, self.lines = message, tuple(lines)
 
 
 def run_main(
@@ -58,6 +62,8 @@ def run_main(
         sentence = explain(error)
         if debug or sentence is None:
             raise
+        for line in getattr(error, "lines", ()):
+            _say(line)
         _say(f"error: {sentence}")
         status = EXIT_USER_ERROR
     finally:
@@ -84,7 +90,7 @@ def _forget_what_nobody_reads() -> None:
 def explain(error: BaseException) -> str | None:
     """One sentence for an exception that is not a bug, else None."""
     if isinstance(error, UserError):
-        return " ".join(str(error).split())
+        return " ".join(error.sentence.split())
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         place = error.filename or "a file"
         return (

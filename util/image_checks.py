@@ -14,7 +14,7 @@ from util.dataset_checks import ERROR, NOTE, WARNING, Phase
 from util.errors import UserError
 from util.image import load_image
 from util.image_sources import EXTENSIONS
-from util.manifest import folder_record
+from util.manifest import problems
 
 ASPECT_TOLERANCE = 0.03  # 750 x 1101 files and 176 x 256 strips differ by 0.9 %
 
@@ -122,14 +122,8 @@ def _check_sizes(phase: Phase, sizes: dict[tuple[int, int], list[Path]]) -> None
 
 def _check_count(phase: Phase, own: bool) -> None:
     expected = phase.layout.image_counts.get(phase.name)
-    record = folder_record(phase.folder)
-    if record is not None and not record.get("complete"):
-        phase.add(
-            WARNING,
-            "interrupted",
-            f"the preparation of {phase.folder} was not finished ({record.get('images')} of "
-            f"{record.get('expected')} images): start the same command again.",
-        )
+    for problem in problems(phase.folder):
+        phase.add(WARNING, "manifest", problem)
     if expected is None or own:
         return
     count = len(_files(phase.folder))

@@ -17,8 +17,8 @@ from util.dataset_layouts import CROP_BOX, RELEASE_SIZE, Recipe
 from util.errors import UserError
 from util.files import SUFFIX, OutputError, make_folder, write_file
 from util.image import FORMATS
-from util.image_sources import ImageSource
-from util.manifest import update_manifest
+from util.image_sources import EXTENSIONS, ImageSource
+from util.manifest import differences, read_manifest, update_manifest
 
 FILTERS = {
     name: Image.Resampling[name.upper()]
@@ -44,7 +44,7 @@ class Job:
 
     def make(self, member: str, outputs: Iterable[Output]) -> int:
         """Write the missing ones of ``outputs`` from one source image; how many were made."""
-        missing = [o for o in outputs if not o.path.is_file() or o.path.stat().st_size == 0]
+        missing = [output for output in outputs if not _is_whole(output.path)]
         if not missing:
             return 0
         data = self.source.read(member)
@@ -63,6 +63,16 @@ class Job:
         options = {"quality": self.quality} if recipe.file_format == "JPEG" else {}
         image.save(buffer, recipe.file_format, **options)
         return buffer.getvalue()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file ends as JPEG and PNG files do: others were cut off by somebody else."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        length = stream.seek(0, 2)
+        stream.seek(max(0, length - 8))
+        return stream.read().endswith((b"\xff\xd9", b"IEND\xaeB`\x82"))
 
 
 def _size(image: Image.Image) -> tuple[int, int]:
@@ -135,6 +145,33 @@ def run(
             "a worker process was killed, probably for lack of memory; finished images are kept: "
             "start again with fewer --workers."
         ) from None
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Image files directly in a folder; none when it does not exist."""
+    return [p for p in folder.glob("*") if p.suffix.lower() in EXTENSIONS]
+
+
+def refuse_other_settings(output: Path, records: dict[str, dict], overwrite: bool) -> None:
+    """Never mix images made in two ways: UserError; ``overwrite`` removes the old ones first."""
+    known = read_manifest(output) or {}
+    for folder, record in records.items():
+        files = images_in(output / folder)
+        unknown = folder not in known
+        changes = differences(known.get(folder), record)
+        if not unknown and known[folder].get("list_sha256") != record["list_sha256"]:
+            changes.append(f"another {record['list']}")
+        if not files or not (unknown or changes):
+            continue
+        if not overwrite:
+            how = "; ".join(changes) or "no manifest tells how"
+            raise UserError(
+                f"{output / folder} already holds {len(files):,} files that were made differently "
+                f"({how}); expected an empty folder or the same settings: choose another --output, "
+                "or replace them with --overwrite."
+            )
+        for file in files:
+            file.unlink()
 
 
 def complete_manifest(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
 from util.errors import UserError
-from util.names import flatten_deepfashion_path
+from util.names import flatten_deepfashion_path, unflatten_deepfashion_name
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 
@@ -50,14 +50,19 @@ class ImageSource:
         """Every image file, in a fixed order."""
         if self.is_zip:
             names = (info.filename for info in self.archive.infolist() if not info.is_dir())
-            yield from sorted(n for n in names if n.lower().endswith(EXTENSIONS))
+            yield from sorted(filter(_is_image, names))
             return
         for folder, folders, files in os.walk(self.path):
             folders.sort()
             prefix = Path(folder).relative_to(self.path).as_posix()
-            for file in sorted(files):
-                if file.lower().endswith(EXTENSIONS):
-                    yield file if prefix == "." else f"{prefix}/{file}"
+            for file in filter(_is_image, sorted(files)):
+                yield file if prefix == "." else f"{prefix}/{file}"
+
+    def sample(self, count: int = 3) -> list[str]:
+        """A few paths of whatever is there, for messages about a source without images."""
+        if self.is_zip:
+            return [info.filename for info in self.archive.infolist()[:count]]
+        return sorted(path.name for path in self.path.iterdir())[:count]
 
     def read(self, name: str) -> bytes:
         """Bytes of one image; UserError for a missing or wrong password and for a damaged zip."""
@@ -101,13 +106,32 @@ class ImageSource:
         )
 
 
+def _is_image(name: str) -> bool:
+    """Whether a path is that of an image; "._x.jpg" is what macOS stores beside x.jpg."""
+    file = name.replace("\\", "/").rpartition("/")[2]
+    return file.lower().endswith(EXTENSIONS) and not file.startswith("._")
+
+
 def deepfashion_entries(source: ImageSource) -> tuple[dict[str, str], list[str]]:
-    """Flat name -> path of every DeepFashion image in ``source``, and all other image paths."""
+    """Flat name -> path of every DeepFashion image in ``source``, and all other image paths.
+
+    Images that are flat already (from another project's preparation) count where there is no other.
+    """
+    names = list(source.names())
+    entries, others = _entries(source, names, flatten_deepfashion_path)
+    if not entries:
+        entries, others = _entries(source, names, _flat_already)
+    return entries, others
+
+
+def _entries(
+    source: ImageSource, names: Iterable[str], flatten: Callable[[str], str]
+) -> tuple[dict[str, str], list[str]]:
     entries: dict[str, str] = {}
     others: list[str] = []
-    for path in source.names():
+    for path in names:
         try:
-            flat = flatten_deepfashion_path(path)
+            flat = flatten(path.replace("\\", "/"))  # of zips made on Windows
         except UserError:
             others.append(path)
             continue
@@ -118,3 +142,9 @@ def deepfashion_entries(source: ImageSource) -> tuple[dict[str, str], list[str]]
             )
         entries[flat] = path
     return entries, others
+
+
+def _flat_already(path: str) -> str:
+    name = path.rpartition("/")[2]
+    unflatten_deepfashion_name(name)  # refuses others
+    return name

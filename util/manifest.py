@@ -11,6 +11,7 @@ from typing import Any
 from util.dataset_layouts import MANIFEST_NAME
 from util.errors import UserError
 from util.files import write_file
+from util.image_sources import EXTENSIONS
 
 # Settings that change pixels: two folders are comparable when these agree.
 PIXEL_SETTINGS = ("source", "steps", "filter", "size", "file_format", "quality")
@@ -62,6 +63,31 @@ def differences(first: dict[str, Any] | None, second: dict[str, Any] | None) -> 
         for key in PIXEL_SETTINGS
         if first.get(key) != second.get(key)
     ]
+
+
+def problems(image_folder: str | os.PathLike) -> list[str]:
+    """In which ways a folder is no longer what its record says; empty without a record."""
+    folder, record = Path(image_folder), folder_record(image_folder)
+    if record is None:
+        return []
+    if not record.get("complete"):
+        return [
+            f"the preparation of {folder} was not finished ({record.get('images')} of "
+            f"{record.get('expected')} images): start the same command again."
+        ]
+    found = sum(path.suffix.lower() in EXTENSIONS for path in folder.iterdir())
+    texts = []
+    if found != record.get("images"):
+        texts.append(
+            f"{folder} holds {found:,} images, {MANIFEST_NAME} says {record.get('images'):,}: "
+            "images were added or removed since; prepare the folder again."
+        )
+    names = folder.resolve().parent / str(record.get("list"))
+    if names.is_file() and file_sha256(names) != record.get("list_sha256"):
+        texts.append(
+            f"{names} is not the list that {folder} was made from: prepare the folder again."
+        )
+    return texts
 
 
 def describe(record: dict[str, Any] | None) -> str:

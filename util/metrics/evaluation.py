@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from util.errors import UserError
-from util.manifest import differences, folder_record
+from util.manifest import differences, folder_record, problems
 from util.metrics.generation import count_problem, read_generation
 from util.metrics.inspection import ImageFacts, inspect_images
 from util.metrics.measurement import SCORERS, Evaluation, Settings, Task
@@ -122,16 +122,12 @@ def _size_problems(
 
 def _notes(evaluation: Evaluation, uses_real: bool) -> list[str]:
     """What a reader of the numbers has to know about the image sets."""
-    notes = []
-    if evaluation.real is not None:
-        gt, real = folder_record(evaluation.gt), folder_record(evaluation.real)
-        different = differences(gt, real)
-        if different:
-            notes.append(
-                "ground truth and real set were not prepared alike (" + "; ".join(different) + ")."
-            )
+    notes = _preparation_notes(evaluation)
     real_facts = evaluation.images.get("real")
     formats = evaluation.images["results"].formats
+    if len(formats) > 1:
+        found = ", ".join(f"{count} {name}" for name, count in formats.most_common())
+        notes.append(f"the results are not of one format ({found}): their compression differs.")
     for protocol in evaluation.protocols:
         if protocol.image_format and set(formats) != {protocol.image_format}:
             notes.append(
@@ -147,6 +143,22 @@ def _notes(evaluation: Evaluation, uses_real: bool) -> list[str]:
                 f"{protocol.counts[1]} result images, here are {found[0]} and {found[1]}; "
                 "FID depends on both."
             )
+    return notes
+
+
+def _preparation_notes(evaluation: Evaluation) -> list[str]:
+    """Where the manifests of the folders disagree with each other or with their folders."""
+    folders = list(filter(None, (evaluation.gt, evaluation.real)))
+    notes = [problem for folder in dict.fromkeys(folders) for problem in problems(folder)]
+    truth = folder_record(evaluation.gt)
+    others = {"the real set": folder_record(folders[-1])}
+    prepared = (evaluation.generation or {}).get("prepared")
+    if isinstance(prepared, dict):
+        others["the data the images were generated from"] = prepared
+    for what, record in others.items():
+        changes = differences(truth, record)
+        if changes:
+            notes.append(f"ground truth and {what} were not prepared alike ({'; '.join(changes)}).")
     return notes
 
 

@@ -69,7 +69,7 @@ def _table(evaluation: Evaluation) -> tags.div:
     table.add(tags.thead(tags.tr([tags.th(head, align="left") for head in heads])))
     body = table.add(tags.tbody())
     for score in evaluation.scores:
-        error = "" if score.standard_error is None else f"{score.standard_error:.4f}"
+        error = "" if score.standard_error is None else f"{score.standard_error:.2g}"
         cells = (score.column, f"{score.value:.4f}", error, score.count, score.definition)
         body.add(tags.tr([tags.td(clean_text(cell)) for cell in cells]))
     return tags.div(table, style="overflow-x: auto")

@@ -14,6 +14,10 @@ from util.names import parse_result_name, stem
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 SHOWN = 20
+UNREADABLE_NAME = (
+    "without a readable target name (expected <source>_2_<target>_vis.png; for equal names in both "
+    "folders there is --pairing same_name)"
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def pair_results(
     for key, path in images.items():
         target = _target_of(path, key, rule, targets)
         if target is None:
-            problems.setdefault("without a readable target name", []).append(path.name)
+            problems.setdefault(UNREADABLE_NAME, []).append(path.name)
         elif target not in targets:
             missing = f"{path.name} (wants {target} in {gt})"
             problems.setdefault("without ground truth", []).append(missing)
@@ -141,5 +145,5 @@ def report_problems(problems: dict[str, list[str]], remedy: str = "correct the f
         lines += [f"  {name}" for name in names[:SHOWN]]
         if len(names) > SHOWN:
             lines.append(f"  … and {len(names) - SHOWN} more")
-    total = sum(map(len, problems.values()))
-    raise UserError(f"{total} images cannot be measured; {remedy}.\n" + "\n".join(lines))
+    kinds = ", ".join(f"{len(names)} {kind}" for kind, names in problems.items())
+    raise UserError(f"the images cannot be measured: {kinds}; {remedy}.", lines)

@@ -121,7 +121,7 @@ def table(evaluation: Evaluation) -> str:
     """The report for the screen: one line for each column, then what was refused."""
     rows = [("column", "value", "± s.e.", "images", "definition")]
     for score in evaluation.scores:
-        error = "" if score.standard_error is None else f"{score.standard_error:.4f}"
+        error = "" if score.standard_error is None else f"{score.standard_error:.2g}"
         rows.append((score.column, f"{score.value:.4f}", error, str(score.count), score.definition))
     lines = [describe_generation(evaluation.generation), *aligned(rows)]
     lines += [f"note: {note}" for note in evaluation.notes]
