@@ -1,8 +1,9 @@
 """Peak memory of one measurement: ``/usr/bin/time -v python -m tests.metric_memory FOLDER COUNT``.
 
-Measures COUNT results against COUNT real images with every pair metric that fits small images and
-with FID. A thin network with Inception's 2,048 features stands in for Inception, whose speed is not
-what is asked here; files, threads, worker processes, running sums and report are the real ones.
+Measures COUNT results against COUNT real images with every pair metric that fits small images, with
+LPIPS and with FID. LPIPS has its real network with made weights; a thin network with Inception's
+2,048 features stands in for Inception, whose speed is not what is asked here; files, threads,
+worker processes, running sums and report are the real ones.
 Prints the peak resident size of this process and of its largest worker in MiB.
 """
 
@@ -13,10 +14,10 @@ from pathlib import Path
 import torch
 
 from script.metrics import main
-from tests.metric_helpers import arguments, make_folders
+from tests.metric_helpers import arguments, made_backbone, make_folders
 from util.metrics import inception
 
-SIZE = (16, 12)
+SIZE = (32, 32)
 
 
 class ThinNetwork(torch.nn.Module):
@@ -48,12 +49,15 @@ def measure(folder: Path, count: int) -> None:
     }
     if not (folder / "done").exists():
         make_folders(folder, count, count, SIZE)
+        made_backbone(folder / "alex.pth", "alex")
         (folder / "done").touch()
         print(f"made {count} images in each folder")
         return
     inception.build_inception = build
-    words = arguments(options, "--metrics", "psnr", "ssim", "l1", "mae", "fid", "--no_cache")
+    metrics = ("psnr", "ssim", "l1", "mae", "lpips_alex_v0.1", "fid")
+    words = arguments(options, "--metrics", *metrics, "--no_cache")
     words[words.index("--workers") + 1] = "2"
+    words += ["--alexnet_weights", str(folder / "alex.pth")]
     main([*words, "--protocol", "magpt", "standard"])
     for who, name in ((resource.RUSAGE_SELF, "process"), (resource.RUSAGE_CHILDREN, "worker")):
         print(f"{name}: {resource.getrusage(who).ru_maxrss / 1024:.0f} MiB")

@@ -1,5 +1,6 @@
 """LPIPS, FID, KID and Inception score against their libraries and formulas, on made weights."""
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from util.metrics.fid import FIDMetric, RunningMoments, frechet_distance
 from util.metrics.inception import build_inception
 from util.metrics.inception_score import SplitScores
 from util.metrics.kid import FeatureFile, subset_distances
+from util.metrics.loading import measure_all
 from util.metrics.lpips import build_lpips, lpips_distances
 from util.metrics.measurement import Settings
 from util.metrics.protocols import (
@@ -270,3 +272,18 @@ def test_kid_equals_torch_fidelity_on_the_same_features():
     )
     assert values.mean() == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-5)
     assert values.std() == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-5)
+
+
+def test_values_of_a_batch_are_copied_and_let_go():
+    parts, alive = [], []
+
+    def measure(images: torch.Tensor) -> np.ndarray:
+        alive.append(sum(part() is not None for part in parts))
+        values = images.double().numpy() * 2
+        parts.append(weakref.ref(values))
+        return values
+
+    stream = [(torch.arange(3.0),), (torch.arange(3.0, 5.0),)] * 3
+    values = measure_all(stream, measure, 15)
+    assert values.tolist() == [0.0, 2.0, 4.0, 6.0, 8.0] * 3
+    assert max(alive) <= 1  # only the one that was copied last

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torchvision.models.detection import ssd300_vgg16
 
-from util.metrics.loading import batches
+from util.metrics.loading import batches, measure_all
 from util.metrics.measurement import Score, Task, register_scorer
 from util.metrics.pairing import ImagePair
 from util.metrics.precision import exact_arithmetic
@@ -67,7 +67,7 @@ def score_detection(task: Task) -> list[Score]:
 
     what = task.name(task.columns[0])
     stream = batches(task.evaluation.pairs, read, settings.batch_size, settings.workers, what)
-    values = np.concatenate([detector.scores(images) for (images,) in stream])
+    values = measure_all(stream, detector.scores, len(task.evaluation.pairs))
     return [task.per_image_score(column, values) for column in task.columns]
 
 

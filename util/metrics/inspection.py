@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,6 @@ def inspect_images(paths: Sequence[Path], what: str) -> ImageFacts:
             reason = str(error).replace(str(path), path.name)
             facts.unreadable.append(f"{path.name} ({reason})")
             continue
-        facts.size_of[path] = f"{width}x{height}"
+        facts.size_of[path] = sys.intern(f"{width}x{height}")  # one text for thousands of files
         facts.sizes[facts.size_of[path]] += 1
     return facts

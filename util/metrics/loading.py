@@ -66,5 +66,23 @@ def batches(
     report_problems({"unreadable": damaged} if damaged else {})
 
 
+def measure_all(
+    stream: Iterable[tuple[torch.Tensor, ...]],
+    measure: Callable[..., np.ndarray],
+    count: int,
+) -> np.ndarray:
+    """``measure(*batch)`` of every batch, one value an image: (count,) float64.
+
+    The values of a batch are copied at once. Kept as they are, each would lie in the heap behind
+    the large temporaries of a network, whose memory then grows with the number of images.
+    """
+    values, done = np.empty(count), 0
+    for batch in stream:
+        part = measure(*batch)
+        values[done : done + len(part)] = part
+        done += len(part)
+    return values[:done]
+
+
 def _stack(rows: list[tuple[np.ndarray, ...]]) -> tuple[torch.Tensor, ...]:
     return tuple(torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))

@@ -10,7 +10,7 @@ import lpips
 import numpy as np
 import torch
 
-from util.metrics.loading import batches
+from util.metrics.loading import batches, measure_all
 from util.metrics.measurement import Score, Task, register_scorer
 from util.metrics.pairing import ImagePair
 from util.metrics.precision import exact_arithmetic
@@ -96,7 +96,7 @@ def _score_column(task: Task, column: Column) -> Score:
     pairs, settings = task.evaluation.pairs, task.settings
     read = partial(_read_pair, task, column.masked)
     stream = batches(pairs, read, settings.batch_size, settings.workers, task.name(column))
-    values = np.concatenate([lpips_distances(network, *batch) for batch in stream])
+    values = measure_all(stream, partial(lpips_distances, network), len(pairs))
     return task.per_image_score(column, values, used=kept(len(pairs), definition))
 
 

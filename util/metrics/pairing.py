@@ -20,7 +20,7 @@ UNREADABLE_NAME = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImagePair:
     """A generated image and its ground truth; ``key`` is the stem of the ground truth.
 
@@ -59,7 +59,8 @@ def list_images(folder: str | Path, recursive: bool = False) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"there is no folder {str(folder)!r}; expected a folder of images.")
     found = folder.rglob("*") if recursive else folder.iterdir()
-    images = sorted(p for p in found if p.suffix.lower() in EXTENSIONS)
+    # As text: comparing Path objects would leave a list of parts in each, for as long as it lives.
+    images = sorted((p for p in found if p.suffix.lower() in EXTENSIONS), key=str)
     if not images:
         raise UserError(
             f"the folder {str(folder)!r} holds no {', '.join(EXTENSIONS)} file; "
