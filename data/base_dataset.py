@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset
 
 
@@ -32,6 +33,14 @@ class BaseDataset(Dataset, ABC):
     @abstractmethod
     def from_options(cls, opt) -> BaseDataset:
         """Open the data set that the options describe."""
+
+    def photograph(self, name: str) -> np.ndarray | None:
+        """The file of an image, uint8 (H, W, 3) at ``annotation_size``; None where it is no file.
+
+        Unlike the image of a sample it has not been through ``load_size``: it is the ground truth
+        of a result.
+        """
+        return None
 
     @abstractmethod
     def __len__(self) -> int:

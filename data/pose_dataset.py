@@ -139,6 +139,11 @@ class PoseDataset(BaseDataset):
             return self.packed.image(name)
         return image_to_tensor(load_image(self.folder / name), self.load_size)
 
+    def photograph(self, name: str) -> np.ndarray:
+        """uint8 (H, W, 3) at the annotation size, from the file."""
+        image = image_to_tensor(load_image(self.folder / name), self.annotation_size)
+        return image.permute(1, 2, 0).contiguous().numpy()
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample: dict[str, Any] = {}
         epoch, row = divmod(index, len(self))

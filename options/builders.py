@@ -86,4 +86,11 @@ def create_validator(opt: Namespace, model: BaseModel) -> Validator | None:
     def generate(batch):
         return model.generate(model.prepare(batch))["fake_target"]
 
-    return Validator(loader, generate, opt.annotation_size, metrics, opt.best_metric)
+    return Validator(
+        loader,
+        generate,
+        dataset.annotation_size,
+        metrics,
+        opt.best_metric,
+        photograph=dataset.photograph,
+    )

@@ -375,3 +375,11 @@ def test_preparations_that_disagree_become_notes(folders, tmp_path):
     notes = report(folders, *QUICK)["notes"]
     assert any("real holds 7 images, dataset_manifest.json says 9" in note for note in notes)
     assert any("generated from were not prepared alike (source: img / img_h" in n for n in notes)
+
+
+def test_results_of_two_formats_get_a_note_in_every_protocol(folders):
+    first = results(folders) / "s_2_t00_vis.png"
+    save(first.with_suffix(".jpg"), noisy(picture(0), 0))
+    first.unlink()
+    notes = report(folders, *QUICK, "--protocol", "standard")["notes"]
+    assert any("not of one format (5 PNG, 1 JPEG)" in note for note in notes)

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,8 +20,10 @@ from tests.browser import check_page, needs_chromium
 from tests.conftest import ROOT
 from tests.test_options import PUBLISHED_TEST, PUBLISHED_TRAIN
 from tests.visdom_server import VisdomServer
+from util.annotations import read_pairs
 from util.errors import UserError
-from util.names import parse_result_name
+from util.metrics import score_pairs
+from util.names import parse_result_name, result_name
 
 SMALL = "--ngf 4 --ndf 4 --load_size 64 32 --batchSize 2 --nThreads 0 --gpu_ids -1"
 QUICK = f"{SMALL} --vgg_weights random --niter 1 --niter_decay 0 --print_freq 4 --display_freq 4"
@@ -61,6 +64,22 @@ def test_training_leaves_checkpoints_options_logs_and_a_page(trained):
     assert any("psnr" in line for line in lines)
     state = torch.load(run_dir / "latest_net_G.pth", weights_only=True)
     assert not any(key.startswith("module.") for key in state)
+
+
+def test_the_validated_number_is_that_of_the_images_which_test_writes(
+    trained, people, tmp_path, monkeypatch
+):
+    state = torch.load(trained / "run" / "latest_state.pth", weights_only=True)
+    files = generate(trained, people, tmp_path / "best", monkeypatch, "--which_epoch best")
+    table = read_pairs(people / "fasion-resize-pairs-test.csv")
+    chosen = np.linspace(0, len(table) - 1, 4).round().astype(int)  # --val_pairs 4
+    by_name = {path.name: path for path in files}
+    pairs = [
+        [np.asarray(Image.open(path).convert("RGB")) for path in (people / "test" / target, result)]
+        for source, target in (table[i] for i in chosen)
+        for result in (by_name[result_name(source, target)],)
+    ]
+    assert state["extra"]["best"] == score_pairs(pairs, "standard", ("psnr",))["psnr"]
 
 
 def test_testing_generates_every_pair_with_the_published_names(

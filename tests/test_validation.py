@@ -41,6 +41,8 @@ def test_the_score_is_the_mean_over_the_fixed_pairs_at_the_frame_of_the_images()
         {"target_image": torch.from_numpy(truth[2:])},
     ]
     parts = {id(batches[0]): made[:2], id(batches[1]): made[2:]}
+    for batch in batches:
+        batch["target_name"] = [f"{i}.png" for i in range(len(batch["target_image"]))]
     judge = Validator(batches, lambda batch: parts[id(batch)], SIZE, ("psnr", "ssim"), "psnr")
     pictures = ((made + 1) / 2 * 255).to(torch.uint8).numpy()
     pairs = [

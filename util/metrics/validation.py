@@ -17,7 +17,9 @@ class Validator:
     """Scores generated images of a fixed list of pairs and remembers the best value.
 
     ``batches`` yields batches of the data set; ``generate`` maps a batch to ``fake_target`` (B, 3,
-    H, W).
+    H, W). ``photograph`` maps the name of a target to its file's pixels at ``size``, so that the
+    numbers are those of script/metrics.py on the images of test.py; without it, or where it gives
+    None, the target is the loaded image, which has been through the load size.
     """
 
     def __init__(
@@ -28,8 +30,10 @@ class Validator:
         metrics: tuple[str, ...] = ("psnr", "ssim"),
         best_metric: str = "psnr",
         protocol: str = "standard",
+        photograph: Callable[[str], np.ndarray | None] = lambda name: None,
     ):
         self.batches, self.generate, self.size = batches, generate, tuple(size)
+        self.photograph = photograph
         self.metrics, self.best_metric, self.protocol = metrics, best_metric, protocol
         self.upward = higher_is_better(best_metric, protocol)
         self.best: float | None = None
@@ -41,8 +45,10 @@ class Validator:
     def _pairs(self) -> Iterator[Pair]:
         for batch in self.batches:
             fakes = to_uint8(self.generate(batch))
-            for real, fake in zip(batch["target_image"], fakes, strict=True):
-                truth = real.permute(1, 2, 0).contiguous().numpy()
+            for i, fake in enumerate(fakes):
+                truth = self.photograph(batch["target_name"][i])
+                if truth is None:
+                    truth = batch["target_image"][i].permute(1, 2, 0).contiguous().numpy()
                 yield resize_linear(truth, self.size), resize_linear(fake, self.size)
 
     def is_best(self, scores: dict[str, float]) -> bool:
