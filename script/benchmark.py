@@ -14,8 +14,12 @@ import argparse
 import json
 import os
 import platform
+import sys
 import tempfile
 from pathlib import Path
+
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 

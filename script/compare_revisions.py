@@ -20,6 +20,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from util.errors import UserError, run_main
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,6 +13,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import torch
 
 from options.parser import Parser

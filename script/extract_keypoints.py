@@ -16,6 +16,9 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import numpy as np
 from PIL import Image
 from tqdm import tqdm

@@ -8,8 +8,12 @@ The same options give the same bytes, whatever the number of workers.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
+
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.synthetic import BACKGROUNDS, SIZES, Settings, contact_sheet, write_dataset
 from util.errors import run_main

@@ -15,6 +15,9 @@ from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import numpy as np
 from PIL import Image
 
