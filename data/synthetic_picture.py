@@ -100,13 +100,15 @@ def _camera(skeleton: Skeleton, pose: Pose, size: tuple[int, int], height: float
 def _ground_shadow(skeleton: Skeleton, camera: Camera) -> np.ndarray:
     """Brightness factor (H, W) of the soft shadow under the feet."""
     h, w = camera.size
-    y = np.arange(h, dtype=np.float32)[:, None]
     x = np.arange(w, dtype=np.float32)[None]
     factor = np.ones((h, w), np.float32)
     for side in "RL":
         ankle, toe = skeleton.points[side + "Ank"], skeleton.points[side + "Toe"]
         centre = camera.project(0.5 * (ankle + toe) * (1.0, 0.0, 1.0))
-        radius = camera.scale * (0.07 + 0.5 * abs(toe[0] - ankle[0]))
-        distance = ((x - centre[1]) / radius) ** 2 + ((y - centre[0]) / (0.022 * camera.scale)) ** 2
-        factor *= 1.0 - 0.22 * np.exp(-0.8 * distance)
+        radius, height = camera.scale * (0.07 + 0.5 * abs(toe[0] - ankle[0])), 0.022 * camera.scale
+        # beyond 5 heights the factor rounds to 1
+        low, high = (int(np.clip(centre[0] + k * height, 0, h)) for k in (-5.0, 5.0))
+        y = np.arange(low, high, dtype=np.float32)[:, None]
+        distance = ((x - centre[1]) / radius) ** 2 + ((y - centre[0]) / height) ** 2
+        factor[low:high] *= 1.0 - 0.22 * np.exp(-0.8 * distance)
     return factor

@@ -60,33 +60,43 @@ def rasterise(parts: list[Part], camera: Camera, supersample: int) -> Surface:
         xs,
         ys,
     )
+    windows = _windows(surface, parts)
     for index, (part, shape) in enumerate(zip(parts, _shapes(parts), strict=True)):
-        _draw(surface, index, part, shape)
+        _draw(surface, index, part, shape, windows[index])
     return surface
+
+
+def _stacked(parts: list[Part]) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (P, 3, 3) and squash factors (P, 3) of all parts."""
+    return np.stack([part.frame for part in parts]), np.array([part.squash for part in parts])
 
 
 def _shapes(parts: list[Part]) -> np.ndarray:
     """Matrices L (P, 3, 3), lower triangular, with |L (x - c)| = r on the surface of each part."""
-    frames = np.stack([part.frame for part in parts])
-    squash = np.array([part.squash for part in parts])
+    frames, squash = _stacked(parts)
     metric = (frames / squash[:, None, :] ** 2) @ frames.transpose(0, 2, 1)
     flipped = np.linalg.cholesky(metric[:, ::-1, ::-1])  # metric = L^T L with L lower triangular
     return flipped[:, ::-1, ::-1].transpose(0, 2, 1)
 
 
-def _window(surface: Surface, part: Part) -> tuple[slice, slice]:
-    """Rows and columns that the part can touch."""
-    reach = [r * max(part.squash) for r in part.radii]
-    low = np.minimum(part.start - reach[0], part.end - reach[1])
-    high = np.maximum(part.start + reach[0], part.end + reach[1])
-    columns = np.searchsorted(surface.xs, (low[0], high[0]))
-    rows = np.searchsorted(-surface.ys, (-high[1], -low[1]))
-    return slice(*rows), slice(*columns)
+def _windows(surface: Surface, parts: list[Part]) -> np.ndarray:
+    """First and last row and column, (P, 4), that each part can touch."""
+    frames, squash = _stacked(parts)
+    # half width and half height of the squashed unit ball: support function of an ellipsoid
+    extent = np.sqrt(((frames[:, :2] * squash[:, None, :]) ** 2).sum(axis=2))
+    radii = np.array([part.radii for part in parts])
+    ends = np.stack([[part.start[:2], part.end[:2]] for part in parts])
+    reach = radii[:, :, None] * extent[:, None, :]
+    low, high = (ends - reach).min(axis=1), (ends + reach).max(axis=1)
+    left, right = (np.searchsorted(surface.xs, edge[:, 0]) for edge in (low, high))
+    top, bottom = (np.searchsorted(-surface.ys, -edge[:, 1]) for edge in (high, low))
+    # a pixel more on each side, for rounding
+    return np.stack([top - 1, bottom + 1, left - 1, right + 1], axis=1).clip(0)
 
 
-def _draw(surface: Surface, index: int, part: Part, shape: np.ndarray) -> None:
+def _draw(surface: Surface, index: int, part: Part, shape: np.ndarray, window) -> None:
     """Enter one part into the depth buffer."""
-    rows, columns = _window(surface, part)
+    rows, columns = slice(*window[:2]), slice(*window[2:])
     x, y = surface.xs[None, columns], surface.ys[rows, None]
     if x.size == 0 or y.size == 0:
         return
@@ -231,8 +241,11 @@ def _softened(light: np.ndarray, surface: Surface, where: np.ndarray) -> np.ndar
     picture = np.zeros_like(level)
     inside = (rows - top) * depth.shape[1] + columns - left
     picture.ravel()[inside] = light
-    stack = cv2.blur(cv2.merge([picture, level, person]), (size, size)).reshape(-1, 3)[inside]
-    mean, around = stack[:, 0] / stack[:, 2], stack[:, 1] / stack[:, 2]
+    share, mean, around = (
+        cv2.blur(plane, (size, size)).ravel()[inside] for plane in (person, picture, level)
+    )
+    mean /= share
+    around /= share
     same = np.clip(1.0 - np.abs(around - level.ravel()[inside]) / 0.025, 0.0, 1.0)
     return light + same * (mean - light)
 
