@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -13,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.losses.perceptual import VGG19Features
+from models.architecture import check_architecture, save_architecture
+from models.losses.perceptual import RANDOM_NOTE, VGG19Features
 from models.stepping import Stepper
 from util import checkpoint, distributed
 from util.errors import UserError
@@ -93,6 +93,8 @@ class BaseModel(ABC):
     def make_vgg(self) -> VGG19Features:
         """The frozen VGG-19 of ``--vgg_weights`` on this model's device, in this run's
         precision."""
+        if self.opt.vgg_weights == "random":
+            self.notes.append(RANDOM_NOTE)
         vgg = VGG19Features(self.opt.vgg_weights, self.precision).to(self.device)
         if self.opt.compile:
             vgg.compile()
@@ -254,8 +256,7 @@ class BaseModel(ABC):
             checkpoint.save_network(network, self.network_path(label, which))
         for label, state in self.ema.items():
             checkpoint.save_state(state, self.network_path(f"{label}_ema", which))
-        architecture = json.dumps(self.configs, indent=1).encode()
-        checkpoint.write_atomically(self.run_dir / "architecture.json", architecture)
+        save_architecture(self.run_dir, self.configs)
 
     def load_networks(self, which: str, labels: tuple[str, ...] | None = None) -> None:
         """Load networks strictly from the run folder."""
@@ -268,23 +269,7 @@ class BaseModel(ABC):
 
     def check_architecture(self) -> None:
         """Refuse options that contradict the architecture saved beside the checkpoint."""
-        path = self.run_dir / "architecture.json"
-        if not path.is_file():
-            return
-        try:
-            saved = json.loads(path.read_text())
-        except ValueError as error:
-            raise UserError(
-                f"{path} is not valid JSON ({error}); delete it, keys and shapes are checked anyway"
-            ) from error
-        for label, config in self.configs.items():
-            for key, value in saved.get(label, {}).items():
-                if key in config and json.loads(json.dumps(config[key])) != value:
-                    raise UserError(
-                        f"{key} is {config[key]} by the options, but the checkpoint in "
-                        f"{self.run_dir} was trained with {value}: leave the option out or set "
-                        "it to that"
-                    )
+        check_architecture(self.run_dir, self.configs)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs: tensors and plain values only."""

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -32,51 +35,13 @@ class DPTNModel(GANModel):
 
     @staticmethod
     def modify_options(parser, is_train: bool) -> None:
-        group = parser.add_argument_group("DPTN model")
-        add = group.add_argument
+        add = parser.add_argument_group("DPTN model").add_argument
         add("--nhead", type=int, default=2, help="attention heads of the Pose Transformer Module")
         add("--num_CABs", type=int, default=2, help="context augment blocks")
         add("--num_TTBs", type=int, default=2, help="texture transfer blocks")
-        if not is_train:
-            return
-        add(
-            "--netD",
-            default="resnet",
-            choices=sorted(DISCRIMINATORS),
-            help="discriminator: resnet = DPTN-TA, res = DPTN with spectral norm",
-        )
-        add(
-            "--dis_layers",
-            "--dis_layer",
-            type=int,
-            default=4,
-            help="resnet: residual blocks; res: down-samplings (published: 4 fashion, 3 market)",
-        )
-        add(
-            "--use_spect_d",
-            action="store_true",
-            default=True,
-            help="spectral norm in the res discriminator",
-        )
-        add(
-            "--no_spect_d",
-            dest="use_spect_d",
-            action="store_false",
-            help="no spectral norm in the res discriminator (its output layer keeps it)",
-        )
-        add("--lambda_rec", type=float, default=5.0, help="weight of the L1 reconstruction loss")
-        add("--lambda_content", type=float, default=0.5, help="weight of the content loss")
-        add("--lambda_style", type=float, default=500.0, help="weight of the style loss")
-        add("--lambda_affi", type=float, default=100.0, help="weight of the texture affinity loss")
-        add("--lambda_g", type=float, default=2.0, help="weight of the adversarial loss")
-        add(
-            "--t_s_ratio",
-            type=float,
-            default=0.5,
-            help="share r of the target branch in the reconstruction losses; the source branch "
-            "has 1 - r",
-        )
-        add("--ratio_g2d", type=float, default=0.1, help="learning rate of D divided by that of G")
+        if is_train:
+            add_discriminator_options(add)
+            add_loss_options(add)
 
     def __init__(self, opt):
         super().__init__(opt)
@@ -169,6 +134,52 @@ class DPTNModel(GANModel):
             target_branch = target_branch + affi_t
         self.losses = {k: v.detach() for k, v in losses.items()}
         return r * target_branch + (1 - r) * (app_s + content_s + style_s) + ad_t
+
+
+def add_discriminator_options(add: Callable[..., Any]) -> None:
+    """Kind and depth of D."""
+    add(
+        "--netD",
+        default="resnet",
+        choices=sorted(DISCRIMINATORS),
+        help="discriminator: resnet = DPTN-TA, res = DPTN with spectral norm",
+    )
+    add(
+        "--dis_layers",
+        "--dis_layer",
+        type=int,
+        default=4,
+        help="resnet: residual blocks; res: down-samplings (published: 4 fashion, 3 market)",
+    )
+    add(
+        "--use_spect_d",
+        action="store_true",
+        default=True,
+        help="spectral norm in the res discriminator",
+    )
+    add(
+        "--no_spect_d",
+        dest="use_spect_d",
+        action="store_false",
+        help="no spectral norm in the res discriminator (its output layer keeps it)",
+    )
+
+
+def add_loss_options(add: Callable[..., Any]) -> None:
+    """Weights of the two total losses, and the learning rate of D."""
+    add("--lambda_rec", type=float, default=5.0, help="weight of the L1 reconstruction loss")
+    add("--lambda_content", type=float, default=0.5, help="weight of the content loss")
+    add("--lambda_style", type=float, default=500.0, help="weight of the style loss")
+    add("--lambda_affi", type=float, default=100.0, help="weight of the texture affinity loss")
+    add("--lambda_g", type=float, default=2.0, help="weight of the adversarial loss")
+    add(
+        "--t_s_ratio",
+        type=float,
+        default=0.5,
+        help="share r of the target branch in the reconstruction losses; the source branch "
+        "has 1 - r",
+    )
+    add("--ratio_g2d", type=float, default=0.1, help="learning rate of D divided by that of G")
 
 
 def halves(features: Tensors) -> tuple[Tensors, Tensors]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import data
 import models
@@ -22,6 +24,8 @@ from util import distributed
 from util.checkpoint import write_atomically
 from util.pose import SIGMA
 from util.precision import PRECISIONS
+
+Add = Callable[..., Any]  # add_argument of a parser or of one of its groups
 
 # Options that describe the trained networks and their inputs. Testing takes their values from the
 # options saved beside the checkpoint; options added by the model's and the data set's hooks are
@@ -45,7 +49,16 @@ class BaseOptions:
 
     def add_options(self, parser: Parser) -> None:
         """Options of every command."""
-        add = parser.add_argument_group("experiment").add_argument
+        self._add_experiment(parser.add_argument_group("experiment").add_argument)
+        add = parser.add_argument_group("data").add_argument
+        self._add_data(add)
+        self._add_sizes(add)
+        add = parser.add_argument_group("networks").add_argument
+        self._add_networks(add)
+        self._add_computation(add)
+
+    def _add_experiment(self, add: Add) -> None:
+        """Name of the run, model, checkpoint, device, random numbers."""
         add(
             "--name",
             "--id",
@@ -78,7 +91,8 @@ class BaseOptions:
             help="full tracebacks; train.py: one epoch of at most 10 samples, every step shown",
         )
 
-        add = parser.add_argument_group("data").add_argument
+    def _add_data(self, add: Add) -> None:
+        """Where the samples come from and how they are read."""
         add("--dataroot", default="./dataset/fashion", help="folder of the data set")
         add(
             "--dataset_mode",
@@ -111,6 +125,9 @@ class BaseOptions:
             default=None,
             help="train.py: samples per epoch; test.py: use the first pairs only",
         )
+
+    def _add_sizes(self, add: Add) -> None:
+        """Sizes of images and pose maps."""
         add(
             "--loadSize",
             "--load_size",
@@ -133,17 +150,16 @@ class BaseOptions:
             help="height width of the frame of the keypoints and of saved "
             "results; default: set by --dataset_mode",
         )
-
         add(
             "--heatmap_sigma",
             type=float,
             default=SIGMA,
             help="standard deviation of the pose heatmaps in pixels of --load_size; published: 6 "
-            "at "
-            "256 x 256, smaller images learn faster with a smaller one",
+            "at 256 x 256, smaller images learn faster with a smaller one",
         )
 
-        add = parser.add_argument_group("networks").add_argument
+    def _add_networks(self, add: Add) -> None:
+        """Width, normalisation and initialisation."""
         add("--ngf", type=int, default=64, help="width of the generator's first layer")
         add("--ndf", type=int, default=32, help="width of the discriminator's first layer")
         add(
@@ -153,12 +169,26 @@ class BaseOptions:
             help="normalisation of the generator",
         )
         add(
+            "--init_type",
+            default="orthogonal",
+            choices=sorted(INITIALIZERS),
+            help="initialisation of the networks",
+        )
+        add(
+            "--init_gain",
+            type=float,
+            default=0.02,
+            help="gain of the initialisation (1.0 learns faster on small data)",
+        )
+
+    def _add_computation(self, add: Add) -> None:
+        """Number formats, averaging, compilation."""
+        add(
             "--precision",
             default="fp32",
             choices=sorted(PRECISIONS),
             help="number format of convolutions and attention; on a CPU bf16 is used for VGG-19 "
-            "only, "
-            "and only where the processor gains from it",
+            "only, and only where the processor gains from it",
         )
         add(
             "--tf32",
@@ -175,18 +205,6 @@ class BaseOptions:
             "any value but 0 generates with it",
         )
         add("--compile", action="store_true", help="compile the networks with torch.compile")
-        add(
-            "--init_type",
-            default="orthogonal",
-            choices=sorted(INITIALIZERS),
-            help="initialisation of the networks",
-        )
-        add(
-            "--init_gain",
-            type=float,
-            default=0.02,
-            help="gain of the initialisation (1.0 learns faster on small data)",
-        )
 
     # ---- parsing ---------------------------------------------------------------------------
 

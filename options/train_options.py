@@ -7,7 +7,7 @@ from argparse import Namespace
 
 from models.losses.adversarial import GAN_MODES
 from models.schedules import LR_POLICIES
-from options.base_options import BaseOptions
+from options.base_options import Add, BaseOptions
 from options.parser import Parser
 
 
@@ -19,6 +19,16 @@ class TrainOptions(BaseOptions):
     def add_options(self, parser: Parser) -> None:
         super().add_options(parser)
         add = parser.add_argument_group("training").add_argument
+        self._add_run(add)
+        self._add_schedule(add)
+        self._add_step(add)
+        self._add_validation(parser.add_argument_group("validation").add_argument)
+        add = parser.add_argument_group("logging and saving").add_argument
+        self._add_saving(add)
+        self._add_logging(add)
+
+    def _add_run(self, add: Add) -> None:
+        """How a run starts and ends."""
         add(
             "--continue_train",
             action="store_true",
@@ -35,6 +45,9 @@ class TrainOptions(BaseOptions):
             default=None,
             help="save and stop after this time, with exit status 75",
         )
+
+    def _add_schedule(self, add: Add) -> None:
+        """Epochs and learning rate."""
         add("--niter", type=int, default=100, help="epochs at the initial learning rate")
         add("--niter_decay", type=int, default=100, help="epochs of decay after them")
         add("--lr", type=float, default=2e-4, help="initial learning rate of the generator")
@@ -45,21 +58,28 @@ class TrainOptions(BaseOptions):
             choices=sorted(LR_POLICIES),
             help="schedule of the learning rate",
         )
-        add("--gan_mode", default="lsgan", choices=sorted(GAN_MODES), help="adversarial loss")
+
+    def _add_step(self, add: Add) -> None:
+        """Losses and what happens to their gradients."""
+        add(
+            "--gan_mode",
+            type=_gan_mode,
+            default="lsgan",
+            choices=sorted(GAN_MODES),
+            help="adversarial loss; wgan-gp, the published spelling, is accepted too",
+        )
         add(
             "--vgg_weights",
             default="imagenet",
             help="VGG-19 of the perceptual losses: imagenet (torchvision's file), random (fixed "
-            "seed), "
-            "or the path of a file in torchvision's format",
+            "seed), or the path of a file in torchvision's format",
         )
         add(
             "--accumulate",
             type=int,
             default=1,
             help="parts of --batchSize samples whose gradients make one step: a larger batch in "
-            "the "
-            "same memory",
+            "the same memory",
         )
         add(
             "--clip_grad",
@@ -75,7 +95,8 @@ class TrainOptions(BaseOptions):
         )
         add("--serial_batches", action="store_true", help="do not shuffle the training pairs")
 
-        add = parser.add_argument_group("validation").add_argument
+    def _add_validation(self, add: Add) -> None:
+        """What is measured while training."""
         add(
             "--val_freq",
             type=int,
@@ -99,9 +120,8 @@ class TrainOptions(BaseOptions):
             "--best_metric", default="psnr", help="metric that decides which checkpoint is the best"
         )
 
-        add = parser.add_argument_group("logging and saving").add_argument
-        add("--print_freq", type=int, default=200, help="samples between two lines of loss_log.txt")
-        add("--display_freq", type=int, default=200, help="samples between two picture updates")
+    def _add_saving(self, add: Add) -> None:
+        """Which checkpoints are written and kept."""
         add("--save_latest_freq", type=int, default=1000, help="samples between saves of latest")
         add("--save_epoch_freq", type=int, default=1, help="epochs between numbered checkpoints")
         add(
@@ -117,6 +137,11 @@ class TrainOptions(BaseOptions):
             help="at every save of latest also write <total samples>_net_*.pth (default for "
             "market)",
         )
+
+    def _add_logging(self, add: Add) -> None:
+        """What a run shows, and where."""
+        add("--print_freq", type=int, default=200, help="samples between two lines of loss_log.txt")
+        add("--display_freq", type=int, default=200, help="samples between two picture updates")
         add("--display_id", type=int, default=0, help="visdom window; 0 = no visdom")
         add("--display_server", default="http://localhost", help="address of the visdom server")
         add("--display_port", type=int, default=8096, help="port of the visdom server")
@@ -129,3 +154,8 @@ class TrainOptions(BaseOptions):
             opt.niter, opt.niter_decay = 1, 0
             opt.max_dataset_size = min(opt.max_dataset_size or 10, 10)
             opt.display_freq = opt.print_freq = 1
+
+
+def _gan_mode(word: str) -> str:
+    """``wgan-gp``, a choice of the published programs, is called ``wgangp`` here."""
+    return word.replace("-", "")

@@ -41,6 +41,10 @@ VGG19 = PublishedFile(
     "dcbb9e9d",
 )
 RANDOM_SEED = 7
+RANDOM_NOTE = (
+    "The VGG-19 of the perceptual losses has fixed random weights (--vgg_weights random): good for "
+    "trying things, not for published numbers"
+)
 _CHANNELS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512)
 
 Features = Mapping[str, torch.Tensor]
