@@ -1,16 +1,18 @@
-"""Generate an image for every pair of the test list: python test.py --name RUN --dataroot FOLDER
-..."""
+"""Generate every pair of the test list: python test.py --name RUN --dataroot FOLDER ..."""
 
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from data import create_dataloader, create_dataset
+from data.base_dataset import BaseDataset
 from models import create_model
+from models.base_model import BaseModel
 from options.test_options import TestOptions
 from util import distributed
 from util.checkpoint import file_hash, find_file, write_atomically
@@ -19,7 +21,7 @@ from util.result_writer import ResultWriter
 from util.seed import seed_everything
 
 
-def write_manifest(folder: Path, opt, model, dataset) -> None:
+def write_manifest(folder: Path, opt: Namespace, model: BaseModel, dataset: BaseDataset) -> None:
     """Record which weights made the images of a folder, from which photographs."""
     path = find_file(model.network_path("G_ema" if opt.ema else "G", opt.which_epoch))
     manifest = {

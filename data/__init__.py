@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from argparse import Namespace
 from difflib import get_close_matches
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from data.loader import make_loader
 from util import distributed
@@ -44,7 +45,7 @@ def find_dataset(name: str) -> type:
     raise UserError(f"data/{by_key[key]}_dataset.py has no class named like {by_key[key]}Dataset")
 
 
-def create_dataset(opt):
+def create_dataset(opt: Namespace) -> Dataset:
     """Open the data set that the options describe; all its lists are read and checked here."""
     dataset = find_dataset(opt.dataset_mode).from_options(opt)
     if opt.packed is not None:
@@ -56,7 +57,7 @@ def create_dataset(opt):
     return dataset
 
 
-def create_dataloader(dataset, opt) -> DataLoader:
+def create_dataloader(dataset: Dataset, opt: Namespace) -> DataLoader:
     """Loader whose ``batch_sampler`` gives this process its share; see data.loader."""
     return make_loader(
         dataset,

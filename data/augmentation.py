@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -26,7 +27,7 @@ class AffineRanges:
     scale: Range = None
 
 
-def add_augmentation_options(parser) -> None:
+def add_augmentation_options(parser: ArgumentParser) -> None:
     """Options of training data sets; a model switches them on by ``set_defaults(augment=True)``."""
     add = parser.add_argument_group("augmentation").add_argument
     add(
@@ -51,7 +52,7 @@ def add_augmentation_options(parser) -> None:
         )
 
 
-def ranges_from_options(opt, published: AffineRanges) -> AffineRanges:
+def ranges_from_options(opt: Namespace, published: AffineRanges) -> AffineRanges:
     """The ranges that the options ask for, ``published`` where they say nothing."""
     if not getattr(opt, "augment", False):
         return AffineRanges()

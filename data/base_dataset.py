@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ class BaseDataset(Dataset, ABC):
     record: dict[str, Any] | None = None  # how that folder was prepared (util/manifest.py)
 
     @staticmethod
-    def modify_options(parser, is_train: bool) -> None:
+    def modify_options(parser: ArgumentParser, is_train: bool) -> None:
         """Add the data set's own options to ``parser`` and change defaults."""
 
     @classmethod
     @abstractmethod
-    def from_options(cls, opt) -> BaseDataset:
+    def from_options(cls, opt: Namespace) -> BaseDataset:
         """Open the data set that the options describe."""
 
     def photograph(self, name: str) -> np.ndarray | None:

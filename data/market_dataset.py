@@ -1,5 +1,7 @@
 """Market-1501 in PATN's, DPTN's and GFLA's layout: ``--dataset_mode market``."""
 
+from argparse import ArgumentParser
+
 from data.augmentation import AffineRanges
 from data.pose_dataset import PoseDataset
 
@@ -14,7 +16,7 @@ class MarketDataset(PoseDataset):
     augmentation = AffineRanges(angle=(-5, 5), shift=(-5, 5), scale=(0.95, 1.05))
 
     @staticmethod
-    def modify_options(parser, is_train: bool) -> None:
+    def modify_options(parser: ArgumentParser, is_train: bool) -> None:
         PoseDataset.modify_options(parser, is_train)
         if is_train:
             parser.set_defaults(save_by_iter=True)

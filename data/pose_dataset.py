@@ -3,6 +3,7 @@ table."""
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,12 @@ class PoseDataset(BaseDataset):
         self.packed = packed
 
     @staticmethod
-    def modify_options(parser, is_train: bool) -> None:
+    def modify_options(parser: ArgumentParser, is_train: bool) -> None:
         if is_train:
             add_augmentation_options(parser)
 
     @classmethod
-    def from_options(cls, opt) -> PoseDataset:
+    def from_options(cls, opt: Namespace) -> PoseDataset:
         return cls(
             opt.dataroot,
             opt.phase,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from argparse import Namespace
 from difflib import get_close_matches
 
 from models.base_model import BaseModel
@@ -39,6 +40,6 @@ def find_model(name: str) -> type[BaseModel]:
     raise UserError(f"models/{by_key[key]}_model.py has no class named like {by_key[key]}Model")
 
 
-def create_model(opt) -> BaseModel:
+def create_model(opt: Namespace) -> BaseModel:
     """Build the model that the options describe."""
     return find_model(opt.model)(opt)

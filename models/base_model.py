@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -35,7 +36,7 @@ class BaseModel(ABC):
 
     size_multiple = 8  # the image height and width must be multiples of this
 
-    def __init__(self, opt):
+    def __init__(self, opt: Namespace):
         self.opt = opt
         self.is_train: bool = opt.is_train
         self.device = torch.device(opt.device)
@@ -62,7 +63,7 @@ class BaseModel(ABC):
     # ---- options ---------------------------------------------------------------------------
 
     @staticmethod
-    def modify_options(parser, is_train: bool) -> None:
+    def modify_options(parser: ArgumentParser, is_train: bool) -> None:
         """Add the model's own options to ``parser`` and change defaults; none unless overridden."""
         return None
 

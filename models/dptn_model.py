@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,7 @@ class DPTNModel(GANModel):
     x_t."""
 
     @staticmethod
-    def modify_options(parser, is_train: bool) -> None:
+    def modify_options(parser: ArgumentParser, is_train: bool) -> None:
         add = parser.add_argument_group("DPTN model").add_argument
         add("--nhead", type=int, default=2, help="attention heads of the Pose Transformer Module")
         add("--num_CABs", type=int, default=2, help="context augment blocks")
@@ -43,7 +44,7 @@ class DPTNModel(GANModel):
             add_discriminator_options(add)
             add_loss_options(add)
 
-    def __init__(self, opt):
+    def __init__(self, opt: Namespace):
         super().__init__(opt)
         config = DPTNConfig(
             ngf=opt.ngf,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
+from argparse import Namespace
 from collections.abc import Iterator
 
 import torch
@@ -15,7 +16,7 @@ from models.losses.adversarial import GANLoss
 class GANModel(BaseModel):
     """A generator trained against a discriminator; a subclass spells out its two total losses."""
 
-    def __init__(self, opt):
+    def __init__(self, opt: Namespace):
         super().__init__(opt)
         if self.is_train:
             self.gan = GANLoss(opt.gan_mode)

@@ -64,10 +64,32 @@ def test_published_test_commands_parse(command, tmp_path):
         (("--name x", "--id x"), "name"),
         (("--loadSize 64", "--load_size 64", "--load_size 64 64"), "load_size"),
         (("--dis_layers 3", "--dis_layer 3", "--dis_layer=3"), "dis_layers"),
+        (("--old_size 64 32", "--annotation_size 64 32"), "annotation_size"),
+        (("--gan_mode wgangp", "--gan_mode wgan-gp"), "gan_mode"),
     ],
 )
 def test_every_published_spelling_means_the_same(spellings, dest):
     assert len({repr(getattr(parse(words), dest)) for words in spellings}) == 1
+
+
+# Every published option that does something, with the published defaults.
+PUBLISHED_DEFAULTS = (
+    "--dataset_mode=fashion --checkpoints_dir=./checkpoints --gpu_ids=0 --batchSize=1 --nThreads=2 "
+    "--loadSize=256 --phase=train --norm=instance --init_type=orthogonal --use_spect_d --nhead=2 "
+    "--num_CABs=2 --num_TTBs=2 --dis_layers=4 --lambda_rec=5 --lambda_g=2 --lambda_style=500 "
+    "--lambda_content=0.5 --lambda_affi=100 --t_s_ratio=0.5 --ratio_g2d=0.1 --lr=2e-4 --beta1=0.5 "
+    "--lr_policy=lambda --niter=100 --niter_decay=100 --gan_mode=lsgan --which_epoch=latest "
+    "--display_freq=200 --print_freq=200 --save_latest_freq=1000 --save_epoch_freq=1 --display_id=0"
+)
+
+
+def test_the_published_defaults_are_the_defaults():
+    assert vars(parse(PUBLISHED_DEFAULTS)) == vars(parse())
+    flags = parse("--serial_batches --max_dataset_size 40 --continue_train --debug")
+    assert flags.serial_batches
+    assert flags.continue_train
+    assert flags.debug
+    assert flags.max_dataset_size == 10  # --debug
 
 
 @pytest.mark.parametrize(
@@ -132,4 +154,6 @@ def test_help_of_every_command_describes_every_option(capsys):
         with pytest.raises(SystemExit) as stop:
             parse("--help", options)
         assert stop.value.code == 0
-        assert "--nhead" in capsys.readouterr().out
+        text = capsys.readouterr().out
+        assert "--nhead" in text
+        assert "(default: None)" not in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from data.synthetic import SIZES, contact_sheet, write_dataset
 from script.make_synthetic_dataset import main
+from tests.conftest import ROOT
 from util.annotations import read_keypoints, read_list, read_pairs
 from util.errors import UserError
 from util.names import is_flat_deepfashion_name
@@ -244,3 +246,11 @@ def test_the_command_writes_a_data_set_and_a_contact_sheet(tmp_path, monkeypatch
     assert (out / "contact_sheet.png").is_file()
     main()
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_the_command_starts_as_a_file_from_any_folder(tmp_path):
+    command = [sys.executable, ROOT / "script" / "make_synthetic_dataset.py", "--out", "set"]
+    sizes = ["--identities", "1", "--test_identities", "1", "--poses", "2"]
+    done = subprocess.run([*command, *sizes], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "set is ready: 4 images" in done.stdout

@@ -189,6 +189,12 @@ def test_every_adversarial_loss_trains_with_every_discriminator(
     assert run(train_command, f"{words} {extra} --no_tensorboard", monkeypatch) == 0
 
 
+def test_random_vgg_weights_are_said_plainly(people, tmp_path, monkeypatch, capsys):
+    words = f"--name run --checkpoints_dir {tmp_path} --dataroot {people} {QUICK} --no_html"
+    assert run(train_command, f"{words} --no_tensorboard --max_dataset_size 2", monkeypatch) == 0
+    assert capsys.readouterr().out.count("fixed random weights (--vgg_weights random)") == 1
+
+
 @needs_chromium
 def test_training_and_result_pages_open_in_a_browser(trained, people, tmp_path, monkeypatch):
     generate(trained, people, tmp_path, monkeypatch)
