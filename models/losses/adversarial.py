@@ -59,12 +59,14 @@ def gradient_penalty(
     fake: torch.Tensor,  # (B, 3, H, W)
     weight: float = 10.0,
 ) -> torch.Tensor:
-    """weight * mean (||grad D(mix) + 1e-16|| - 1)^2 on random mixes of real and fake (WGAN-GP)."""
+    """weight * mean (||grad C(mix) + 1e-16|| - 1)^2 on random mixes of real and fake (WGAN-GP).
+
+    C, the critic's value of an image, is the mean of its scores, as in the loss: the penalty does
+    not grow with the number of scores.
+    """
     alpha = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
     mix = (alpha * real + (1 - alpha) * fake).detach().requires_grad_(True)
-    scores = discriminator(mix)
-    (grad,) = torch.autograd.grad(
-        scores, mix, torch.ones_like(scores), create_graph=True, retain_graph=True
-    )
+    values = discriminator(mix).flatten(1).mean(dim=1)  # (B,)
+    (grad,) = torch.autograd.grad(values.sum(), mix, create_graph=True)
     norm = (grad.flatten(1) + 1e-16).norm(2, dim=1)
     return weight * ((norm - 1) ** 2).mean()
