@@ -1,12 +1,14 @@
 """One picture of a test run: source, target pose, generated image, ground truth, some pairs a row.
 
 python -m script.overview --results results/quickstart -o overview.png
+python -m script.overview --results results/gfla -o gfla.png --show flow_field_2 occlusion_mask_2
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
@@ -23,10 +25,15 @@ GAP = 4  # white pixels between pictures
 SPACE = 20  # and between pairs
 
 
-def tile(folder: Path, result: Path, height: int) -> np.ndarray:
-    """The four pictures of one pair side by side, uint8 (height, W, 3)."""
+def tile(folder: Path, result: Path, height: int, show: Sequence[str] = ()) -> np.ndarray:
+    """The pictures of one pair side by side, uint8 (height, W, 3); ``show``: more of the page's
+    columns, placed before the generated image."""
     source, target = parse_result_name(result.name)
-    names = (f"{source}.jpg", f"{target}_pose.jpg", None, f"{target}.jpg")
+    extras = [f"{result.stem}_{column}.jpg" for column in show]
+    names = (f"{source}.jpg", f"{target}_pose.jpg", *extras, None, f"{target}.jpg")
+    missing = [name for name in extras if not (folder / PAGE_IMAGES / name).is_file()]
+    if missing:
+        raise UserError(f"--show: {folder / PAGE_IMAGES / missing[0]} does not exist")
     pictures = []
     for name in names:
         path = result if name is None else folder / PAGE_IMAGES / name
@@ -37,7 +44,9 @@ def tile(folder: Path, result: Path, height: int) -> np.ndarray:
     return np.hstack(pictures[:-1])
 
 
-def overview(folder: Path, rows: int, columns: int, height: int) -> np.ndarray:
+def overview(
+    folder: Path, rows: int, columns: int, height: int, show: Sequence[str] = ()
+) -> np.ndarray:
     """``rows`` x ``columns`` pairs spread evenly over the results of ``folder``."""
     results = sorted(folder.glob("*_vis.png")) or sorted(folder.glob("*_vis.jpg"))
     if not (folder / PAGE_IMAGES).is_dir() or len(results) < rows * columns:
@@ -46,7 +55,7 @@ def overview(folder: Path, rows: int, columns: int, height: int) -> np.ndarray:
             f"least {rows * columns} results and the page that test.py writes without --no_html"
         )
     chosen = np.linspace(0, len(results) - 1, rows * columns).astype(int)
-    tiles = [tile(folder, results[i], height) for i in chosen]
+    tiles = [tile(folder, results[i], height, show) for i in chosen]
     space = np.full((height, SPACE, 3), 255, dtype=np.uint8)
     lines = []
     for r in range(rows):
@@ -64,11 +73,17 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=3)
     parser.add_argument("--columns", type=int, default=2, help="pairs a row")
     parser.add_argument("--height", type=int, default=192, help="of a picture, in pixels")
+    parser.add_argument(
+        "--show", nargs="+", default=(), metavar="COLUMN",
+        help="more columns of the result page, such as flow_field_2 (GFLA)",
+    )  # fmt: skip
     parser.add_argument("--debug", action="store_true", help="full tracebacks")
     options = parser.parse_args()
     if min(options.rows, options.columns, options.height) < 1:
         raise UserError("--rows, --columns and --height must be 1 or more")
-    picture = overview(Path(options.results), options.rows, options.columns, options.height)
+    picture = overview(
+        Path(options.results), options.rows, options.columns, options.height, options.show
+    )
     save_image(options.output, picture)
     print(f"{options.output}: {options.rows * options.columns} pairs")
 
