@@ -33,7 +33,7 @@ def write_manifest(folder: Path, opt: Namespace, model: BaseModel, dataset: Base
         "dataset_mode": opt.dataset_mode,
         "phase": opt.phase,
         "load_size": opt.load_size,
-        "image_size": opt.annotation_size,
+        "image_size": opt.result_size,
         "save_format": opt.save_format,
         "save_norm": opt.save_norm,
         "pairs": len(dataset),
@@ -51,6 +51,7 @@ def main() -> None:
     model = create_model(opt)
     model.load_networks(opt.which_epoch, labels=("G",))
     model.eval_mode()
+    opt.result_size = opt.result_size or model.result_size
     dataset = create_dataset(opt)
     loader = create_dataloader(dataset, opt)
     folder = Path(opt.results_dir)
@@ -67,8 +68,8 @@ def main() -> None:
     page = not opt.no_html
     title = f"{opt.name}: test pairs"
     with ResultWriter(
-        folder, opt.annotation_size, opt.save_format, page, title,
-        save_norm=opt.save_norm, save_steps=opt.save_steps,
+        folder, opt.result_size, opt.save_format, page, title,
+        save_norm=opt.save_norm, save_steps=opt.save_steps, keypoint_frame=opt.annotation_size,
     ) as writer:  # fmt: skip
         hidden = not distributed.is_main()
         for batch in tqdm(loader, desc="generate", unit="batch", disable=hidden):

@@ -67,6 +67,11 @@ class BaseModel(ABC):
         """Add the model's own options to ``parser`` and change defaults; none unless overridden."""
         return None
 
+    @property
+    def result_size(self) -> tuple[int, int]:
+        """(h, w) at which test.py saves the generated images, as the published system does."""
+        return self.opt.annotation_size
+
     # ---- building --------------------------------------------------------------------------
 
     def add_network(

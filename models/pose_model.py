@@ -40,6 +40,11 @@ class PoseModel(GANModel):
             flow_stages.set_training_defaults(parser)
             _add_training_options(group)
 
+    @property
+    def result_size(self) -> tuple[int, int]:
+        """Images are saved as generated; GFLA's metrics expect 256 x 256 for fashion."""
+        return self.opt.load_size
+
     def __init__(self, opt):
         super().__init__(opt)
         flow_stages.check_size(opt)

@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from options.base_options import BaseOptions
-from options.parser import Parser
+from options.parser import Parser, image_size
 from util.errors import UserError
 from util.save_norm import SAVE_NORMS
 
@@ -34,6 +34,15 @@ class TestOptions(BaseOptions):
             help="png, or jpg (quality 75) as the published protocol has it",
         )
         add(
+            "--result_size",
+            type=int,
+            nargs="+",
+            default=None,
+            metavar="N",
+            help="height width of the saved images; default: as the published system saves them, "
+            "--old_size (pose, poseflownet: --load_size)",
+        )
+        add(
             "--save_norm",
             default="fixed",
             choices=sorted(SAVE_NORMS),
@@ -54,6 +63,8 @@ class TestOptions(BaseOptions):
             if Path(opt.save_id).name != opt.save_id or opt.save_id == "..":
                 raise UserError(f"--save_id {opt.save_id!r} must be a folder name without slashes")
             opt.results_dir = str(Path(opt.results_dir or "./results") / opt.save_id)
+        if opt.result_size is not None:
+            opt.result_size = image_size("--result_size", opt.result_size, ())
         opt.results_dir = opt.results_dir or f"./results/{opt.name}"
         if opt.how_many is not None:
             opt.max_dataset_size = min(opt.how_many, opt.max_dataset_size or opt.how_many)

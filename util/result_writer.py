@@ -16,7 +16,7 @@ import torch
 from util import distributed
 from util.image import resize_linear, save_image, to_uint8
 from util.names import result_name, stem
-from util.pose import draw_skeleton
+from util.pose import draw_skeleton, present, scale_keypoints
 from util.result_page import RESULT_COLUMNS, ResultPage
 from util.save_norm import SAVE_NORMS
 
@@ -61,15 +61,17 @@ class ResultWriter:
     def __init__(
         self,
         folder: str | Path,
-        size: tuple[int, int],  # (h, w) of the saved images: the annotation frame
+        size: tuple[int, int],  # (h, w) of the saved images
         save_format: str = "png",
         page: bool = True,
         title: str = "Test results",
         threads: int | None = None,  # that encode and write; default: half of the processors
         save_norm: str = "fixed",  # a key of SAVE_NORMS, for the generated images
         save_steps: bool = False,  # outputs step_1, step_2 ... also go to step_folder(folder, j)
+        keypoint_frame: tuple[int, int] | None = None,  # (h, w) of the keypoints; default: size
     ):
         self.folder, self.size, self.save_format = Path(folder), tuple(size), save_format
+        self._keypoint_frame = tuple(keypoint_frame or size)
         self._pool = ThreadPoolExecutor(threads or max(2, min(16, (os.cpu_count() or 2) // 2)))
         self._pending: deque[Future] = deque()
         self._seen: set[str] = set()
@@ -151,14 +153,17 @@ class ResultWriter:
         if name not in self._seen:
             self._seen.add(name)
             pixels = batch[f"{role}_image"][i].permute(1, 2, 0).contiguous().numpy()
-            keypoints = batch[f"{role}_keypoints"][i].numpy()
+            keypoints = batch[f"{role}_keypoints"][i]
             self._submit(self._save, self.folder / photo, pixels)
             self._submit(self._save_pose, self.folder / pose, keypoints)
         return photo, pose
 
-    def _save_pose(self, path: Path, keypoints: np.ndarray) -> None:
+    def _save_pose(self, path: Path, keypoints: torch.Tensor) -> None:
+        if self._keypoint_frame != self.size:
+            scaled = scale_keypoints(keypoints, self._keypoint_frame, self.size)
+            keypoints = torch.where(present(keypoints)[:, None], scaled, -1.0)
         canvas = np.full((*self.size, 3), 24, dtype=np.uint8)
-        save_image(path, draw_skeleton(canvas, keypoints), quality=90)
+        save_image(path, draw_skeleton(canvas, keypoints.numpy()), quality=90)
 
     def close(self) -> None:
         """Wait for all images, then complete the page."""
