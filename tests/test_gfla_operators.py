@@ -51,6 +51,45 @@ def test_block_extract_and_both_gradients_equal_the_published_kernel(golden, siz
     assert gap(flow.grad, golden[f"be{size}.gflow"]) < 1e-5
 
 
+def literal_block_extract(source, flow, gradient, size: int):
+    """The published kernels, thread by thread: output, and gradients of source and flow."""
+    b, _, height, width = source.shape
+    h, w = flow.shape[2:]
+    out, to_source, to_flow = (np.zeros(s) for s in (gradient.shape, source.shape, flow.shape))
+    for n, row, column in np.ndindex(b, h * size, w * size):
+        y, x = row // size, column // size
+        px = flow[n, 0, y, x] + (column % size - size // 2) + x
+        py = flow[n, 1, y, x] + (row % size - size // 2) + y
+        x0, y0 = int(np.floor(px)), int(np.floor(py))
+        a, d = px - x0, py - y0
+        left, right = (min(max(i, 0), width - 1) for i in (x0, x0 + 1))
+        top, bottom = (min(max(i, 0), height - 1) for i in (y0, y0 + 1))
+        corners = ((top, left), (top, right), (bottom, left), (bottom, right))
+        weights = ((1 - a) * (1 - d), a * (1 - d), (1 - a) * d, a * d)
+        s00, s01, s10, s11 = (source[n, :, i, j] for i, j in corners)
+        g = gradient[n, :, row, column]
+        for (i, j), weight, value in zip(corners, weights, (s00, s01, s10, s11), strict=True):
+            out[n, :, row, column] += weight * value
+            to_source[n, :, i, j] += weight * g
+        to_flow[n, 0, y, x] += (g * ((1 - d) * (s01 - s00) + d * (s11 - s10))).sum()
+        to_flow[n, 1, y, x] += (g * ((1 - a) * (s10 - s00) + a * (s11 - s01))).sum()
+    return out, to_source, to_flow
+
+
+@pytest.mark.parametrize("size", [3, 4, 5])
+def test_float64_block_extract_and_both_gradients_equal_the_kernel_written_out(golden, size):
+    """At integer positions, at zero flow and 50 pixels outside too, which the flow contains."""
+    source, flow = (golden[k].double().requires_grad_() for k in ("src", "flow"))
+    out = block_extract(source, flow, size)
+    gradient = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out)
+    out.backward(gradient)
+    expected = literal_block_extract(
+        source.detach().numpy(), flow.detach().numpy(), gradient.numpy(), size
+    )
+    for ours, reference in zip((out.detach(), source.grad, flow.grad), expected, strict=True):
+        np.testing.assert_allclose(ours.numpy(), reference, rtol=0, atol=1e-12)
+
+
 def test_resample2d_and_its_flow_gradient_equal_the_published_kernel(golden):
     flow = golden["flow"].clone().requires_grad_()
     out = resample2d(golden["src"], flow)
