@@ -35,7 +35,7 @@ from util.metrics.measurement import Evaluation, Settings
 from util.metrics.page import write_evaluation_page
 from util.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from util.metrics.registry import MetricUnavailableError, columns_for, list_metrics
-from util.metrics.report import check_output_folder, table, write_report
+from util.metrics.report import check_output_folder, report_folder, table, write_report
 from util.metrics.statistics_cache import default_cache_dir
 from util.metrics.weights import WEIGHTS
 from util.names import check_relative_name, result_name
@@ -69,7 +69,11 @@ def _add_inputs(add) -> None:
     add("--distorated_path", required=True, nargs="+", help="folder(s) of generated images")
     add("--fid_real_path", help="folder of real images for FID and KID: the training images")
     add("--name", default="metrics", help="name of this measurement: its folder in --output_dir")
-    add("--output_dir", default="./eval_results", help="where reports are written")
+    add(
+        "--output_dir",
+        help="where reports are written; default: ./eval_results (in NAME_metrics, not NAME, if "
+        "./eval_results/NAME holds the results themselves)",
+    )
     add("--labels", nargs="+", help="one row label for each result folder in the comparison")
     add(
         "--pairing",
@@ -263,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     metrics = asked_metrics(options, protocols)
     check_rank_by(options.rank_by, protocols, metrics)
     name = check_relative_name(os.path.normpath(options.name), "--name")
-    output = Path(options.output_dir) / name
+    output = report_folder(options.output_dir, name, options.distorated_path)
     check_output_folder(output, [options.gt_path, options.fid_real_path, *options.distorated_path])
     labels = labels_of(options)
     wanted = metrics or [metric for protocol in protocols for metric in protocol.defaults]

@@ -86,6 +86,20 @@ def library_versions() -> dict[str, str]:
     return found
 
 
+def report_folder(output_dir: str | None, name: str, results: Sequence[str | Path]) -> Path:
+    """``<output_dir>/<name>``; by default in ./eval_results, and beside the results if they have
+    that name.
+
+    GFLA's published commands generate into ./eval_results/fashion and measure it as ``fashion``.
+    """
+    if output_dir is not None:
+        return Path(output_dir) / name
+    output = Path("eval_results") / name
+    if output.resolve() in [Path(folder).resolve() for folder in results]:
+        return output.with_name(f"{output.name}_metrics")
+    return output
+
+
 def check_output_folder(output: Path, measured: Sequence[str | Path | None]) -> None:
     """Raise UserError when the report would land inside a measured folder."""
     for folder in filter(None, measured):
