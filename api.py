@@ -5,13 +5,14 @@
     transfer.transfer_as("me.jpg", "friend.jpg").save("out.png")
 
 :class:`PoseTransfer` runs any model of this project, :class:`Pose2Pose` the published MAGPT
-generator. Both can be called from several threads; nothing here reads the command line or keeps
-global state.
+generator. Both can be called from several threads; nothing here reads the command line, keeps
+global state or touches the random state of the caller.
 """
 
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,8 @@ class PoseTransfer:
 
         ``device``: the first GPU if there is one. ``options``: replace training options saved
         beside the checkpoint; a published file, which has none, needs at least {"model": "DPTN"}.
-        ``estimator``: an object, or a name for ``create_estimator``. Raises UserError for whatever
-        does not fit.
+        ``estimator``: an object, or a name for ``create_estimator``. PyTorch's switches for TF32
+        are set as test.py sets them. Raises UserError for whatever does not fit.
         """
         path, device = Path(path), choose_device(device)
         if not path.exists():
@@ -88,7 +89,7 @@ class PoseTransfer:
             return cls(model, find_person, generator)
         folder = path if path.is_dir() else path.parent
         saved = _saved_options(folder, options)
-        model = create_model(inference_options(saved, folder, str(device), options))
+        model = _build(inference_options(saved, folder, str(device), options))
         _load_generator(model, path, str(which_epoch))
         model.eval_mode()
         return cls(model, find_person)
@@ -185,6 +186,12 @@ def _saved_options(folder: Path, options: Mapping[str, Any] | None) -> dict[str,
     return {}
 
 
+def _build(opt: Namespace) -> BaseModel:
+    """The model, without a trace of its random initial weights in the caller's random state."""
+    with torch.random.fork_rng(devices=[]):  # networks are initialised on the CPU
+        return create_model(opt)
+
+
 def _load_generator(model: BaseModel, path: Path, which_epoch: str) -> None:
     """Load G strictly from a run's folder or from one file."""
     if path.is_dir():
@@ -201,6 +208,6 @@ def _empty_model(generator: OnnxGenerator, options: Mapping[str, Any] | None) ->
     """The model of an ONNX file for its ``prepare`` alone: its networks have no weights at all."""
     opt = inference_options(generator.saved_options(), generator.path.parent, "meta", options)
     with torch.device("meta"):
-        model = create_model(opt)
+        model = _build(opt)
     model.device = torch.device("cpu")
     return model

@@ -117,6 +117,11 @@ def run(opt: Namespace) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected a folder of photos")
     output = Path(opt.output or folder.resolve().with_name(f"{folder.resolve().name}_extracted"))
+    if folder.resolve() in (output.resolve(), *output.resolve().parents):
+        raise UserError(
+            f"--output {output} lies inside {folder}, so that another run would take its pictures "
+            "for photos; choose a folder beside it"
+        )
     table = output / "keypoints.csv"
     if table.exists() and not opt.overwrite:
         raise UserError(f"{table} exists already; choose another --output, or pass --overwrite")

@@ -28,7 +28,7 @@ from options.parser import Parser
 from util.device import choose_device
 from util.errors import UserError, run_main
 from util.image import save_image
-from util.keypoint_estimation import MIN_JOINTS, PERSON_RULES
+from util.keypoint_estimation import MIN_JOINTS, PERSON_RULES, check_joint_count
 from util.keypoint_files import Pose, read_poses
 from util.person_crop import Box, cut, paste, person_box, to_frame, whole_picture
 from util.photo import as_photo, list_photos
@@ -143,11 +143,19 @@ def _subject(
     return Subject(name, cut(photo, box), to_frame(keypoints, box, frame), box)
 
 
+def checked_poses(path: str | Path, min_joints: int) -> list[Pose]:
+    """All poses of a file; a UserError when one has too few joints."""
+    poses = read_poses(path)
+    for pose in poses:
+        check_joint_count(pose.keypoints, f"{path}, {pose.name}", min_joints)
+    return poses
+
+
 def read_source(opt: Namespace, find: PersonFinder, frame: tuple[int, int]) -> Subject:
     """The person to be moved."""
     if opt.source_keypoints is None:
         return subject_of_photo(opt.source, find, frame, opt.crop)
-    poses = read_poses(opt.source_keypoints)
+    poses = checked_poses(opt.source_keypoints, opt.min_joints)
     if len(poses) != 1 or poses[0].in_annotation_frame:
         raise UserError(
             f"--source_keypoints {opt.source_keypoints}: found {len(poses)} poses in a "
@@ -163,7 +171,8 @@ def read_targets(opt: Namespace, find: PersonFinder, frame: tuple[int, int]) -> 
     targets: list[Subject] = []
     for item in map(Path, opt.pose):
         if item.suffix.lower() in POSE_FILES:
-            targets += [_subject_of_pose(pose, frame) for pose in read_poses(item)]
+            poses = checked_poses(item, opt.min_joints)
+            targets += [_subject_of_pose(pose, frame) for pose in poses]
         else:
             photos = list_photos(item) if item.is_dir() else [item]
             targets += [subject_of_photo(photo, find, frame, opt.crop) for photo in photos]
@@ -206,13 +215,31 @@ def skeleton_picture(
     return np.concatenate([above, gap, below])
 
 
-def transfer(opt: Namespace) -> list[Path]:
-    """Do what the options say; returns the files written."""
+def output_files(opt: Namespace) -> tuple[Path, Path]:
+    """The picture and its skeletons, neither of which may replace or join what is read."""
     output = Path(opt.output)
     if output.suffix.lower() not in OUTPUT_FORMATS:
         raise UserError(
             f"--output {output}: expected a name that ends in {', '.join(OUTPUT_FORMATS)}"
         )
+    skeletons = output.with_name(f"{output.stem}_skeletons.png")
+    for given in map(Path, (opt.source, *opt.pose)):
+        for written in (output, skeletons):
+            if given.is_dir() and given.resolve() in written.resolve().parents:
+                raise UserError(
+                    f"--output {output} lies inside the folder of poses {given}, where the next "
+                    "call would take it for a pose; choose a place outside"
+                )
+            if given.exists() and written.exists() and written.samefile(given):
+                raise UserError(
+                    f"--output {output} would replace {given}, which is read; choose another name"
+                )
+    return output, skeletons
+
+
+def transfer(opt: Namespace) -> list[Path]:
+    """Do what the options say; returns the files written."""
+    output, skeletons = output_files(opt)
     photo = as_photo(opt.source)  # refused before anything heavy is loaded
     device = choose_device(opt.device)
     model = load(opt, device)
@@ -230,7 +257,6 @@ def transfer(opt: Namespace) -> list[Path]:
         picture = np.asarray(paste(photo, results[0], source.box))
     else:
         picture = in_a_row([source.tile(model.annotation_size, skeleton=False), *tiles])
-    skeletons = output.with_name(f"{output.stem}_skeletons.png")
     save_image(output, picture, QUALITY)
     save_image(skeletons, skeleton_picture(source, targets, tiles))
     return [output, skeletons]

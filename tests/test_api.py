@@ -89,7 +89,7 @@ def test_a_pair_has_the_pixels_of_test_py(model, runs, tmp_path, monkeypatch):
         assert same(result, Image.open(tmp_path / "results" / result_name(source, target)))
 
 
-@pytest.mark.parametrize("model", ["dptn", "dptn_step"])
+@pytest.mark.parametrize("model", list_models())
 def test_eight_threads_give_the_results_of_one(model, runs):
     transfer = load(runs(model))
     jobs = [(photo(seed=i), photo((200 + 10 * i, 300), seed=i + 1)) for i in range(8)]
@@ -174,8 +174,8 @@ def test_the_command_line_of_the_program_is_not_read(runs, monkeypatch):
 def test_loading_does_not_touch_the_run_or_the_random_state(runs):
     run = runs("dptn")
     files = {p: p.stat().st_mtime_ns for p in run.iterdir()}
-    transfer = load(run)
     state = torch.get_rng_state()
+    transfer = load(run)
     transfer.transfer_as(photo(), photo(seed=2))
     assert torch.equal(state, torch.get_rng_state())
     assert {p: p.stat().st_mtime_ns for p in run.iterdir()} == files

@@ -19,6 +19,7 @@ from util.keypoint_estimation import OPENPOSE_FILE, Person
 
 ARRAYS = np.load(GOLDEN / "magpt_api.npz")
 SIZES = ((176, 256), (171, 256), (256, 256), (300, 411), (100, 300), (750, 1101), (1101, 750))
+RESULT_SIZES = [(w, 256) for w in (176, 171, 176, 176, 85, 174, 176)]  # 256 w // h, at most 176
 SLOW = pytest.mark.slow
 RESULTS = {
     "a": ((176, 256), (176, 256)),
@@ -184,8 +185,12 @@ reference = Image.open('reference.jpg')
 generated = p2p.transfer_as(condition, reference)
 generated.show()
 """
-    exec(compile(snippet, "snippet", "exec"), {})
+    scope = {}
+    exec(compile(snippet, "snippet", "exec"), scope)
     assert [image.size for image in shown] == [(171, 256)]
+    scope["p2p"]._generator = SpyGenerator()  # the sizes alone, without the time
+    results = [scope["p2p"].transfer_as(picture((176, 256)), picture(size)) for size in SIZES]
+    assert [image.size for image in results] == RESULT_SIZES
 
 
 def test_without_weights_there_is_a_sentence_and_never_random_ones(tmp_path, monkeypatch):

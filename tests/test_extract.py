@@ -96,6 +96,13 @@ def test_an_earlier_table_is_only_replaced_on_request(photos):
     extract(photos, "--overwrite")
 
 
+@pytest.mark.parametrize("place", ["", "extracted", "more/extracted"])
+def test_an_output_among_the_photos_is_refused(photos, place):
+    with pytest.raises(UserError, match=r"lies inside .*choose a folder beside it"):
+        extract(photos, "--output", str(photos / place))
+    assert not list(photos.rglob("keypoints.csv"))
+
+
 def test_a_missing_or_empty_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         extract(tmp_path / "photos")

@@ -109,5 +109,5 @@ def test_other_files_are_refused_with_a_sentence(tmp_path, content, message):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="no such file; expected keypoints as"):
         read_poses(tmp_path / "none.json")

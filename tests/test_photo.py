@@ -52,6 +52,8 @@ def write_gif(path):
         ("note.jpg", lambda path: path.write_text("hello"), "is not a readable image"),
         ("empty.jpg", lambda path: path.touch(), "is not a readable image"),
         ("none.jpg", lambda path: None, "no such image"),
+        ("folder", lambda path: path.mkdir(), "is a folder; expected the file name of one photo"),
+        ("IMG_1.HEIC", lambda path: path.write_bytes(b"x"), "is a HEIC photo"),
     ],
 )
 def test_unusable_files_are_one_sentence_with_their_name(tmp_path, name, make, message):
@@ -85,10 +87,11 @@ def test_names_come_from_paths_and_opened_files(tmp_path):
 
 def test_folders_are_searched_for_pictures_in_order(tmp_path):
     (tmp_path / "b").mkdir()
-    for name in ("z.JPG", "b/a.png", "notes.txt", ".hidden.png"):
+    for name in ("z.JPG", "b/a.png", "notes.txt", ".hidden.png", "phone.heic"):
         (tmp_path / name).touch()
     assert [p.relative_to(tmp_path).as_posix() for p in list_photos(tmp_path)] == [
         "b/a.png",
+        "phone.heic",
         "z.JPG",
     ]
     with pytest.raises(UserError, match="holds no pictures"):
@@ -154,6 +157,42 @@ def test_a_pasted_result_fills_the_middle_and_fades_into_the_photo():
     assert (out[:100] == 0).all()
     assert (out[:, :50] == 0).all()
     assert 0 < out[101, 90, 0] < 250
+
+
+def wall(size: tuple[int, int]) -> np.ndarray:
+    """A wall that is unevenly lit, float (h, w, 3), size (width, height)."""
+    y, x = np.mgrid[: size[1], : size[0]]
+    light = 180 + 40 * x / size[0] - 25 * y / size[1]
+    return np.stack([light, light - 10, light - 30], axis=2)
+
+
+def as_image(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.rint(pixels).astype(np.uint8))
+
+
+@pytest.mark.parametrize("box", [Box(100, 60, 256, 176), Box(-20, 60, 256, 176)])
+def test_a_wall_that_was_painted_a_little_too_dark_shows_no_rectangle(box):
+    photo_pixels = wall((300, 400))
+    top, left = max(box.top, 0), box.left
+    generated = np.asarray(cut(as_image(photo_pixels), box)) - np.array([9.0, 4.0, -6.0])
+    out = np.asarray(paste(as_image(photo_pixels), as_image(generated), box)).astype(float)
+    assert np.abs(out - photo_pixels).max() <= 1.5
+    assert out[top + 100, left + 90, 0] != generated[100, 90, 0]
+
+
+def test_another_background_is_not_taken_for_a_cast_of_the_colours():
+    person = as_image(wall((176, 256)) - 120)
+    out = np.asarray(paste(as_image(wall((300, 400))), person, Box(100, 60, 256, 176)))
+    moved = out[200:250, 130:170].astype(int) - np.asarray(person)[100:150, 70:110]
+    assert np.abs(moved).max() <= 1
+
+
+@pytest.mark.parametrize("box", [(100, 200, 400, 100), (100, 200, 150, 300)])
+def test_feet_lie_above_the_seam_of_a_pasted_result(box):
+    found = person_box(standing(*box), (256, 176))
+    ankles = standing(*box)[[10, 13], 0].max()
+    toes = ankles + 0.08 * (standing(*box)[:, 0].max() - standing(*box)[:, 0].min())
+    assert toes <= found.top + 0.97 * found.height
 
 
 def test_at_the_border_of_the_photo_nothing_fades():

@@ -183,7 +183,7 @@ def test_unusable_pictures_are_one_sentence(command, tmp_path, make, message, ro
 
 
 def test_a_missing_pose_file_is_one_sentence(command):
-    with pytest.raises(UserError, match=r"none\.json does not exist"):
+    with pytest.raises(UserError, match=r"none\.json: no such file; expected keypoints"):
         command("--pose", "none.json")
 
 
@@ -199,6 +199,29 @@ def test_nobody_and_too_few_joints_are_one_sentence(command, tmp_path, estimator
     with pytest.raises(UserError, match=message):
         command(*words, estimator=f"tests.test_transfer:{estimator}")
     assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize("role", ["--pose", "--source_keypoints"])
+@pytest.mark.parametrize("joints", [0, 4])
+def test_too_few_joints_in_a_file_are_one_sentence_that_names_it(command, tmp_path, role, joints):
+    points = photo_keypoints((300, 400))
+    points[joints:] = -1
+    (tmp_path / "few.json").write_text(json.dumps(openpose_json(points)))
+    with pytest.raises(UserError, match=rf"few\.json, few_0: only {joints} of 18 joints"):
+        command("--pose", "friend.png", role, "few.json")
+    if joints:
+        command("--pose", "friend.png", role, "few.json", "--min_joints", "3")
+
+
+@pytest.mark.parametrize("output", ["me.png", "./friend.png", "poses/new.png", "x.png"])
+def test_a_picture_that_is_read_is_never_replaced(command, tmp_path, output):
+    (tmp_path / "poses" / "more").mkdir(parents=True)
+    photo().save(tmp_path / "poses" / "a.png")
+    photo().save(tmp_path / "x_skeletons.png")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.png")}
+    with pytest.raises(UserError, match=r"is read; choose another name|choose a place outside"):
+        command("--pose", "friend.png", "poses", "x_skeletons.png", output=output)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*.png")} == before
 
 
 @pytest.mark.parametrize(

@@ -81,14 +81,20 @@ def choose_person(
             f"{where}: no person was found; use a picture in which one person is clearly visible"
         )
     person = PERSON_RULES[rule](people)
-    if person.joint_count < min_joints:
-        missing = [j for j, ok in zip(JOINTS, present(person.keypoints), strict=True) if not ok]
+    check_joint_count(person.keypoints, where, min_joints)
+    return person
+
+
+def check_joint_count(keypoints: np.ndarray, where: str, min_joints: int = MIN_JOINTS) -> None:
+    """UserError that begins with ``where`` when fewer joints than needed are there."""
+    seen = present(np.asarray(keypoints))
+    if seen.sum() < min_joints:
+        missing = [joint for joint, ok in zip(JOINTS, seen, strict=True) if not ok]
         raise UserError(
-            f"{where}: only {person.joint_count} of 18 joints were found, at least {min_joints} "
+            f"{where}: only {seen.sum()} of 18 joints were found, at least {min_joints} "
             f"are needed (missing: {', '.join(missing)}); use a picture that shows more of the "
             "person"
         )
-    return person
 
 
 class TorchvisionEstimator:
@@ -104,9 +110,10 @@ class TorchvisionEstimator:
         min_size: int = 800,  # pixels of the shorter side inside the network
     ):
         self.device = torch.device(device)
-        network = keypointrcnn_resnet50_fpn(
-            weights=None, weights_backbone=None, min_size=min_size, box_detections_per_img=20
-        )
+        with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
+            network = keypointrcnn_resnet50_fpn(
+                weights=None, weights_backbone=None, min_size=min_size, box_detections_per_img=20
+            )
         load_state(network, state, "the Keypoint R-CNN weight file")
         self.network = network.eval().to(self.device)
 

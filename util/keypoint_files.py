@@ -31,6 +31,8 @@ def read_poses(path: str | Path) -> list[Pose]:
     "landmarks".
     """
     path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected keypoints as .json or .csv")
     if path.suffix.lower() == ".csv":
         table = read_keypoints(path)
         return [Pose(name, points, True) for name, points in table.items()]

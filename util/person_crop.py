@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import uniform_filter1d
 
 from util.errors import UserError
 from util.pose import MISSING, present
 
 # Added around the joints, as shares of the larger of their height and (frame-shaped) width.
 MARGIN_TOP = 0.15  # hair above the eyes
-MARGIN_BOTTOM = 0.08  # feet below the ankles
+MARGIN_BOTTOM = 0.12  # feet below the ankles, and the seam below the feet
 MARGIN_SIDE = 0.10
 SEAM = 0.03  # share of the crop over which a pasted result fades into the photo
+CAST = 30.0  # grey levels; edges that differ by much more show another background, not a cast
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,10 @@ def person_box(keypoints: np.ndarray, frame: tuple[int, int]) -> Box:
     extent = max(bottom - top, (right - left) * aspect, 8.0)
     top, bottom = top - MARGIN_TOP * extent, bottom + MARGIN_BOTTOM * extent
     side = MARGIN_SIDE * extent / aspect
-    width = max(right - left + 2 * side, (bottom - top) / aspect)
-    height = width * aspect
+    width = math.ceil(max(right - left + 2 * side, (bottom - top) / aspect))
+    height = round(width * aspect)
     middle_y, middle_x = (top + bottom) / 2, (left + right) / 2
-    return Box(
-        round(middle_y - height / 2), round(middle_x - width / 2),
-        max(1, round(height)), max(1, round(width)),
-    )  # fmt: skip
+    return Box(round(middle_y - height / 2), round(middle_x - width / 2), height, width)
 
 
 def cut(image: Image.Image, box: Box) -> Image.Image:
@@ -78,7 +78,11 @@ def to_frame(keypoints: np.ndarray, box: Box, frame: tuple[int, int]) -> np.ndar
 
 
 def paste(image: Image.Image, result: Image.Image, box: Box) -> Image.Image:
-    """A copy of the photo with ``result`` scaled into the box; its inner edges fade in."""
+    """A copy of the photo with ``result`` scaled into the box; its inner edges fade in.
+
+    The colours of ``result`` are moved smoothly so that they meet the photo at those edges.
+    """
+    result = _without_cast(result, cut(image, box), _inner_sides(box, image.size))
     result = result.resize((box.width, box.height), Image.Resampling.BICUBIC)
     out = image.copy()
     mask = Image.fromarray((_fade(box, image.size) * 255).astype(np.uint8))
@@ -86,16 +90,53 @@ def paste(image: Image.Image, result: Image.Image, box: Box) -> Image.Image:
     return out
 
 
+def _inner_sides(box: Box, photo_size: tuple[int, int]) -> tuple[bool, bool, bool, bool]:
+    """Whether the top, left, bottom, right edge of a box lies inside the photo (w, h)."""
+    width, height = photo_size
+    bottom, right = box.top + box.height, box.left + box.width
+    return box.top > 0, box.left > 0, bottom < height, right < width
+
+
+def _without_cast(
+    result: Image.Image,
+    under: Image.Image,  # what the photo shows there, any size
+    sides: tuple[bool, bool, bool, bool],  # top, left, bottom, right: edges that must meet
+) -> Image.Image:
+    """``result`` plus its difference from ``under`` along the edges, spread over the inside.
+
+    A plain wall that the generator paints a few levels too dark would otherwise show as a
+    rectangle. The spread is the mean of the edges weighted by 1 / distance^2.
+    """
+    pixels = np.asarray(result, dtype=np.float32)
+    gap = np.asarray(under.resize(result.size, Image.Resampling.BOX), dtype=np.float32) - pixels
+    total, weights = np.zeros_like(pixels), np.zeros((*pixels.shape[:2], 1), np.float32)
+    for turns, side in enumerate(sides):  # each edge is turned to the top
+        if side:
+            edge = _edge_profile(np.rot90(gap, -turns))
+            distance = np.arange(pixels.shape[turns % 2], dtype=np.float32)[:, None, None] + 0.5
+            total += np.rot90(edge / distance**2, turns)
+            weights += np.rot90(np.broadcast_to(distance**-2, (len(distance), len(edge), 1)), turns)
+    moved = pixels + total / np.maximum(weights, 1e-9)
+    return Image.fromarray(np.rint(moved.clip(0, 255)).astype(np.uint8))
+
+
+def _edge_profile(gap: np.ndarray) -> np.ndarray:
+    """Smooth differences (w, 3) along the top edge of (h, w, 3); large ones count as none."""
+    edge = gap[: max(1, round(SEAM * len(gap)))].mean(axis=0)
+    window = max(1, len(edge) // 10)
+    edge = uniform_filter1d(edge, window, axis=0, mode="nearest")
+    return edge / (1 + (np.abs(edge) / CAST) ** 4)
+
+
 def _fade(box: Box, photo_size: tuple[int, int]) -> np.ndarray:
     """Opacity (h, w) of a pasted box: 1 inside, falling to 0 at edges that are not the photo's."""
+    top, left, bottom, right = _inner_sides(box, photo_size)
 
-    def ramp(start: int, length: int, limit: int) -> np.ndarray:
+    def ramp(length: int, rises: bool, falls: bool) -> np.ndarray:
         position = np.arange(length) + 0.5
         reach = max(1.0, SEAM * length)
-        rising = position / reach if start > 0 else np.ones(length)
-        falling = (length - position) / reach if start + length < limit else np.ones(length)
+        rising = position / reach if rises else np.ones(length)
+        falling = (length - position) / reach if falls else np.ones(length)
         return np.minimum(np.minimum(rising, falling), 1)
 
-    return np.outer(
-        ramp(box.top, box.height, photo_size[1]), ramp(box.left, box.width, photo_size[0])
-    )
+    return np.outer(ramp(box.height, top, bottom), ramp(box.width, left, right))

@@ -13,7 +13,8 @@ from util.image import IMAGE_EXTENSIONS, load_image, to_rgb
 MIN_SIDE = 16  # pixels
 MAX_ASPECT = 8  # long side / short side
 MAX_PIXELS = 36_000_000
-PHOTO_EXTENSIONS = (*IMAGE_EXTENSIONS, ".webp", ".bmp", ".tif", ".tiff", ".gif")
+HEIC = (".heic", ".heif")  # refused with advice, not overlooked in a folder
+PHOTO_EXTENSIONS = (*IMAGE_EXTENSIONS, ".webp", ".bmp", ".tif", ".tiff", ".gif", *HEIC)
 
 Picture = Image.Image | np.ndarray | str | Path
 
@@ -61,6 +62,11 @@ def list_photos(folder: Path) -> list[Path]:
 
 def _open(path: Path, where: str) -> Image.Image:
     """The decoded file; what only the header tells is checked before it is decoded."""
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "no such image"
+        raise UserError(f"{where}: {found}; expected the file name of one photo")
+    if path.suffix.lower() in HEIC:
+        raise UserError(f"{where} is a HEIC photo, which cannot be read here; export it as JPEG")
     try:
         with Image.open(path) as header:
             _check(header, where)
