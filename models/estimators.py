@@ -19,6 +19,7 @@ from util.keypoint_estimation import (
     OPENPOSE_FILE,
     KeypointEstimator,
     OpenPoseEstimator,
+    Person,
     RtmlibEstimator,
     TorchvisionEstimator,
     choose_person,
@@ -120,6 +121,11 @@ class PersonFinder:
     def __call__(self, image: Image.Image, where: str) -> np.ndarray:
         """Keypoints (18, 2) in pixels of the RGB image, or a UserError beginning with ``where``."""
         people = self.estimator.estimate(image)
+        if not (isinstance(people, list) and all(isinstance(p, Person) for p in people)):
+            raise UserError(
+                f"{where}: the estimator {type(self.estimator).__name__} returned something else "
+                "than a list of api.Person; see its protocol in util/keypoint_estimation.py"
+            )
         if not people and self._allow_nobody:
             return np.full((len(JOINTS), 2), float(MISSING))
         return choose_person(people, where, self._rule, self._min_joints).keypoints

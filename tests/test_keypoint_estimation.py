@@ -192,6 +192,25 @@ def test_a_person_counts_joints_with_both_coordinates():
     assert found.score == 9
 
 
+@pytest.mark.parametrize("answer", [None, np.zeros((1, 18, 2)), [np.zeros((18, 2))]])
+def test_an_estimator_that_returns_something_else_is_named(answer):
+    with pytest.raises(UserError, match=r"^x: the estimator ListEstimator returned something else"):
+        PersonFinder(ListEstimator(answer))(Image.new("RGB", (9, 9)), "x")
+
+
+def test_a_person_of_another_joint_set_is_refused():
+    with pytest.raises(
+        UserError, match=r"of the shapes \(\(17, 2\), \(17,\)\); expected \(18, 2\)"
+    ):
+        Person(np.zeros((17, 2)), np.zeros(17))
+
+
+def test_making_an_estimator_leaves_the_random_state_alone(rcnn_file):
+    state = torch.get_rng_state()
+    create_estimator(weights=rcnn_file)
+    assert torch.equal(state, torch.get_rng_state())
+
+
 def test_a_finder_loads_its_estimator_once_and_can_allow_nobody():
     finder = PersonFinder("tests.photo_helpers:StickFigureEstimator")
     assert finder.estimator is finder.estimator

@@ -44,6 +44,14 @@ class Person:
     keypoints: np.ndarray  # (18, 2) float64, (y, x) pixels of the picture, -1 = missing
     scores: np.ndarray  # (18,), 0 where missing
 
+    def __post_init__(self) -> None:
+        shapes = np.shape(self.keypoints), np.shape(self.scores)
+        if shapes != ((len(JOINTS), 2), (len(JOINTS),)):
+            raise UserError(
+                f"an estimator made a Person with keypoints and scores of the shapes {shapes}; "
+                "expected (18, 2) and (18,): util.keypoint_formats converts other joint sets"
+            )
+
     @property
     def joint_count(self) -> int:
         """How many of the 18 joints were found."""
