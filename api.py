@@ -181,7 +181,7 @@ def _saved_options(folder: Path, options: Mapping[str, Any] | None) -> dict[str,
     if not options or "model" not in options:
         raise UserError(
             f"{folder} holds no train_opt.json, so the model is unknown; expected the folder of a "
-            'training run, or options={"model": ...} for a published file'
+            'training run, or for a published file its model: --model, options={"model": ...}'
         )
     return {}
 

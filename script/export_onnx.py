@@ -26,6 +26,7 @@ from models.onnx_graph import OUTPUT, OnnxGenerator, export, with_noise
 from options.parser import Parser
 from script.transfer import add_checkpoint_options, load
 from util.errors import UserError, run_main
+from util.files import check_writable
 from util.pose import JOINTS
 
 TOLERANCE = 1e-4  # of outputs in [-1, 1]
@@ -122,6 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     path = Path(opt.output)
     if path.suffix != ".onnx":
         raise UserError(f"--output {path}: expected a name that ends in .onnx")
+    check_writable(path)
     report = export_checked(load(opt, "cpu"), path)
     size = path.stat().st_size / 1e6
     print(f"wrote {path} ({size:.1f} MB), inputs {', '.join(report.input_names)}; output {OUTPUT}")

@@ -37,6 +37,7 @@ from util.annotations import write_keypoints
 from util.dataset_layouts import LAYOUTS
 from util.device import choose_device
 from util.errors import UserError, run_main
+from util.files import check_writable
 from util.image import save_image
 from util.photo import list_photos
 
@@ -125,6 +126,7 @@ def run(opt: Namespace) -> None:
     table = output / "keypoints.csv"
     if table.exists() and not opt.overwrite:
         raise UserError(f"{table} exists already; choose another --output, or pass --overwrite")
+    check_writable(table)
     photos = name_photos(folder, list_photos(folder))
     frame = LAYOUTS[opt.dataset_mode].annotation_size
     find = person_finder(opt, choose_device(opt.device))

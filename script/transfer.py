@@ -27,6 +27,7 @@ from models.pose2pose_inference import GENERATOR_FILE
 from options.parser import Parser
 from util.device import choose_device
 from util.errors import UserError, run_main
+from util.files import check_writable
 from util.image import save_image
 from util.keypoint_estimation import MIN_JOINTS, PERSON_RULES, check_joint_count
 from util.keypoint_files import Pose, read_poses
@@ -223,6 +224,7 @@ def output_files(opt: Namespace) -> tuple[Path, Path]:
             f"--output {output}: expected a name that ends in {', '.join(OUTPUT_FORMATS)}"
         )
     skeletons = output.with_name(f"{output.stem}_skeletons.png")
+    check_writable(output)
     for given in map(Path, (opt.source, *opt.pose)):
         for written in (output, skeletons):
             if given.is_dir() and given.resolve() in written.resolve().parents:

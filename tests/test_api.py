@@ -214,6 +214,15 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         load(tmp_path, options={"ngf": 4})
 
 
+@pytest.mark.parametrize("name", ["text.pth", "latest_net_G.pth"])
+def test_a_file_that_is_no_checkpoint_is_refused_in_words(runs, tmp_path, name):
+    (tmp_path / name).write_text("hello")
+    options = {"model": "DPTN", "ngf": 8, "load_size": [64, 64]}
+    with pytest.raises(UserError, match=r"not a readable checkpoint.*no PyTorch file\)") as caught:
+        load(tmp_path / name, options=options)
+    assert "*_:" not in str(caught.value)
+
+
 def test_a_device_that_is_not_there_is_refused(runs):
     with pytest.raises(UserError, match="the device cuda:77 cannot be used"):
         load(runs("dptn"), device="cuda:77")

@@ -228,14 +228,17 @@ def test_a_picture_that_is_read_is_never_replaced(command, tmp_path, output):
     ("words", "message"),
     [
         (("--pose", "friend.png", "--output", "out.webp"), r"expected a name that ends in \.png"),
+        (("--pose", "friend.png", "--output", "me.png/out.png"), r"me\.png is a file"),
+        (("--pose", "friend.png", "--output", "dir.png"), "it is a folder"),
         (("--pose", "friend.png", "--person", "tallest"), "invalid choice: 'tallest'"),
         (("--pose", "friend.png", "--poses", "x"), "unknown option --poses; did you mean --pose"),
         (("--pose", "friend.png", "--checkpoint", "nowhere"), "there is no checkpoint"),
         (("--pose", "friend.png", "--source_keypoints", "two.csv"), "found 2 poses in a .csv file"),
     ],
 )
-def test_mistakes_on_the_command_line_are_one_sentence(command, words, message):
+def test_mistakes_on_the_command_line_are_one_sentence(command, tmp_path, words, message):
     write_keypoints("two.csv", {"a": standing(0, 0, 200, 100), "b": standing(0, 0, 100, 100)})
+    (tmp_path / "dir.png").mkdir()
     with pytest.raises(UserError, match=message):
         command(*words)
 

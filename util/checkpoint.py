@@ -153,7 +153,9 @@ def load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # A file of another kind fails with the code of some byte, "105".
+        text = str(error).partition("\n")[0].partition(". ")[0]
+        reason = text if " " in text else "it is no PyTorch file"
         raise UserError(
             f"{path} is not a readable checkpoint of tensors and plain values ({reason})"
             f"{_found(path)}"
@@ -163,6 +165,8 @@ def load(path: Path) -> Any:
 def _found(path: Path) -> str:
     """The other checkpoints beside ``path``, newest first, as a clause for an error message."""
     kind = path.name.partition("_")[2]
+    if not kind.startswith(("net", "state")):  # somebody's weight file, not an epoch of a run
+        return ": replace the file" if path.is_file() else ""
     if not path.parent.is_dir():
         return f"; the folder {path.parent} does not exist: check --checkpoints_dir and --name"
     others = sorted(

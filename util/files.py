@@ -33,6 +33,21 @@ def write_file(path: str | os.PathLike, data: bytes) -> None:
         raise
 
 
+def check_writable(path: str | os.PathLike) -> None:
+    """OutputError unless a file can be written at ``path``, whose folder may not exist yet."""
+    path = Path(path).absolute()
+    nearest = next(folder for folder in path.parents if folder.exists())
+    if path.is_dir():
+        reason = "it is a folder"
+    elif not nearest.is_dir():
+        reason = f"{nearest} is a file"
+    elif not os.access(nearest, os.W_OK):
+        reason = f"nothing may be written in {nearest}"
+    else:
+        return
+    raise OutputError(f"{path} cannot be written ({reason}): choose another place.")
+
+
 def make_folder(path: str | os.PathLike) -> Path:
     """Create a folder and its parents; OutputError when that is impossible."""
     try:
