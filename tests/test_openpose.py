@@ -104,6 +104,16 @@ def test_the_estimator_returns_people_in_y_x_in_the_published_order():
         assert person.keypoints[joint].tolist() == expected[joint, 1::-1].tolist()
 
 
+def test_a_large_photo_is_decoded_small_and_its_joints_lie_in_the_photo():
+    estimator = OpenPoseEstimator(SpyNetwork())
+    small, large = (estimator.estimate(Image.new("RGB", (side, side))) for side in (768, 3072))
+    assert len(small) == len(large) > 0
+    for a, b in zip(small, large, strict=True):
+        seen = a.scores > 0
+        assert np.array_equal(b.keypoints[seen], a.keypoints[seen] * 4 + 1.5)
+        assert (b.keypoints[~seen] == -1).all()
+
+
 @pytest.mark.parametrize(("order", "first_channel"), [("bgr", 2), ("rgb", 0)])
 def test_the_network_sees_bgr_unless_published_behaviour_is_asked_for(order, first_channel):
     network = SpyNetwork()

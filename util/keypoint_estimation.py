@@ -20,7 +20,7 @@ from util.checkpoint import load_state
 from util.errors import UserError
 from util.keypoint_formats import to_openpose18
 from util.openpose_decoding import decode_people, network_input
-from util.pose import JOINTS, present
+from util.pose import JOINTS, MISSING, present
 from util.weight_files import PublishedFile
 
 KEYPOINT_RCNN_FILE = PublishedFile(
@@ -146,6 +146,9 @@ class OpenPoseEstimator:
     ``color_order``: the network was trained on ``bgr``; the published MAGPT API feeds it ``rgb``.
     """
 
+    # The network sees 184 rows; the decoder needs 456 bytes for every pixel of the picture.
+    MAX_SIDE = 768  # larger pictures are shrunk first
+
     def __init__(
         self,
         network: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
@@ -161,12 +164,18 @@ class OpenPoseEstimator:
     @torch.no_grad()
     def estimate(self, image: Image.Image) -> list[Person]:
         """People in the order in which the decoder started them, as published."""
-        pixels = np.array(image.convert("RGB"))
+        image = image.convert("RGB")
+        small = image.copy()
+        small.thumbnail((self.MAX_SIDE, self.MAX_SIDE), Image.Resampling.BICUBIC)
+        scale = np.array([image.height / small.height, image.width / small.width])
+        pixels = np.array(small)
         if self.color_order == "bgr":
             pixels = np.ascontiguousarray(pixels[:, :, ::-1])
         paf, heat = self.network(torch.from_numpy(network_input(pixels)).to(self.device))
         keypoints, scores = decode_people(heat.cpu().numpy(), paf.cpu().numpy(), pixels.shape[:2])
-        return [Person(k.astype(np.float64), s) for k, s in zip(keypoints, scores, strict=True)]
+        in_photo = (keypoints + 0.5) * scale - 0.5  # pixel centres
+        in_photo = np.where(present(keypoints)[..., None], in_photo, float(MISSING))
+        return [Person(k, s) for k, s in zip(in_photo, scores, strict=True)]
 
 
 class RtmlibEstimator:
