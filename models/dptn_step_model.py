@@ -22,7 +22,7 @@ from models.networks.dptn_step import (
 )
 from models.networks.layers import initialize
 from models.step_chunk import Chunk, halves, join, training_pictures
-from models.step_options import add_network_options, add_training_options
+from models.step_options import add_network_options, add_training_options, optimizer_settings
 from util import checkpoint
 from util.pose import SIGMA
 from util.precision import full
@@ -61,10 +61,7 @@ class DPTNStepModel(GANModel):
         if not self.is_train:
             self.add_network("G", net_G, config)
             return
-        # TTUR: Heusel et al., NeurIPS 2017. Defaults of the moments follow the choice.
-        beta1 = (0.5 if opt.no_TTUR else 0.0) if opt.beta1 is None else opt.beta1
-        betas = (beta1, (0.999 if opt.no_TTUR else 0.9) if opt.beta2 is None else opt.beta2)
-        lr_G, lr_D = (opt.lr, opt.lr) if opt.no_TTUR else (opt.lr / 2, opt.lr * 2)
+        lr_G, lr_D, betas = optimizer_settings(opt)
         self.add_network("G", net_G, config, lr_G, betas)
         config_D = StepDiscriminatorConfig(
             opt.ndf, opt.dis_layers, 0 if opt.no_step_loss else config.step_size,
@@ -194,23 +191,26 @@ class DPTNStepModel(GANModel):
         with its lambda, averaged over the steps.
         """
         opt, c, w, r = self.opt, self.chunk, self.weight, self.opt.t_s_ratio
-        layers = {*CONTENT_LAYERS, *STYLE_LAYERS}
-        fakes = self.vgg(torch.cat([c.fake_target, c.fake_source]), layers)
-        with torch.no_grad():
-            reals = self.vgg(torch.cat([c.real_target, c.real_source]), layers)
-        (fake_t, fake_s), (real_t, real_s) = halves(fakes), halves(reals)
-        reconstruction = {
+        l1 = {
             "L1_target": w * r * opt.lambda_rec * F.l1_loss(c.fake_target, c.real_target),
             "L1_source": w * (1 - r) * opt.lambda_rec * F.l1_loss(c.fake_source, c.real_source),
-            "VGG_target": w * r * self._perceptual(fake_t, real_t),
-            "VGG_source": w * (1 - r) * self._perceptual(fake_s, real_s),
         }
-        return self._sum(reconstruction | self._judgement_of_fakes() | self._faces())
+        return self._sum(l1 | self._perceptual() | self._judgement_of_fakes() | self._faces())
 
-    def _perceptual(self, fake: Tensors, real: Tensors) -> torch.Tensor:
-        """Weighted content and style loss of one branch, from VGG features."""
-        content, style = content_loss(fake, real), style_loss(fake, real)
-        return self.opt.lambda_content * content + self.opt.lambda_style * style
+    def _perceptual(self) -> Tensors:
+        """Content and style terms of L_G, target and source branch; without weight, no VGG pass."""
+        opt, c, w, r = self.opt, self.chunk, self.weight, self.opt.t_s_ratio
+        if not (opt.lambda_content or opt.lambda_style):
+            return {}
+        layers = {*CONTENT_LAYERS, *STYLE_LAYERS}
+        fakes = halves(self.vgg(torch.cat([c.fake_target, c.fake_source]), layers))
+        with torch.no_grad():
+            reals = halves(self.vgg(torch.cat([c.real_target, c.real_source]), layers))
+        target, source = (
+            opt.lambda_content * content_loss(*x) + opt.lambda_style * style_loss(*x)
+            for x in zip(fakes, reals, strict=True)
+        )
+        return {"VGG_target": w * r * target, "VGG_source": w * (1 - r) * source}
 
     def _judgement_of_fakes(self) -> Tensors:
         """Adversarial and step terms of L_G."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
 
@@ -34,7 +34,9 @@ def add_network_options(parser: ArgumentParser, generators: Sequence[str]) -> No
 
 def add_training_options(parser: ArgumentParser, discriminators: Sequence[str]) -> None:
     """Options of the discriminator, the losses and the optimizers."""
-    parser.set_defaults(niter=150, niter_decay=50, lr_policy="linear_to_zero", beta1=None)
+    parser.set_defaults(
+        niter=150, niter_decay=50, lr_policy="linear_to_zero", beta1=None, batchSize=6
+    )
     add = parser.add_argument_group("DPTN_step training").add_argument
     add("--netD", default="res", choices=discriminators, help="discriminator")
     add("--dis_layers", "--dis_layer", type=int, default=4,
@@ -64,3 +66,14 @@ def add_training_options(parser: ArgumentParser, discriminators: Sequence[str]) 
     add("--init_from", default=None, metavar="PATH",
         help="start from a DPTN or DPTN_step run: its folder or a *_net_G.pth or *_net.pth file")
 # fmt: on
+
+
+def optimizer_settings(opt: Namespace) -> tuple[float, float, tuple[float, float]]:
+    """Learning rates of G and D, and the moments of Adam, whose defaults follow --no_TTUR.
+
+    TTUR, a rate for each network: Heusel et al., NeurIPS 2017.
+    """
+    beta1 = (0.5 if opt.no_TTUR else 0.0) if opt.beta1 is None else opt.beta1
+    beta2 = (0.999 if opt.no_TTUR else 0.9) if opt.beta2 is None else opt.beta2
+    lr_G, lr_D = (opt.lr, opt.lr) if opt.no_TTUR else (opt.lr / 2, opt.lr * 2)
+    return lr_G, lr_D, (beta1, beta2)

@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 
+from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, content_loss, style_loss
 from models.step_chunk import join
 from tests.step_helpers import make_batch, make_model, to_double, warm_up
 from util.quantise import coarse_image
@@ -105,6 +106,34 @@ def test_a_training_step_moves_every_parameter_and_keeps_losses_finite(tmp_path,
     steps = len(model.divisors)
     assert model.visuals["fake_target_steps"].shape == (2, 3, 32, 16 * steps)
     assert torch.equal(model.visuals["fake_target"], model.visuals["fake_target_steps"][..., -16:])
+
+
+def test_losses_without_weight_leave_vgg_19_out(tmp_path, monkeypatch):
+    model = make_model(
+        tmp_path, "--lambda_content", "0", "--lambda_style", "0", "--lambda_face", "0"
+    )
+    model.set_input(make_batch())
+    monkeypatch.setattr(model, "vgg", None)  # calling it would raise
+    model.optimize_parameters()
+    assert set(model.losses) == {
+        "L1_target", "L1_source", "GAN_target", "Step_loss",
+        "Real_loss", "Fake_loss", "Real_step", "Fake_step",
+    }  # fmt: skip
+
+
+def test_the_perceptual_losses_are_those_of_both_branches(tmp_path):
+    model = make_model(tmp_path)
+    model.set_input(make_batch())
+    model.eval_mode()
+    model.forward()
+    chunk, layers = model.chunk, {*CONTENT_LAYERS, *STYLE_LAYERS}
+    with torch.no_grad():
+        found = model._perceptual()
+        for role in ("target", "source"):
+            fake = model.vgg(getattr(chunk, f"fake_{role}"), layers)
+            real = model.vgg(getattr(chunk, f"real_{role}"), layers)
+            expected = 0.125 * content_loss(fake, real) + 125 * style_loss(fake, real)
+            assert float(found[f"VGG_{role}"]) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_parts_of_a_batch_add_up_to_the_gradient_of_the_whole_batch(tmp_path, monkeypatch):
