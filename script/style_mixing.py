@@ -4,8 +4,8 @@
     python -m script.style_mixing --name RUN --dataroot dataset/fashion \
         --styles a.jpg b.jpg --pose c.jpg [--assign 1,1,2,2,2]
 
-Without --assign, two styles A and B are swept: steps 1..k paint A, the others B, for k = J..0. One
-row of the picture shows A, B, the target pose and the J + 1 results, from pure A to pure B. Without
+Without --assign, two styles A and B are swept: steps 1..k paint A, the others B, for k = 0..J. One
+row of the picture shows A, B, the target pose and the J + 1 results, from pure B to pure A. Without
 --styles, every test pair gives a row: A is its source, B the source of the next pair.
 
 With --assign (one style number a step), one image is made instead of a row, under the usual name
@@ -92,8 +92,8 @@ def parse_assignment(text: str, steps: int, styles: int) -> list[int]:
 
 
 def sweep(steps: int) -> list[list[int]]:
-    """Assignments of two styles with crossover k = J..0: steps 1..k take the first."""
-    return [[0] * k + [1] * (steps - k) for k in range(steps, -1, -1)]
+    """Assignments of two styles with crossover k = 0..J: steps 1..k take the first."""
+    return [[0] * k + [1] * (steps - k) for k in range(steps + 1)]
 
 
 def person(sample: dict, role: str) -> Person:
@@ -183,7 +183,7 @@ def mix_all(opt: Namespace, model: DPTNStepModel, dataset) -> list[Path]:
         skeleton = draw_skeleton(dark, target.keypoints.numpy())
         rows.append([*(photo(style, size) for style in styles), skeleton, *results])
     if rows:
-        captions = ["A", "B", "pose", *(f"A until {k}" for k in range(steps, -1, -1))]
+        captions = ["A", "B", "pose", *(f"A until {k}" for k in range(steps + 1))]
         name = "mixing" if opt.styles is None else "_".join(map(stem, [*opt.styles, opt.pose]))
         written.append(folder / f"{name[:200]}.png")
         save_image(written[-1], grid(rows, captions))
