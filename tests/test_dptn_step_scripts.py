@@ -12,6 +12,7 @@ from PIL import Image
 import test as test_script
 from models.dptn_step_model import DPTNStepModel
 from script import eval_step, style_mixing
+from script.overview import GAP, HEADER, overview
 from tests.helpers import train_options
 from util.annotations import write_keypoints, write_pairs
 from util.errors import UserError
@@ -104,6 +105,28 @@ def test_the_result_page_shows_the_steps_side_by_side(world):
     assert not (root / "page_1").exists()
 
 
+def test_the_overview_shows_the_steps_and_another_model_between_pose_and_truth(world):
+    root, arguments = world
+    for name, noise in (("one", "0"), ("two", "1")):
+        run(test_script.main, *arguments, "--results_dir", root / name, "--seed", noise)
+    one, two = root / "one", root / "two"
+    picture = overview(one, rows=1, columns=1, height=64, steps=True, beside=[two])
+    assert picture.shape == (HEADER + 64, 7 * 32 + 6 * GAP, 3)  # source pose 1 2 3 two truth
+    tiles = [picture[HEADER:, left : left + 32] for left in range(0, 7 * 36, 36)]
+    first = min(PAIRS)
+    assert np.array_equal(tiles[5], read(two / result_name(*first)))
+    last = read(one / "page_images" / f"{result_name(*first)[:-4]}_step_3.jpg")
+    assert np.array_equal(tiles[4], last)
+    assert not np.array_equal(tiles[2], tiles[4])
+    (two / result_name(*first)).unlink()
+    with pytest.raises(UserError, match="the same test pairs"):
+        overview(one, rows=1, columns=1, height=64, beside=[two])
+    for path in (one / "page_images").glob("*_step_*.jpg"):
+        path.unlink()
+    with pytest.raises(UserError, match="shows no steps"):
+        overview(one, rows=1, columns=1, height=64, steps=True)
+
+
 def test_a_save_id_must_be_a_folder_name(world):
     with pytest.raises(UserError, match="without slashes"):
         run(test_script.main, *world[1], "--save_id", "../elsewhere")
@@ -119,7 +142,7 @@ def test_a_constant_assignment_writes_exactly_the_image_of_test_py(world, result
         assert (root / "other" / result_name(*pair)).read_bytes() != expected
 
 
-def test_the_sweep_runs_from_pure_a_to_pure_b(world, results):
+def test_the_sweep_runs_from_pure_b_to_pure_a(world, results):
     root, arguments = world
     run(style_mixing.main, *arguments, "--results_dir", root / "sweep",
         "--styles", NAMES[0], NAMES[3], "--pose", NAMES[1])  # fmt: skip
@@ -130,7 +153,7 @@ def test_the_sweep_runs_from_pure_a_to_pure_b(world, results):
     tiles = np.split(picture[style_mixing.HEADER :], 7, axis=1)
     assert np.array_equal(tiles[0], read(root / "data" / "test" / NAMES[0]))
     assert np.array_equal(tiles[1], read(root / "data" / "test" / NAMES[3]))
-    assert np.array_equal(tiles[3], read(results / "plain" / FILE))  # A alone, A's noise
+    assert np.array_equal(tiles[6], read(results / "plain" / FILE))  # A alone, A's noise
     assert len({tile.tobytes() for tile in tiles[3:]}) == 4
 
 
@@ -142,7 +165,7 @@ def test_the_sweep_over_test_pairs_has_one_row_a_pair(world):
 
 
 def test_sweep_assignments():
-    assert style_mixing.sweep(2) == [[0, 0], [0, 1], [1, 1]]
+    assert style_mixing.sweep(2) == [[1, 1], [0, 1], [0, 0]]
     assert style_mixing.parse_assignment("2,1,2", 3, 2) == [1, 0, 1]
 
 
