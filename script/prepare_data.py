@@ -37,6 +37,7 @@ from util.files import make_folder, write_file
 from util.image import load_image
 from util.lmdb_images import LmdbWriter, environment_name, image_key
 from util.nted_annotations import read_items
+from util.workers import end_with_parent
 
 Size = tuple[int, int]  # (h, w)
 Encoded = list[tuple[str, bytes]]  # path of the lists, PNG
@@ -179,7 +180,7 @@ def encode_all(
         return
     pending: deque = deque()
     try:
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
             for chunk in chunks:
                 pending.append(pool.submit(encode_chunk, function, chunk))
                 if len(pending) > 4 * workers:

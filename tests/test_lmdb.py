@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import lmdb
@@ -137,51 +138,58 @@ def many_images(root, count):
     return names
 
 
-def committed(folder):
-    """Images that a preparation in another process has made so far."""
-    try:
-        with lmdb.open(str(folder), readonly=True, create=False, lock=False) as environment:
-            return environment.stat()["entries"]
-    except lmdb.Error:  # not there yet
-        return 0
-
-
-# The process dies after its first commit, with the images of the next chunk in memory.
-DIES = """
-import os, signal, sys
+# Prepares like the command and kills itself in the second transaction, after printing its workers.
+KILLED = """
+import itertools, multiprocessing, os, signal, sys
 from script import prepare_data
+from util.lmdb_images import LmdbWriter
 
-put, encode_chunk, done = prepare_data.LmdbWriter.put, prepare_data.encode_chunk, []
-def noted(writer, images):
-    put(writer, images)
-    done.append(len(images))
-def dying(function, tasks):
-    encoded = encode_chunk(function, tasks)
-    if done:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return encoded
-prepare_data.LmdbWriter.put, prepare_data.encode_chunk = noted, dying
+def killing(images):
+    yield from itertools.islice(images, 10)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+put, seen = LmdbWriter.put, []
+
+def put_once(self, images):
+    put(self, killing(images) if seen else images)
+    seen.append(1)
+
+LmdbWriter.put = put_once
 prepare_data.main(sys.argv[1:])
 """
 
 
-def test_a_killed_preparation_is_completed_by_starting_it_again(tmp_path):
+def is_running(pid):
+    """Whether a process exists and is not merely waiting for its parent to notice its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_preparation_is_completed_by_starting_it_again(tmp_path, workers):
     names = many_images(tmp_path, 250)
-    command = [sys.executable, "-c", DIES, "--root", str(tmp_path)]
-    command += ["--sizes", "256x128", "--workers", "1"]
-    process = subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    arguments = ["--root", str(tmp_path), "--sizes", "256x128", "--workers", str(workers)]
+    command = [sys.executable, "-c", KILLED, *arguments]
+    process = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.returncode == -signal.SIGKILL
+    pids = process.stdout.split()
+    assert len(pids) == (workers if workers > 1 else 0)
+    deadline = time.monotonic() + 60
+    while any(map(is_running, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_running, pids))
+
     folder = tmp_path / "256-128"
-    done = committed(folder)
-    assert 0 < done < 250
+    assert len(stored(folder)) == 100  # what was committed, and no length
     with pytest.raises(UserError, match="not complete"):
         len(LmdbReader(folder))
-
-    arguments = ["--root", str(tmp_path), "--sizes", "256x128", "--workers", "1"]
     options = prepare_data.parse_arguments(arguments)
     files = prepare_data.find_files(tmp_path, prepare_data.list_images(tmp_path))
     made, total = prepare_data.prepare(files, folder, (256, 128), options)
-    assert (made, total) == (250 - done, 250)
+    assert (made, total) == (150, 250)
     assert stored(folder)["length"] == b"00250"
     assert set(stored(folder)) == {*names, "length"}
 

@@ -15,6 +15,7 @@ from util.errors import UserError
 from util.image import load_image
 from util.image_sources import EXTENSIONS
 from util.manifest import problems
+from util.workers import end_with_parent
 
 ASPECT_TOLERANCE = 0.03  # 750 x 1101 files and 176 x 256 strips differ by 0.9 %
 
@@ -82,7 +83,7 @@ def _inspect_all(paths: list[Path], quick: bool, workers: int) -> Iterator[tuple
     if workers <= 1 or len(paths) < 200:
         yield from zip(paths, map(task, paths), strict=True)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
         yield from zip(paths, pool.map(task, paths, chunksize=64), strict=True)
 
 

@@ -19,6 +19,7 @@ from util.files import SUFFIX, OutputError, make_folder, write_file
 from util.image import FORMATS
 from util.image_sources import EXTENSIONS, ImageSource
 from util.manifest import differences, read_manifest, update_manifest
+from util.workers import end_with_parent
 
 FILTERS = {
     name: Image.Resampling[name.upper()]
@@ -194,6 +195,7 @@ _job: Job | None = None
 
 def _start(job: Job) -> None:
     global _job
+    end_with_parent()
     job.source.reopen()
     _job = job
 
