@@ -7,6 +7,7 @@ import torch
 
 from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, content_loss, style_loss
 from models.step_chunk import join
+from tests.helpers import train_options
 from tests.step_helpers import make_batch, make_model, to_double, warm_up
 from util.quantise import coarse_image
 
@@ -199,6 +200,7 @@ def test_two_time_scale_rates_moments_and_schedule_are_the_published_ones(tmp_pa
     assert model.learning_rates() == pytest.approx({"G": 1e-4, "D": 4e-4})
     assert all(o.defaults["betas"] == (0.0, 0.9) for o in model.stepper.optimizers.values())
     assert (model.opt.niter, model.opt.niter_decay) == (150, 50)
+    assert train_options(model="DPTN_step", gpu_ids=-1).batchSize == 6  # a process
     rates = []
     for _ in range(200):
         rates.append(model.learning_rates()["G"] / 1e-4)
