@@ -24,18 +24,12 @@ from util.seed import seed_everything
 def write_manifest(folder: Path, opt: Namespace, model: BaseModel, dataset: BaseDataset) -> None:
     """Record which weights made the images of a folder, from which photographs."""
     path = find_file(model.network_path("G_ema" if opt.ema else "G", opt.which_epoch))
+    options = ("model", "name", "which_epoch", "dataset_mode", "phase", "load_size")
     manifest = {
-        "model": opt.model,
-        "name": opt.name,
-        "which_epoch": opt.which_epoch,
+        **{key: getattr(opt, key) for key in (*options, "save_format", "save_norm")},
+        "image_size": opt.result_size,
         "checkpoint": path.name,
         "sha256": file_hash(path),
-        "dataset_mode": opt.dataset_mode,
-        "phase": opt.phase,
-        "load_size": opt.load_size,
-        "image_size": opt.result_size,
-        "save_format": opt.save_format,
-        "save_norm": opt.save_norm,
         "pairs": len(dataset),
         "prepared": dataset.record,
     }

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from models.architecture import check_architecture, save_architecture
+from models.averaging import update_average
 from models.losses.perceptual import RANDOM_NOTE, VGG19Features
 from models.stepping import Stepper
 from util import checkpoint, distributed
@@ -207,16 +208,7 @@ class BaseModel(ABC):
         """One optimizer step of network ``label`` on the gradients it has; moves its average."""
         self.stepper.update(label)
         if label in self.ema:
-            self._update_ema(label)
-
-    @torch.no_grad()
-    def _update_ema(self, label: str) -> None:
-        for key, value in self.networks[label].state_dict().items():
-            average = self.ema[label][key]
-            if average.is_floating_point():
-                average.lerp_(value, 1 - self.opt.ema)
-            else:
-                average.copy_(value)
+            update_average(self.ema[label], self.networks[label].state_dict(), self.opt.ema)
 
     def eval_mode(self) -> None:
         """Put every network into evaluation mode."""
