@@ -1,7 +1,8 @@
 """Time and memory of GFLA's sampling operators, relative to ``grid_sample`` of the same size.
 
 Every case runs forward and backward at the feature sizes of 256 x 256 images, in a process of its
-own, so that its peak memory is its own. Time: median of the repetitions after one warm-up.
+own, so that its peak memory is its own. Time: median of the repetitions after one warm-up; with one
+CPU thread it is processor time, which other load on the machine disturbs less than wall time.
 Memory: growth of the peak beyond the inputs (CUDA: allocated; CPU: resident).
 
     python -m script.benchmark_gfla_ops --batch 8 --threads 1
@@ -98,14 +99,16 @@ def measure(case: Case, reference: bool, args: argparse.Namespace) -> tuple[floa
     flow = 3 * torch.randn(args.batch, 2, case.side, case.side, device=args.device)
     inputs = [x.requires_grad_() for x in (source.clone(), target.clone(), flow)]
     function = operator(case, reference, args.device)
+    alone = args.device == "cpu" and args.threads == 1
+    clock = time.process_time if alone else time.perf_counter
     before, seconds = peak_bytes(args.device), []
     for _ in range(args.repeat + 1):
-        start = time.perf_counter()
+        start = clock()
         out = function(*inputs)
         torch.autograd.grad(out, inputs, out, allow_unused=True)
         if args.device == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
         del out
     return statistics.median(seconds[1:]), peak_bytes(args.device) - before
 
