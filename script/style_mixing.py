@@ -6,7 +6,8 @@
 
 Without --assign, two styles A and B are swept: steps 1..k paint A, the others B, for k = 0..J. One
 row of the picture shows A, B, the target pose and the J + 1 results, from pure B to pure A. Without
---styles, every test pair gives a row: A is its source, B the source of the next pair.
+--styles, test pairs spread over the list give a row each, 8 or --how_many: A is the source of the
+pair, B the next source in the list that shows another person.
 
 With --assign (one style number a step), one image is made instead of a row, under the usual name
 <A>_2_<target>_vis. The noise is that of the pair A -> target, so assigning 1 to every step gives
@@ -34,6 +35,7 @@ from models import create_model
 from models.dptn_step_model import DPTNStepModel
 from options.parser import Parser
 from options.test_options import TestOptions
+from script.baselines import other_person
 from util.errors import UserError, run_main
 from util.image import resize_linear, save_image, to_uint8
 from util.names import result_name, stem
@@ -72,7 +74,9 @@ class MixingOptions(TestOptions):
 
     def check(self, opt: Namespace) -> None:
         opt.results_dir = opt.results_dir or f"./results/{opt.name}_mixing"
+        rows, opt.how_many = opt.how_many, None  # the whole list is needed to find other people
         super().check(opt)
+        opt.how_many = rows
         if (opt.styles is None) != (opt.pose is None):
             raise UserError("--styles and --pose belong together; give both or neither")
 
@@ -122,9 +126,10 @@ def cases(opt: Namespace, dataset) -> Iterator[tuple[list[Person], Person]]:
         *styles, target = find_people(dataset, [*opt.styles, opt.pose])
         yield styles, target
         return
-    for index in range(min(len(dataset), opt.how_many or ROWS)):
-        sample, following = dataset[index], dataset[(index + 1) % len(dataset)]
-        yield [person(sample, "source"), person(following, "source")], person(sample, "target")
+    count = min(len(dataset), opt.how_many or ROWS)
+    for index in np.linspace(0, len(dataset) - 1, count).astype(int).tolist():
+        sample, other = dataset[index], dataset[other_person(dataset, index)]
+        yield [person(sample, "source"), person(other, "source")], person(sample, "target")
 
 
 def mix(

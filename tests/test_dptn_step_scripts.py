@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -157,11 +158,34 @@ def test_the_sweep_runs_from_pure_b_to_pure_a(world, results):
     assert len({tile.tobytes() for tile in tiles[3:]}) == 4
 
 
-def test_the_sweep_over_test_pairs_has_one_row_a_pair(world):
+def test_the_sweep_over_test_pairs_mixes_different_people(world):
     root, arguments = world
     run(style_mixing.main, *arguments, "--results_dir", root / "rows", "--how_many", "2")
     picture = read(root / "rows" / "mixing.png")
     assert picture.shape == (2 * SIZE[0] + style_mixing.HEADER, 7 * SIZE[1], 3)
+    first, last = np.split(picture[style_mixing.HEADER :], 2)
+    photos = [read(root / "data" / "test" / name) for name in NAMES]
+    for row, (a, b) in ((first, (0, 1)), (last, (2, 0))):  # sources of the first and last pair
+        assert np.array_equal(row[:, : SIZE[1]], photos[a])
+        assert np.array_equal(row[:, SIZE[1] : 2 * SIZE[1]], photos[b])
+
+
+def test_neighbours_that_show_the_same_person_are_not_mixed(world, tmp_path):
+    root, arguments = world
+    for folder in ("train", "test"):
+        shutil.copytree(root / "data" / folder, tmp_path / folder)
+        names = {name: f"{'ann' if i < 2 else 'bob'}_{i}.png" for i, name in enumerate(NAMES)}
+        for old, new in names.items():
+            (tmp_path / folder / old).rename(tmp_path / folder / new)
+        pairs = [(names[a], names[b]) for a, b in PAIRS]
+        write_pairs(tmp_path / f"fashion-pairs-{folder}.csv", pairs)
+        points = {new: np.full((18, 2), 5.0) for new in names.values()}
+        write_keypoints(tmp_path / f"fashion-annotation-{folder}.csv", points)
+    run(style_mixing.main, *arguments, "--dataroot", tmp_path, "--results_dir", tmp_path / "rows",
+        "--how_many", "1")  # fmt: skip
+    picture = read(tmp_path / "rows" / "mixing.png")[style_mixing.HEADER :]
+    assert np.array_equal(picture[:, : SIZE[1]], read(tmp_path / "test" / "ann_0.png"))
+    assert np.array_equal(picture[:, SIZE[1] : 2 * SIZE[1]], read(tmp_path / "test" / "bob_2.png"))
 
 
 def test_sweep_assignments():
