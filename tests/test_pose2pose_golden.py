@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -19,6 +20,12 @@ from tests.helpers import GOLDEN, draw, train_options
 
 NETWORKS = {"netG": Pose2PoseGenerator, "netD": PatchDiscriminator}
 PARAMETERS = {"netG": 90_172_928, "netD": 2_768_705}
+AFTER_STEP = ("out_conv1.4.weight", "in1_conv1.1.weight")  # recorded after the first update
+# Adam's first step is lr * sign(gradient), also for the discriminator, whose weights with a
+# gradient of nearly zero go either way by rounding. Measured against float64, that moves the
+# generator's float32 gradients by up to 0.010 (of 0.4 in the median): below twice that, their sign
+# is open.
+GRADIENT_NOISE = 0.02
 TRAIN_TOLERANCE = {"netG": 1e-3, "netD": 1e-5}  # float32 against float64: 1e-4 and 2e-6
 
 
@@ -197,15 +204,13 @@ def test_stand_alone_losses_equal_the_reference(rule_vgg, golden):
 # ---- one training step -------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def rule_model(rule_b_states, rule_vgg, tmp_path_factory):
+def golden_model(folder, states, vgg: VGG19Features, dtype: torch.dtype = torch.float32):
     """The real model class with rule B weights and the inputs of the training arrays."""
-    folder = tmp_path_factory.mktemp("pose2pose")
     opt = train_options(model="pose2pose", load_size=(64, 64), gpu_ids=-1, checkpoints_dir=folder)
     model = create_model(opt)
     for label, name in (("G", "netG"), ("D", "netD")):
-        model.networks[label].load_state_dict(rule_b_states[name])
-    model.vgg = rule_vgg
+        model.networks[label].to(dtype).load_state_dict(states[name])
+    model.vgg = vgg
     rng = np.random.RandomState(0)
     source, target = (uniform(rng, -1, 2, 3, 64, 64) for _ in range(2))
     source_pose, target_pose = (uniform(rng, 0, 2, 18, 64, 64) for _ in range(2))
@@ -213,7 +218,27 @@ def rule_model(rule_b_states, rule_vgg, tmp_path_factory):
         "source_image": source, "target_image": target,
         "source_pose": source_pose, "target_pose": target_pose,
     }  # fmt: skip
+    model.inputs = {key: value.to(dtype) for key, value in model.inputs.items()}
     return model
+
+
+@pytest.fixture(scope="module")
+def rule_model(rule_b_states, rule_vgg, tmp_path_factory):
+    return golden_model(tmp_path_factory.mktemp("pose2pose"), rule_b_states, rule_vgg)
+
+
+def losses_of(model) -> list[float]:
+    return [float(value) for value in model.losses.values()]
+
+
+def gradient_sums(model, golden) -> np.ndarray:
+    """Sum of |gradient| of the recorded parameters."""
+    sums = []
+    for name in golden["step1_gradabs_names"]:
+        label, _, key = str(name).partition(".")
+        gradient = model.networks[label.removeprefix("net")].get_parameter(key).grad
+        sums.append(gradient.double().abs().sum().item())
+    return np.array(sums)
 
 
 def panel(images: torch.Tensor) -> torch.Tensor:
@@ -237,16 +262,31 @@ def test_two_training_steps_equal_the_reference_losses_gradients_and_weights(
     rule_model.train_mode()
     rule_model.optimize_parameters()
     assert list(rule_model.losses) == [str(name) for name in golden["step_loss_names"]]
-    losses = [float(v) for v in rule_model.losses.values()]
-    np.testing.assert_allclose(losses, golden["step_losses"][0], rtol=1e-4)
-    for name, expected in zip(golden["step1_gradabs_names"], golden["step1_gradabs"], strict=True):
-        label, _, key = str(name).partition(".")
-        network = rule_model.networks[label.removeprefix("net")]
-        ours = network.get_parameter(key).grad.double().abs().sum().item()
-        assert ours == pytest.approx(float(expected), rel=2e-3), name
-    for key in ("out_conv1.4.weight", "in1_conv1.1.weight"):
-        ours = rule_model.networks["G"].get_parameter(key).detach().numpy()
-        np.testing.assert_allclose(ours, golden[f"step1_after/netG.{key}"], atol=1e-6)
+    np.testing.assert_allclose(losses_of(rule_model), golden["step_losses"][0], rtol=1e-4)
+    sums = gradient_sums(rule_model, golden)
+    np.testing.assert_allclose(sums, golden["step1_gradabs"], rtol=2e-3)
+    for key in AFTER_STEP:
+        parameter = rule_model.networks["G"].get_parameter(key)
+        clear = parameter.grad.abs().numpy() > GRADIENT_NOISE
+        assert clear.mean() > 0.95
+        ours, expected = parameter.detach().numpy(), golden[f"step1_after/netG.{key}"]
+        np.testing.assert_allclose(ours[clear], expected[clear], rtol=0, atol=1e-6)
     rule_model.optimize_parameters()
-    losses = [float(v) for v in rule_model.losses.values()]
-    np.testing.assert_allclose(losses, golden["step_losses"][1], rtol=2e-2)
+    np.testing.assert_allclose(losses_of(rule_model), golden["step_losses"][1], rtol=2e-2)
+
+
+@pytest.mark.slow
+def test_two_float64_training_steps_equal_the_reference_in_every_weight(
+    rule_b_states, rule_vgg, golden, tmp_path
+):
+    vgg = copy.deepcopy(rule_vgg).double()
+    model = golden_model(tmp_path, rule_b_states, vgg, torch.float64)
+    model.optimize_parameters()
+    np.testing.assert_allclose(losses_of(model), golden["step_losses_fp64"][0], rtol=1e-8)
+    sums = gradient_sums(model, golden)
+    np.testing.assert_allclose(sums, golden["step1_gradabs_fp64"], rtol=1e-6)
+    for key in AFTER_STEP:
+        ours = model.networks["G"].get_parameter(key).detach().numpy()
+        np.testing.assert_allclose(ours, golden[f"step1_after/netG.{key}"], rtol=0, atol=1e-7)
+    model.optimize_parameters()
+    np.testing.assert_allclose(losses_of(model), golden["step_losses_fp64"][1], rtol=1e-4)
