@@ -34,9 +34,9 @@ def market_people(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def own_handlers():
-    """Signal handlers are those of the test runner again."""
+    """Signals reach the test runner again, also after a training that one of them stopped."""
     from util.interrupt import StopRequest
 
     before = {number: signal.getsignal(number) for number in StopRequest.SIGNALS}

@@ -207,6 +207,9 @@ def test_training_and_result_pages_open_in_a_browser(trained, people, tmp_path, 
 def test_a_visdom_server_receives_windows_and_may_die(people, tmp_path, capfd, monkeypatch):
     import visdom
 
+    # A server that is slow on a busy machine is not a dead one.
+    for limit, seconds in {"CONNECT": 60.0, "READ": 60.0, "LONGEST_RETRY": 1.0}.items():
+        monkeypatch.setattr(f"util.visdom_client.{limit}_SECONDS", seconds)
     with VisdomServer(tmp_path) as server:
         client = visdom.Visdom(port=server.port, env="run", use_incoming_socket=False)
         watch = train_command.TrainingRun.watch
@@ -214,7 +217,7 @@ def test_a_visdom_server_receives_windows_and_may_die(people, tmp_path, capfd, m
         def kill_once_seen(training, *arguments):
             """After the fourth step the losses of the second have to arrive; then it dies."""
             if training.progress.total == 8:
-                deadline = time.monotonic() + 120
+                deadline = time.monotonic() + 300
                 while not client.win_exists("1_losses", env="run"):
                     assert time.monotonic() < deadline
                     time.sleep(0.05)
@@ -223,7 +226,7 @@ def test_a_visdom_server_receives_windows_and_may_die(people, tmp_path, capfd, m
 
         monkeypatch.setattr(train_command.TrainingRun, "watch", kill_once_seen)
         words = f"--name run --checkpoints_dir {tmp_path} --dataroot {people} {QUICK}"
-        extra = f"--niter 6 --display_id 1 --display_port {server.port}"
+        extra = f"--niter 2 --display_id 1 --display_port {server.port}"
         assert run(train_command, f"{words} {extra}", monkeypatch) == 0
     warnings = [line for line in capfd.readouterr().err.splitlines() if "visdom" in line.lower()]
     assert len(warnings) == 1
