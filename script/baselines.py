@@ -28,18 +28,18 @@ from util.checkpoint import write_atomically
 from util.errors import UserError, run_main
 from util.image import resize_linear, to_uint8
 from util.metrics.scoring import score_pairs
-from util.names import stem
+from util.names import is_flat_deepfashion_name, stem, unflatten_deepfashion_name
 
 VIEWS = ("generated", "copy", "wrong source")
 Pair = tuple[np.ndarray, np.ndarray]
 
 
 def identity_of(name: str) -> str:
-    """The person in a flat DeepFashion name (category and id) or a Market name (the first
+    """The person in a flat DeepFashion name (gender, category and id) or a Market name (the first
     field)."""
-    base = stem(name)
-    head, separator, rest = base.rpartition("id")
-    return head + separator + rest[:8] if separator and rest[:8].isdigit() else base.split("_")[0]
+    if is_flat_deepfashion_name(name):
+        return unflatten_deepfashion_name(name).rpartition("/")[0]
+    return stem(name).split("_")[0]
 
 
 def other_person(dataset, index: int) -> int:
