@@ -71,6 +71,16 @@ def test_the_summary_is_on_the_first_page_only(tmp_path):
     assert "19.15" not in (tmp_path / "page_2.html").read_text()
 
 
+def test_the_steps_of_a_model_are_one_strip_below_the_other_pictures(tmp_path):
+    columns = ("source", "generated", "step_1", "step_2", "ground truth")
+    with ResultPage(tmp_path, columns=columns) as page:
+        page.add("a", {column: f"{column}.png" for column in columns if column != "step_2"})
+    html = (tmp_path / "index.html").read_text()
+    pictures, strip = html.split('class="pictures"')[1].split('class="strip"')
+    assert [name in pictures for name in columns] == [True, True, False, False, True]
+    assert [name in strip for name in columns] == [False, False, True, True, False]
+
+
 def test_a_missing_picture_keeps_its_place_and_an_unknown_column_is_an_error(tmp_path):
     page = ResultPage(tmp_path, columns=("source", "flow"))
     with pytest.raises(ValueError, match="unknown columns"):

@@ -46,6 +46,8 @@ figcaption { margin-top: 3px; font-size: .78rem; line-height: 1.3; color: var(--
 .pictures { display: grid; gap: 8px;
             grid-template-columns: repeat(auto-fit, minmax(88px, 1fr)); }
 .pictures figure { max-width: 256px; }
+.strip { display: flex; gap: 4px; margin-top: 8px; }
+.strip figure { flex: 1 1 0; max-width: 128px; }
 .missing { display: grid; place-items: center; min-height: 88px; border: 1px dashed var(--soft);
            border-radius: 4px; color: var(--soft); font-size: .78rem; }
 .facts { display: flex; flex-wrap: wrap; gap: 8px; margin: 12px 0; padding: 0; }

@@ -14,6 +14,8 @@ from util.html import clean_text, facts, missing_picture, new_page, picture, wri
 
 RESULT_COLUMNS = ("source", "source pose", "target pose", "generated", "ground truth")
 
+_STEP = re.compile(r"step_\d+")  # columns of a model that paints in steps
+
 # Text in a page is escaped, so neither mark can come from a caption.
 _OPEN, _CLOSE = "<!-- navigation -->", "<!-- end of navigation -->"
 _NAVIGATION = re.compile(re.escape(_OPEN) + ".*?" + re.escape(_CLOSE), re.DOTALL)
@@ -81,13 +83,20 @@ class ResultPage:
 
     def _card(self, caption: str, images: Mapping[str, str | Path]) -> tags.article:
         heading = tags.h3(tags.b(f"{self.rows}. "), clean_text(caption))
-        figures = [
+        steps = [column for column in self.columns if _STEP.fullmatch(column)]
+        others = [column for column in self.columns if column not in steps]
+        rows = [tags.div(self._figures(others, images), cls="pictures")]
+        if steps:  # side by side, however narrow the page: they are one strip
+            rows.append(tags.div(self._figures(steps, images), cls="strip"))
+        return tags.article(heading, *rows, cls="card")
+
+    def _figures(self, columns: Sequence[str], images: Mapping[str, str | Path]) -> list:
+        return [
             picture(images[column], column, f"{column}, pair {self.rows}")
             if column in images
             else missing_picture(column)
-            for column in self.columns
+            for column in columns
         ]
-        return tags.article(heading, tags.div(figures, cls="pictures"), cls="card")
 
     def _write_pending(self) -> None:
         self._pages += 1
