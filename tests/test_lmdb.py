@@ -280,7 +280,7 @@ def test_loader_workers_read_the_environment(lmdb_root, parent_reads_first):
 def test_options_create_the_data_set_at_the_size_of_the_lmdb(lmdb_root, tmp_path):
     opt = train_options(
         model="DPTN_step", dataset_mode="fashion_lmdb", dataroot=lmdb_root, nThreads=0,
-        checkpoints_dir=tmp_path, gpu_ids=-1,
+        checkpoints_dir=tmp_path, gpu_ids=-1, batchSize=1,
     )  # fmt: skip
     assert tuple(opt.load_size) == (256, 176)
     batch = next(iter(create_dataloader(create_dataset(opt), opt)))
