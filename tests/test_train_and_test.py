@@ -245,9 +245,7 @@ def test_the_published_commands_run_as_printed(mode, tmp_path):
     torch.save(state, home / VGG19_FILE)
     make = f"-m script.make_synthetic_dataset --out {tmp_path}/dataset/{mode} --layout {mode} "
     sizes = "--identities 6 --poses 3 --test_identities 2"
-    call = {
-        "env": {**os.environ, "TORCH_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    }
+    call = {"env": {**os.environ, "TORCH_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}}
     subprocess.run([sys.executable, *shlex.split(make + sizes)], check=True, cwd=ROOT)
     words = shlex.split(f"{PUBLISHED_TRAIN[index]} --max_minutes 0.01")  # stops after one step
     done = subprocess.run([sys.executable, str(ROOT / "train.py"), *words], cwd=tmp_path, **call)
