@@ -170,7 +170,7 @@ class PoseTransfer:
         else:
             fake_target = self._generator.infer(with_noise(self.model, inputs))["fake_target"]
         pictures = to_uint8(fake_target)
-        return [Image.fromarray(resize_linear(p, self.annotation_size)) for p in pictures]
+        return [Image.fromarray(resize_linear(p, self.model.result_size)) for p in pictures]
 
 
 def _saved_options(folder: Path, options: Mapping[str, Any] | None) -> dict[str, Any]:
