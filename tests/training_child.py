@@ -199,7 +199,7 @@ def _child(argv: list[str], plan: dict[str, Any], output: str) -> None:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     os.setpgid(0, 0)  # a signal to the group reaches this training only
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, also when tests run under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, even under nohup
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     torch.set_num_threads(1)
