@@ -44,7 +44,7 @@ class Recipe:
 
 
 RECIPES = {
-    "quick": Recipe("quickstart", 400, 12, 736, "--load_size 64 32 --ngf 32 --ndf 16"),
+    "quick": Recipe("quickstart", 400, 7, 736, "--load_size 64 32 --ngf 32 --ndf 16"),
     "long": Recipe("quickstart_long", 1000, 12, 12000, "--load_size 128 64 --ngf 48 --ndf 32"),
 }
 
