@@ -188,7 +188,7 @@ class BaseOptions:
             default="fp32",
             choices=sorted(PRECISIONS),
             help="number format of convolutions and attention; on a CPU bf16 is used for VGG-19 "
-            "only, and only where the processor gains from it",
+            "only, and only where the processor gains from it (AMX)",
         )
         add(
             "--tf32",
