@@ -24,8 +24,8 @@ from util.errors import UserError, run_main
 
 ROOT = Path(__file__).resolve().parent.parent
 # Small networks and images, an initialisation with gain 1 and a heavier L1 loss learn in minutes;
-# the published defaults are meant for a week on real data. bf16 speeds up VGG-19 where the
-# processor has the instructions.
+# the published defaults are meant for a week on real data. bf16 takes effect on a GPU, and for
+# VGG-19 on a processor that gains from it.
 COMMON = (
     "--vgg_weights random --init_gain 1.0 --lr 3e-4 --lambda_rec 100 --lambda_g 1 "
     "--precision bf16 --batchSize 8"
