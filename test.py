@@ -8,17 +8,18 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
+from util.run.main import run_main
 
 from data import create_dataloader, create_dataset
 from data.base_dataset import BaseDataset
 from models import create_model
 from models.base_model import BaseModel
 from options.test_options import TestOptions
-from util import distributed
-from util.checkpoint import file_hash, find_file, write_atomically
-from util.errors import UserError, run_main
-from util.result_writer import ResultWriter
-from util.seed import seed_everything
+from util.errors import UserError
+from util.run import distributed
+from util.run.checkpoint import file_hash, find_file, write_atomically
+from util.run.device import seed_everything
+from util.show.results import ResultWriter
 
 
 def write_manifest(folder: Path, opt: Namespace, model: BaseModel, dataset: BaseDataset) -> None:

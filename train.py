@@ -14,17 +14,21 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from data import create_dataloader, create_dataset
+from data import (
+    create_dataloader,
+    create_dataset,
+    create_validation_dataset,
+    report_preparation,
+)
 from models import create_model
-from options.builders import create_validator, create_visualizer, report_preparation
+from models.training import TrainingRun, create_validator, create_visualizer
 from options.train_options import TrainOptions
-from util import distributed
-from util.errors import run_main
-from util.interrupt import EXIT_INTERRUPTED, EXIT_NOT_FINITE, EXIT_NOT_SAVED, StopRequest
-from util.pictures import pictures_of
-from util.run_folder import RunFolder
-from util.seed import seed_everything
-from util.training_run import TrainingRun
+from util.run import distributed
+from util.run.device import seed_everything
+from util.run.folder import RunFolder
+from util.run.interrupt import EXIT_INTERRUPTED, EXIT_NOT_FINITE, EXIT_NOT_SAVED, StopRequest
+from util.run.main import run_main
+from util.show.pictures import pictures_of
 
 
 def main() -> int:
@@ -40,7 +44,7 @@ def main() -> int:
     ):
         loader = create_dataloader(create_dataset(opt), opt)
         model = create_model(opt)
-        validator = create_validator(opt, model)
+        validator = create_validator(opt, model, create_validation_dataset(opt))
         epoch = len(loader) * loader.batch_sampler.global_batch  # samples
         with closing(create_visualizer(opt, folder.path, epoch)) as visualizer:
             run = TrainingRun(model, folder, visualizer, validator, opt.keep_last)

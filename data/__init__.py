@@ -7,12 +7,15 @@ import importlib
 import pkgutil
 from argparse import Namespace
 from difflib import get_close_matches
+from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from data.base_dataset import BaseDataset
 from data.loader import make_loader
-from util import distributed
 from util.errors import UserError
+from util.run import distributed
+from util.tables.manifest import describe, differences, folder_record, problems
 
 _NOT_MODES = ("base", "pose")
 
@@ -57,6 +60,15 @@ def create_dataset(opt: Namespace) -> Dataset:
     return dataset
 
 
+def create_validation_dataset(opt: Namespace) -> Dataset | None:
+    """The whole list of ``--val_phase``, on the main process; None without --val_freq."""
+    if not opt.val_freq or not distributed.is_main():
+        return None
+    settings = Namespace(**{**vars(opt), "phase": opt.val_phase, "is_train": False})
+    settings.max_dataset_size = None
+    return create_dataset(settings)
+
+
 def create_dataloader(dataset: Dataset, opt: Namespace) -> DataLoader:
     """Loader whose ``batch_sampler`` gives this process its share; see data.loader."""
     return make_loader(
@@ -71,3 +83,26 @@ def create_dataloader(dataset: Dataset, opt: Namespace) -> DataLoader:
         limit=opt.max_dataset_size,
         pin_memory=opt.device.startswith("cuda"),
     )
+
+
+def report_preparation(opt: Namespace, dataset: BaseDataset, run: Any) -> None:
+    """Say how the training images were prepared; warn of others that were prepared otherwise.
+
+    Compared are the folder and its manifest, the images of ``--val_phase`` and, when a run is
+    resumed, the images that it began with.
+    """
+    record, before = dataset.record, run.extra.get("images")
+    if record is None or not distributed.is_main():
+        return
+    run.extra["images"] = record
+    run.visualizer.message(f"images: {describe(record)}")
+    texts = problems(dataset.folder)
+    other = dataset.folder.parent / opt.val_phase
+    for what, changes in (
+        (f"{other} was prepared otherwise", differences(record, folder_record(other))),
+        ("this run began on images that were prepared otherwise", differences(before, record)),
+    ):
+        if changes:
+            texts.append(f"{what} ({'; '.join(changes)}): prepare all images the same way")
+    for text in texts:
+        run.warn(text)

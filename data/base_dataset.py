@@ -24,7 +24,7 @@ class BaseDataset(Dataset, ABC):
     ]  # (h, w) of the images a sample holds, unless an option says otherwise
     annotation_size: tuple[int, int]  # (h, w) of the frame of the keypoints
     folder: Path | None = None  # of the image files, where it is one
-    record: dict[str, Any] | None = None  # how that folder was prepared (util/manifest.py)
+    record: dict[str, Any] | None = None  # how that folder was prepared (util/tables/manifest.py)
 
     @staticmethod
     def modify_options(parser: ArgumentParser, is_train: bool) -> None:

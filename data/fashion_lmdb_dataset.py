@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from data.base_dataset import BaseDataset
-from util.annotation_set import Settings, to_cropped_frame, to_name
+from data.prepare.images import decode
 from util.errors import UserError
 from util.image import image_to_tensor
-from util.image_preparation import decode
-from util.lmdb_images import LmdbReader, environment_name
-from util.nted_annotations import ORDERS, pose_path, read_items, read_pose
+from util.tables.frames import Settings, to_cropped_frame, to_name
+from util.tables.lmdb import LmdbReader, environment_name
+from util.tables.nted import ORDERS, pose_path, read_items, read_pose
 
 
 class FashionLmdbDataset(BaseDataset):

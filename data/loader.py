@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from util.errors import UserError
-from util.interrupt import shield_worker
+from util.run.interrupt import shield_worker
 
 
 class EpochBatchSampler(Sampler[list[int]]):

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from data.pose_dataset import PoseDataset
-from util.annotations import read_pairs
 from util.errors import UserError
-from util.magpt_annotations import PAIR_COLUMNS, read_magpt_keypoints
 from util.names import file_id
+from util.tables.magpt import PAIR_COLUMNS, read_magpt_keypoints
+from util.tables.patn import read_pairs
 
 
 class MagptDataset(PoseDataset):

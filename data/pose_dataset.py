@@ -18,12 +18,12 @@ from data.augmentation import (
     ranges_from_options,
 )
 from data.base_dataset import BaseDataset
-from util.annotations import read_keypoints, read_pairs, read_text
 from util.errors import UserError
 from util.image import image_to_tensor, load_image
-from util.manifest import folder_record
-from util.packed_images import PackedImages
 from util.pose import MISSING, present
+from util.tables.lmdb import PackedImages
+from util.tables.manifest import folder_record
+from util.tables.patn import read_keypoints, read_pairs, read_text
 
 
 class PoseDataset(BaseDataset):

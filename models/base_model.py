@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,43 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.architecture import check_architecture, save_architecture
-from models.averaging import update_average
 from models.losses.perceptual import RANDOM_NOTE, VGG19Features
-from models.stepping import Stepper
-from util import checkpoint, distributed
+from models.optim import Stepper, update_average
 from util.errors import UserError
 from util.image import normalise_uint8
 from util.pose import keypoints_to_heatmaps
-from util.precision import Precision, use_tf32
-from util.seed import rng_state, set_rng_state
+from util.run import checkpoint, distributed
+from util.run.checkpoint import write_atomically
+from util.run.device import Precision, rng_state, set_rng_state, use_tf32
+
+FILE = "architecture.json"
+Configs = Mapping[str, Mapping[str, Any]]  # settings of each network, by its label
+
+
+def save_architecture(run_dir: Path, configs: Configs) -> None:
+    """Write the settings of all networks."""
+    write_atomically(run_dir / FILE, json.dumps(configs, indent=1).encode())
+
+
+def check_architecture(run_dir: Path, configs: Configs) -> None:
+    """Refuse settings that contradict the saved ones; a folder without any says nothing."""
+    path = run_dir / FILE
+    if not path.is_file():
+        return
+    try:
+        saved = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not valid JSON ({error}); delete it, keys and shapes are checked anyway"
+        ) from error
+    for label, config in configs.items():
+        for key, value in saved.get(label, {}).items():
+            if key in config and json.loads(json.dumps(config[key])) != value:
+                raise UserError(
+                    f"{key} is {config[key]} by the options, but the checkpoint in {run_dir} was "
+                    f"trained with {value}: leave the option out or set it to that"
+                )
+
 
 Batch = dict[str, Any]
 Tensors = dict[str, torch.Tensor]

@@ -27,7 +27,7 @@ from models.networks.discriminators import (
 )
 from models.networks.dptn import DPTNConfig, DPTNGenerator
 from models.networks.layers import initialize
-from util.precision import full
+from util.run.device import full
 
 
 class DPTNModel(GANModel):

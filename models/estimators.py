@@ -5,27 +5,208 @@ from __future__ import annotations
 import importlib
 import os
 import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image
+from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
-from models.networks.openpose import OpenPoseBody, from_file_keys
-from util.checkpoint import load_state
+from models.networks.openpose import OpenPoseBody, decode_people, from_file_keys, network_input
 from util.errors import UserError
-from util.keypoint_estimation import (
-    KEYPOINT_RCNN_FILE,
-    MIN_JOINTS,
-    OPENPOSE_FILE,
-    KeypointEstimator,
-    OpenPoseEstimator,
-    Person,
-    RtmlibEstimator,
-    TorchvisionEstimator,
-    choose_person,
+from util.keypoint_formats import to_openpose18
+from util.pose import JOINTS, MISSING, present
+from util.run.checkpoint import load_state
+from util.run.weights import PublishedFile, find_weights, load_weights
+
+KEYPOINT_RCNN_FILE = PublishedFile(
+    "torchvision's keypointrcnn_resnet50_fpn",
+    "keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
+    "https://download.pytorch.org/models/keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
+    sha256="fc266e95",
 )
-from util.pose import JOINTS, MISSING
-from util.weight_files import find_weights, load_weights
+OPENPOSE_FILE = PublishedFile(
+    "the OpenPose COCO-18 body network",
+    "openpose_body_coco_pose_iter_440000.pth",
+    "https://www.dropbox.com/s/mun9eh2509pw32n/openpose_body_coco_pose_iter_440000.pth?dl=1",
+)
+MIN_JOINTS = 6  # fewer do not show a pose
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person that an estimator found."""
+
+    keypoints: np.ndarray  # (18, 2) float64, (y, x) pixels of the picture, -1 = missing
+    scores: np.ndarray  # (18,), 0 where missing
+
+    def __post_init__(self) -> None:
+        shapes = np.shape(self.keypoints), np.shape(self.scores)
+        if shapes != ((len(JOINTS), 2), (len(JOINTS),)):
+            raise UserError(
+                f"an estimator made a Person with keypoints and scores of the shapes {shapes}; "
+                "expected (18, 2) and (18,): util.keypoint_formats converts other joint sets"
+            )
+
+    @property
+    def joint_count(self) -> int:
+        """How many of the 18 joints were found."""
+        return int(present(self.keypoints).sum())
+
+    @property
+    def score(self) -> float:
+        """Sum of the joint scores: a complete, certain person has the highest."""
+        return float(self.scores.sum())
+
+
+class KeypointEstimator(Protocol):
+    """What every estimator offers; your own class needs nothing else."""
+
+    def estimate(self, image: Image.Image) -> list[Person]:
+        """All people in an RGB picture; empty when there is none."""
+        ...
+
+
+PERSON_RULES: dict[str, Callable[[list[Person]], Person]] = {
+    "best": lambda people: max(people, key=lambda person: person.score),
+    "first": lambda people: people[0],  # the published rule of MAGPT
+}
+
+
+def choose_person(
+    people: list[Person],
+    where: str,  # names the picture in messages
+    rule: str = "best",
+    min_joints: int = MIN_JOINTS,
+) -> Person:
+    """The one person that a transfer works on; UserError when nobody usable is there."""
+    if not people:
+        raise UserError(
+            f"{where}: no person was found; use a picture in which one person is clearly visible"
+        )
+    person = PERSON_RULES[rule](people)
+    check_joint_count(person.keypoints, where, min_joints)
+    return person
+
+
+def check_joint_count(keypoints: np.ndarray, where: str, min_joints: int = MIN_JOINTS) -> None:
+    """UserError that begins with ``where`` when fewer joints than needed are there."""
+    seen = present(np.asarray(keypoints))
+    if seen.sum() < min_joints:
+        missing = [joint for joint, ok in zip(JOINTS, seen, strict=True) if not ok]
+        raise UserError(
+            f"{where}: only {seen.sum()} of 18 joints were found, at least {min_joints} "
+            f"are needed (missing: {', '.join(missing)}); use a picture that shows more of the "
+            "person"
+        )
+
+
+class TorchvisionEstimator:
+    """torchvision's Keypoint R-CNN (He et al., ICCV 2017): needs no further package."""
+
+    PERSON_SCORE = 0.7
+    JOINT_LOGIT = 2.0  # the heat map's peak; hidden joints stay below
+
+    def __init__(
+        self,
+        state: Mapping[str, torch.Tensor],  # content of KEYPOINT_RCNN_FILE
+        device: str | torch.device = "cpu",
+        min_size: int = 800,  # pixels of the shorter side inside the network
+    ):
+        self.device = torch.device(device)
+        with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
+            network = keypointrcnn_resnet50_fpn(
+                weights=None, weights_backbone=None, min_size=min_size, box_detections_per_img=20
+            )
+        load_state(network, state, "the Keypoint R-CNN weight file")
+        self.network = network.eval().to(self.device)
+
+    @torch.no_grad()
+    def estimate(self, image: Image.Image) -> list[Person]:
+        """People by falling detection score."""
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        found = self.network([pixels.to(self.device).float() / 255])[0]
+        keep = found["scores"] > self.PERSON_SCORE
+        points = found["keypoints"][keep][..., :2].cpu().numpy()  # (P, 17, 2), x, y
+        logits = found["keypoints_scores"][keep].cpu().numpy().astype(np.float64)
+        scores = 1 / (1 + np.exp(-logits.clip(-50, 50)))
+        threshold = 1 / (1 + np.exp(-self.JOINT_LOGIT))
+        keypoints, scores = to_openpose18(points, scores, "coco17", threshold)
+        return [Person(k, s) for k, s in zip(keypoints, scores, strict=True)]
+
+
+class OpenPoseEstimator:
+    """The OpenPose COCO-18 body network: the joints that the data sets' own annotations come from.
+
+    The network is given as a callable, (1, 3, h, w) -> (affinity maps, heat maps).
+    ``color_order``: the network was trained on ``bgr``; the published MAGPT API feeds it ``rgb``.
+    """
+
+    # The network sees 184 rows; the decoder needs 456 bytes for every pixel of the picture.
+    MAX_SIDE = 768  # larger pictures are shrunk first
+
+    def __init__(
+        self,
+        network: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+        device: str | torch.device = "cpu",
+        color_order: str = "bgr",
+    ):
+        if color_order not in ("bgr", "rgb"):
+            raise UserError(f"color_order is {color_order!r}; expected 'bgr' or 'rgb'")
+        self.network = network
+        self.device = torch.device(device)
+        self.color_order = color_order
+
+    @torch.no_grad()
+    def estimate(self, image: Image.Image) -> list[Person]:
+        """People in the order in which the decoder started them, as published."""
+        image = image.convert("RGB")
+        small = image.copy()
+        small.thumbnail((self.MAX_SIDE, self.MAX_SIDE), Image.Resampling.BICUBIC)
+        scale = np.array([image.height / small.height, image.width / small.width])
+        pixels = np.array(small)
+        if self.color_order == "bgr":
+            pixels = np.ascontiguousarray(pixels[:, :, ::-1])
+        paf, heat = self.network(torch.from_numpy(network_input(pixels)).to(self.device))
+        keypoints, scores = decode_people(heat.cpu().numpy(), paf.cpu().numpy(), pixels.shape[:2])
+        in_photo = (keypoints + 0.5) * scale - 0.5  # pixel centres
+        in_photo = np.where(present(keypoints)[..., None], in_photo, float(MISSING))
+        return [Person(k, s) for k, s in zip(in_photo, scores, strict=True)]
+
+
+class RtmlibEstimator:
+    """RTMPose through the optional package rtmlib; it downloads its weights itself."""
+
+    JOINT_SCORE = 0.3
+
+    def __init__(self, device: str | torch.device = "cpu", mode: str = "balanced"):
+        try:
+            rtmlib = importlib.import_module("rtmlib")
+        except ImportError as error:
+            raise UserError(
+                "the estimator rtmlib needs the package rtmlib, which is not installed: "
+                "pip install rtmlib, or choose --estimator torchvision"
+            ) from error
+        try:
+            self.body = rtmlib.Body(mode=mode, backend="onnxruntime", device=str(device))
+        except Exception as error:  # the package raises whatever its download raised
+            raise UserError(
+                f"rtmlib could not load its weights ({error}); connect to the internet once, or "
+                "choose --estimator torchvision"
+            ) from error
+
+    def estimate(self, image: Image.Image) -> list[Person]:
+        """People in the detector's order."""
+        pixels = np.ascontiguousarray(np.array(image.convert("RGB"))[:, :, ::-1])  # it expects BGR
+        boxes = self.body.det_model(pixels)
+        if len(boxes) == 0:  # rtmlib itself would take the whole picture for a person
+            return []
+        points, scores = self.body.pose_model(pixels, bboxes=boxes)
+        keypoints, scores = to_openpose18(points, scores, "coco17", self.JOINT_SCORE)
+        return [Person(k, s) for k, s in zip(keypoints, scores, strict=True)]
+
 
 Weights = str | os.PathLike | None
 
@@ -124,7 +305,7 @@ class PersonFinder:
         if not (isinstance(people, list) and all(isinstance(p, Person) for p in people)):
             raise UserError(
                 f"{where}: the estimator {type(self.estimator).__name__} returned something else "
-                "than a list of api.Person; see its protocol in util/keypoint_estimation.py"
+                "than a list of api.Person; see its protocol in models/estimators.py"
             )
         if not people and self._allow_nobody:
             return np.full((len(JOINTS), 2), float(MISSING))

@@ -19,11 +19,11 @@ from models.networks.pose2pose import (
     Pose2PoseConfig,
     Pose2PoseGenerator,
     initialize_batch_norms,
+    synchronize_batch_norms,
 )
-from models.networks.sync_batch_norm import synchronize_batch_norms
-from util.distributed import world_size
-from util.one_hot_pose import one_hot_pose_maps
-from util.precision import full
+from util.pose import one_hot_pose_maps
+from util.run.device import full
+from util.run.distributed import world_size
 
 
 class Pose2PoseModel(GANModel):

@@ -17,9 +17,9 @@ from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, content_loss,
 from models.networks.discriminators import DiscriminatorConfig, build_discriminator
 from models.networks.gfla import GFLAConfig, GFLAGenerator
 from models.networks.layers import initialize
-from util import checkpoint
 from util.errors import UserError
-from util.precision import full
+from util.run import checkpoint
+from util.run.device import full
 
 FLOW_PREFIX = "flow_net."
 DISCRIMINATOR_LAYERS = {"market": 3}  # by --dataset_mode; 4 for the others

@@ -8,7 +8,7 @@ from models import flow_stages
 from models.base_model import BaseModel, Batch, Tensors
 from models.networks.flow import FlowConfig, PoseFlowNet
 from models.networks.layers import initialize
-from util.precision import full
+from util.run.device import full
 
 DEEPEST_LEVEL = 4  # of a flow field; the estimator's own deepest level is 5
 

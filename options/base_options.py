@@ -20,10 +20,10 @@ from options.parser import (
     options_text,
     read_saved_options,
 )
-from util import distributed
-from util.checkpoint import write_atomically
 from util.pose import SIGMA
-from util.precision import PRECISIONS
+from util.run import distributed
+from util.run.checkpoint import write_atomically
+from util.run.device import PRECISIONS
 
 Add = Callable[..., Any]  # add_argument of a parser or of one of its groups
 

@@ -6,7 +6,7 @@ import argparse
 from argparse import Namespace
 
 from models.losses.adversarial import GAN_MODES
-from models.schedules import LR_POLICIES
+from models.optim import LR_POLICIES
 from options.base_options import Add, BaseOptions
 from options.parser import Parser
 

@@ -2,22 +2,161 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import multiprocessing
+import resource
 import statistics
+import sys
 import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import cycle, islice
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from data import create_dataloader, create_dataset
 from models import create_model
+from models.losses import perceptual
+from models.networks import ptm
+from options.train_options import TrainOptions
 from util.metrics import CHEAP_METRICS, score_pairs
-from util.result_writer import ResultWriter
+from util.run.device import PRECISIONS, Precision, full
+from util.show.results import ResultWriter
+
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import torch.nn.functional as F
+from util.run.main import run_main
+
+from models.networks.gfla import LocalAttention
+from models.networks.sampling import block_extract, local_attn_reshape, resample2d
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator at one pyramid level of a 256 x 256 image."""
+
+    operator: str  # a key of OPERATORS
+    channels: int
+    side: int  # height and width of the feature map
+    window: int  # side k of the block; 1: none
+
+
+CASES = (
+    Case("block_extract", 128, 64, 5),
+    Case("block_extract", 256, 32, 3),
+    Case("resample2d", 256, 64, 1),
+    Case("resample2d", 512, 32, 1),
+    Case("local attention", 128, 64, 5),
+    Case("local attention", 256, 32, 3),
+    Case("local attention, published form", 128, 64, 5),
+    Case("local attention, published form", 256, 32, 3),
+)
+
+
+def published_attention(layer: LocalAttention, source, target, flow) -> torch.Tensor:
+    """The layer as published: both blocks, their concatenation and the product are stored."""
+    k = layer.kernel_size
+    source_block = block_extract(source, flow, k)
+    target_block = block_extract(target, torch.zeros_like(flow), k)
+    weights = layer.fully_connect_layer(torch.cat((target_block, source_block), 1))
+    return F.avg_pool2d(local_attn_reshape(weights, k) * source_block, k)
+
+
+def grid_sample(source: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
+    """torch's bilinear sampling with replicated border, one output pixel per flow vector."""
+    h, w = flow.shape[2:]
+    y, x = torch.meshgrid(
+        torch.linspace(-1, 1, h, device=flow.device),
+        torch.linspace(-1, 1, w, device=flow.device),
+        indexing="ij",
+    )
+    grid = torch.stack((x, y), -1) + flow.permute(0, 2, 3, 1) * (2 / source.shape[3])
+    return F.grid_sample(source, grid, padding_mode="border", align_corners=True)
+
+
+def operator(case: Case, reference: bool, device: str) -> Callable[..., torch.Tensor]:
+    """The function of (source, target, flow) that ``case`` measures, or its grid_sample."""
+    blocks = case.operator == "block_extract"
+    if reference:
+        k = case.window if blocks else 1
+        return lambda s, t, f: grid_sample(s, f.repeat_interleave(k, 2).repeat_interleave(k, 3))
+    if blocks:
+        return lambda s, t, f: block_extract(s, f, case.window)
+    if case.operator == "resample2d":
+        return lambda s, t, f: resample2d(s, f)
+    layer = LocalAttention(case.channels, case.window).to(device)
+    if case.operator == "local attention":
+        return lambda s, t, f: layer(s, t, f)
+    return lambda s, t, f: published_attention(layer, s, t, f)
+
+
+def measure(case: Case, reference: bool, args: argparse.Namespace) -> tuple[float, float]:
+    """(median seconds, peak bytes beyond the inputs) of forward and backward."""
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    size = (args.batch, case.channels, case.side, case.side)
+    source, target = torch.randn(2, *size, device=args.device).unbind()
+    flow = 3 * torch.randn(args.batch, 2, case.side, case.side, device=args.device)
+    inputs = [x.requires_grad_() for x in (source.clone(), target.clone(), flow)]
+    function = operator(case, reference, args.device)
+    alone = args.device == "cpu" and args.threads == 1
+    clock = time.process_time if alone else time.perf_counter
+    before, seconds = peak_bytes(args.device), []
+    for _ in range(args.repeat + 1):
+        start = clock()
+        out = function(*inputs)
+        torch.autograd.grad(out, inputs, out, allow_unused=True)
+        if args.device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(clock() - start)
+        del out
+    return statistics.median(seconds[1:]), peak_bytes(args.device) - before
+
+
+def peak_bytes(device: str) -> float:
+    """Highest memory use of this process so far."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    """Measure every case and print one row of a Markdown table for each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=8, help="samples (default: 8)")
+    parser.add_argument("--repeat", type=int, default=5, help="timed repetitions (default: 5)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    args = parser.parse_args()
+    print("| operator | features | k | time | x grid_sample | memory | x grid_sample |")
+    print("|---|---|---|---|---|---|---|")
+    context = multiprocessing.get_context("spawn")
+    for case in CASES:
+        results = []
+        for reference in (False, True):
+            with context.Pool(1) as pool:
+                results.append(pool.apply(measure, (case, reference, args)))
+        (seconds, memory), (grid_seconds, grid_memory) = results
+        print(
+            f"| {case.operator} | {args.batch}x{case.channels}x{case.side}x{case.side} "
+            f"| {case.window} | {seconds * 1e3:.0f} ms | {seconds / grid_seconds:.1f} "
+            f"| {memory / 2**20:.0f} MiB | {memory / grid_memory:.1f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    run_main(main)
 
 
 def synchronize(device: torch.device) -> None:
@@ -137,3 +276,196 @@ def metric_rates(size: tuple[int, int], pairs: int) -> dict[str, float]:
         score_pairs(images, metrics=(metric,))
         rates[metric] = pairs / (time.perf_counter() - start)
     return rates
+
+
+def options(opt: Namespace, root: Path, **changes: object) -> Namespace:
+    """Options of train.py for what the benchmark was asked for."""
+    values = {
+        "name": "benchmark", "checkpoints_dir": root / "checkpoints", "dataroot": root,
+        "model": opt.model, "dataset_mode": opt.dataset_mode, "batchSize": opt.batch,
+        "ngf": opt.ngf, "ndf": opt.ndf, "precision": opt.precision, "nThreads": opt.workers,
+        "gpu_ids": 0 if opt.device.startswith("cuda") else -1, "vgg_weights": "random", **changes,
+    }  # fmt: skip
+    words = ["--load_size", *map(str, opt.size)]
+    for key, value in values.items():
+        words += [f"--{key}"] if value is True else [f"--{key}", str(value)]
+    return TrainOptions().parse(words, announce=False)
+
+
+def step_gflop(opt: Namespace, batch: dict) -> float:
+    """GFLOP of a training sample by PyTorch's counter, on the meta device."""
+    model = create_model(opt)
+    model.device = torch.device("meta")
+    for network in (*model.networks.values(), model.vgg):
+        network.to(model.device)
+    with FlopCounterMode(display=False) as counter:
+        model.set_input(batch)
+        model.optimize_parameters()
+    return counter.get_total_flops() / 1e9 / len(batch["source_image"])
+
+
+def train_step(model, batch: dict) -> None:
+    """What train.py does with a batch between two lines of the log."""
+    model.set_input(batch)
+    model.optimize_parameters()
+    model.stepper.not_finite()
+
+
+def training_rates(opt: Namespace, loader, steps: int) -> dict[str, float]:
+    """Samples a second with one batch that stays, and with batches from the JPEG files."""
+    model, batches = create_model(opt), endless(loader)
+    batch, size = next(batches), opt.batchSize
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    bare = size / seconds_each(lambda: train_step(model, batch), model.device, steps)
+    start = time.perf_counter()
+    for batch in islice(batches, steps):
+        train_step(model, batch)
+    synchronize(model.device)
+    from_files = steps * size / (time.perf_counter() - start)
+    return {
+        "samples_per_s": bare,
+        "samples_per_s_from_jpegs": from_files,
+        "peak_memory_MiB": peak_memory(model.device) / 2**20,
+    }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: allocated on the GPU at most, else resident in this process at most."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+# ---- optimizations, each switched off alone ----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Switch:
+    """One optimization: what replaces it, and (if it is an option) the option without it."""
+
+    name: str
+    without: Callable[[], contextlib.AbstractContextManager]
+    changes: dict[str, object]
+    change_model: Callable[[object], None] = lambda model: None
+
+
+class _PlainAdam(torch.optim.Adam):
+    """Adam with a kernel for every tensor and operation."""
+
+    def __init__(self, parameters, fused: bool, **settings):
+        super().__init__(parameters, foreach=False, **settings)
+
+    def step(self, closure=None):
+        self.found_inf = self.grad_scale = None
+        return super().step(closure)
+
+
+class _VGGOneByOne(nn.Module):
+    """VGG on each half of a batch alone, as if each of the two images asked for itself."""
+
+    def __init__(self, vgg: nn.Module):
+        super().__init__()
+        self.vgg = vgg
+
+    def forward(self, images: torch.Tensor, layers) -> dict[str, torch.Tensor]:
+        parts = [self.vgg(half, layers) for half in images.chunk(2)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _plain_gram(x: torch.Tensor) -> torch.Tensor:
+    flat = full(x).flatten(2)
+    return flat @ flat.transpose(1, 2) / (x.shape[1] * flat.shape[2])
+
+
+def _attend_with_weights(attention: nn.MultiheadAttention, query, key, value) -> torch.Tensor:
+    return attention(query, key, value, need_weights=True)[0]
+
+
+def _branches_one_by_one(model) -> None:
+    model.networks["G"].per_sample = False
+
+
+def _vgg_one_by_one(model) -> None:
+    model.vgg = _VGGOneByOne(model.vgg)
+
+
+def switches(opt: Namespace) -> list[Switch]:
+    """The optimizations of DPTN-TA's training step that apply to this device and precision."""
+    none = contextlib.nullcontext
+    found = [
+        Switch("both branches of G in one batch", none, {}, _branches_one_by_one),
+        Switch("one VGG pass over two images", none, {}, _vgg_one_by_one),
+        Switch("Gram gradient in one product",
+               lambda: mock.patch.object(perceptual, "gram_matrix", _plain_gram), {}),
+        Switch("fused attention (SDPA)",
+               lambda: mock.patch.object(ptm, "_attend", _attend_with_weights), {}),
+        Switch("fused Adam", lambda: mock.patch.object(torch.optim, "Adam", _PlainAdam), {}),
+    ]  # fmt: skip
+    if opt.precision != "fp32":
+        found.append(Switch(f"precision {opt.precision}", none, {"precision": "fp32"}))
+        contiguous = mock.PropertyMock(return_value=False)
+        found.append(Switch("channels last in VGG", lambda: mock.patch.object(
+            Precision, "vgg_channels_last", new_callable=lambda: contiguous), {}))  # fmt: skip
+    return found
+
+
+def offers(opt: Namespace) -> dict[str, dict[str, object]]:
+    """Options of train.py that a run may switch on beyond ``opt``, by what is typed."""
+    found: dict[str, dict[str, object]] = {"--compile": {"compile": True}}
+    if opt.device.startswith("cuda"):
+        found["--tf32"] = {"tf32": True}
+        found |= {f"--precision {p}": {"precision": p} for p in PRECISIONS if p != opt.precision}
+    return found
+
+
+def without(switch: Switch, opt: Namespace, root: Path, batch: dict) -> Callable[[], None]:
+    """A function that makes one training step with the optimization switched off."""
+    with switch.without():
+        model = create_model(options(opt, root, **switch.changes))
+        switch.change_model(model)
+
+    def step() -> None:
+        with switch.without():
+            train_step(model, batch)
+
+    return step
+
+
+def worth(opt: Namespace, root: Path, batch: dict, rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds of a step without each optimization, and that divided by the step with all."""
+    steps = {"all on": _plain_step(opt, root, batch)}
+    steps |= {s.name: without(s, opt, root, batch) for s in switches(opt)}
+    medians = alternating_medians(steps, torch.device(opt.device), rounds)
+    return {k: {"step_s": v, "times_slower": v / medians["all on"]} for k, v in medians.items()}
+
+
+def gains(opt: Namespace, root: Path, batch: dict, rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds of a step with each option of :func:`offers`, and the step as it is divided by that.
+
+    Compilation itself is not timed.
+    """
+    steps = {"as it is": _plain_step(opt, root, batch)}
+    steps |= {k: _plain_step(opt, root, batch, **changes) for k, changes in offers(opt).items()}
+    medians = alternating_medians(steps, torch.device(opt.device), rounds)
+    return {k: {"step_s": v, "times_faster": medians["as it is"] / v} for k, v in medians.items()}
+
+
+def _plain_step(opt: Namespace, root: Path, batch: dict, **changes: object) -> Callable[[], None]:
+    return without(Switch("", contextlib.nullcontext, changes), opt, root, batch)
+
+
+def alternating_medians(
+    steps: dict[str, Callable[[], None]], device: torch.device, rounds: int
+) -> dict[str, float]:
+    """Median seconds of each step; all take turns, so that a busy machine disturbs them alike."""
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for round_ in range(rounds + 1):
+        for name, step in steps.items():
+            synchronize(device)
+            start = time.perf_counter()
+            step()
+            synchronize(device)
+            if round_:
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in taken.items()}

@@ -20,12 +20,13 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import torch
 from torch import nn
+from util.run.main import run_main
 
 import data
 from data.pose_dataset import PoseDataset
 from models.losses.perceptual import VGG19Features
-from util.checkpoint import save_state
-from util.errors import UserError, run_main
+from util.errors import UserError
+from util.run.checkpoint import save_state
 
 MOST_IMAGES = 64  # beyond this many the means hardly change
 

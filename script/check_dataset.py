@@ -24,16 +24,25 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
+from util.run.main import run_main
 
-from util.annotations import MISSING
-from util.dataset_checks import ERROR, NOTE, WARNING, Finding, Phase, check_between, check_tables
-from util.dataset_checks import read_phase as read_one_phase
-from util.dataset_layouts import LAYOUTS, PHASES, Layout, detect_layout
-from util.errors import UserError, run_main
+from data.prepare.checks import (
+    ERROR,
+    NOTE,
+    WARNING,
+    Finding,
+    Phase,
+    check_between,
+    check_images,
+    check_tables,
+)
+from data.prepare.checks import read_phase as read_one_phase
+from util.errors import UserError
 from util.image import load_image, save_image
-from util.image_checks import check_images
-from util.manifest import describe, folder_record
 from util.pose import draw_skeleton
+from util.tables.layouts import LAYOUTS, PHASES, Layout, detect_layout
+from util.tables.manifest import describe, folder_record
+from util.tables.patn import MISSING
 
 SYNTHETIC = "synthetic.json"  # written by script/make_synthetic_dataset.py
 COLUMNS = 4  # pairs in one row of the contact sheet

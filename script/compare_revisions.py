@@ -23,7 +23,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.errors import UserError, run_main
+from util.run.main import run_main
+
+from util.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 

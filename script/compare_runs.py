@@ -16,8 +16,9 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+from util.run.main import run_main
 
-from util.errors import UserError, run_main
+from util.errors import UserError
 
 TOTAL = re.compile(r"total_iters: (\d+)")
 

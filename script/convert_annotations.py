@@ -21,11 +21,13 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.annotation_formats import FORMATS
-from util.annotation_set import Settings
-from util.dataset_layouts import PHASES
-from util.errors import UserError, run_main
-from util.nted_annotations import ORDERS
+from util.run.main import run_main
+
+from data.prepare.convert import FORMATS
+from util.errors import UserError
+from util.tables.frames import Settings
+from util.tables.layouts import PHASES
+from util.tables.nted import ORDERS
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -30,19 +30,20 @@ import matplotlib
 matplotlib.use("Agg")
 
 from matplotlib import pyplot
+from util.run.main import run_main
 
+from models.networks.dptn_step import check_divisors, coarse_array, step_divisors
 from options.parser import Parser
-from util.device import choose_device
-from util.errors import UserError, run_main
+from util.errors import UserError
 from util.files import make_folder, write_file
-from util.metrics.evaluation import evaluate_folder
-from util.metrics.measurement import Evaluation, Settings
+from util.metrics.evaluate import evaluate_folder
+from util.metrics.measure import Evaluation, Settings
 from util.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from util.metrics.report import check_output_folder, write_report
-from util.metrics.statistics_cache import default_cache_dir
+from util.metrics.set_pass import default_cache_dir
 from util.metrics.weights import WEIGHTS
-from util.quantise import check_divisors, coarse_array, step_divisors
-from util.result_writer import step_folder
+from util.run.device import choose_device
+from util.show.results import step_folder
 
 EXIT_REFUSED = 3
 ALIASES = {"A": "dptn_step", "B": "nted_pidm"}  # names of the published step evaluation

@@ -19,13 +19,14 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+from util.run.main import run_main
 
 from api import PoseTransfer
 from models.base_model import BaseModel, Batch
 from models.onnx_graph import OUTPUT, OnnxGenerator, export, with_noise
 from options.parser import Parser
 from script.transfer import add_checkpoint_options, load
-from util.errors import UserError, run_main
+from util.errors import UserError
 from util.files import check_writable
 from util.pose import JOINTS
 

@@ -19,9 +19,10 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import torch
 
 from options.parser import Parser
-from util import checkpoint
-from util.errors import UserError, run_main
-from util.safetensors_files import SUFFIX, write_safetensors
+from util.errors import UserError
+from util.run import checkpoint
+from util.run.checkpoint import SAFETENSORS, write_safetensors
+from util.run.main import run_main
 
 
 def build_parser() -> Parser:
@@ -37,16 +38,16 @@ def build_parser() -> Parser:
 
 def convert(source: Path, target: Path, overwrite: bool = False) -> Path:
     """Write the state dict of ``source`` to ``target`` in the format of its suffix."""
-    if target.suffix not in (SUFFIX, ".pth"):
-        raise UserError(f"{target}: expected a name that ends in .pth or {SUFFIX}")
+    if target.suffix not in (SAFETENSORS, ".pth"):
+        raise UserError(f"{target}: expected a name that ends in .pth or {SAFETENSORS}")
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; pass --overwrite to replace it, or another --output")
     state = checkpoint.load(source)
     if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
         raise UserError(
-            f"{source} holds more than a network; expected a *_net_*.pth file or a {SUFFIX} file"
+            f"{source} holds more than a network; expected a *_net_*.pth or {SAFETENSORS} file"
         )
-    if target.suffix == SUFFIX:
+    if target.suffix == SAFETENSORS:
         write_safetensors(target, state)
     else:
         checkpoint.save_state(state, target)
@@ -70,7 +71,7 @@ def main() -> None:
     if opt.output is not None and len(sources) > 1:
         raise UserError(f"--output names one file, but {opt.source} holds {len(sources)} networks")
     for source in sources:
-        suffix = ".pth" if source.suffix == SUFFIX else SUFFIX
+        suffix = ".pth" if source.suffix == SAFETENSORS else SAFETENSORS
         target = Path(opt.output) if opt.output is not None else source.with_suffix(suffix)
         print(convert(source, target, opt.overwrite))
 

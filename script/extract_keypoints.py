@@ -22,6 +22,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
+from util.run.main import run_main
 
 from models.estimators import PersonFinder
 from options.parser import Parser
@@ -33,13 +34,12 @@ from script.transfer import (
     person_finder,
     subject_of_photo,
 )
-from util.annotations import write_keypoints
-from util.dataset_layouts import LAYOUTS
-from util.device import choose_device
-from util.errors import UserError, run_main
+from util.errors import UserError
 from util.files import check_writable
-from util.image import save_image
-from util.photo import list_photos
+from util.image import list_photos, save_image
+from util.run.device import choose_device
+from util.tables.layouts import LAYOUTS
+from util.tables.patn import write_keypoints
 
 SHEET_COLUMNS, SHEET_ROWS = 8, 3
 

@@ -23,9 +23,24 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
+from util.run.main import run_main
 
-from util.annotations import read_list, read_table
-from util.dataset_layouts import (
+from data.prepare.images import (
+    FILTERS,
+    ImageSource,
+    Job,
+    Output,
+    complete_manifest,
+    decode,
+    deepfashion_entries,
+    images_in,
+    refuse_other_settings,
+    run,
+)
+from util.errors import UserError
+from util.files import make_folder
+from util.names import flatten_deepfashion_path
+from util.tables.layouts import (
     LAYOUTS,
     LIST_NAME,
     PHASES,
@@ -34,21 +49,8 @@ from util.dataset_layouts import (
     STRIP_SIZE,
     Recipe,
 )
-from util.errors import UserError, run_main
-from util.files import make_folder
-from util.image_preparation import (
-    FILTERS,
-    Job,
-    Output,
-    complete_manifest,
-    decode,
-    images_in,
-    refuse_other_settings,
-    run,
-)
-from util.image_sources import ImageSource, deepfashion_entries
-from util.manifest import file_sha256, update_manifest
-from util.names import flatten_deepfashion_path
+from util.tables.manifest import file_sha256, update_manifest
+from util.tables.patn import read_list, read_table
 
 # Where people have the release, relative to the data root; the first that exists is used.
 PLACES = {

@@ -23,12 +23,13 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+from util.run.main import run_main
 
-from util.annotations import MISSING, read_keypoints, write_keypoints, write_pairs
-from util.dataset_layouts import LAYOUTS, PHASES
-from util.errors import UserError, run_main
+from data.prepare.identities import group_by_identity, is_distractor
+from util.errors import UserError
 from util.files import make_folder, write_file
-from util.identities import group_by_identity, is_distractor
+from util.tables.layouts import LAYOUTS, PHASES
+from util.tables.patn import MISSING, read_keypoints, write_keypoints, write_pairs
 
 TORSO = (2, 5, 8, 11)  # both shoulders, both hips
 REQUIREMENTS = {"none": (), "torso": TORSO}

@@ -22,23 +22,31 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import numpy as np
 from PIL import Image
+from util.run.main import run_main
 
 from models.estimators import PersonFinder
 from options.parser import Parser
-from util.annotations import read_pairs
-from util.device import choose_device
-from util.errors import UserError, run_main
-from util.metrics.comparison import compare, markdown, write_comparison
-from util.metrics.evaluation import evaluate_folder
-from util.metrics.keypoint_tables import default_table, read_result_table, read_target_table
-from util.metrics.measurement import Evaluation, Settings
-from util.metrics.page import write_evaluation_page
+from util.errors import UserError
+from util.metrics.evaluate import evaluate_folder
+from util.metrics.measure import Evaluation, Settings
+from util.metrics.persons import default_table, read_result_table, read_target_table
 from util.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from util.metrics.registry import MetricUnavailableError, columns_for, list_metrics
-from util.metrics.report import check_output_folder, report_folder, table, write_report
-from util.metrics.statistics_cache import default_cache_dir
+from util.metrics.report import (
+    check_output_folder,
+    compare,
+    markdown,
+    report_folder,
+    table,
+    write_comparison,
+    write_evaluation_page,
+    write_report,
+)
+from util.metrics.set_pass import default_cache_dir
 from util.metrics.weights import WEIGHTS
 from util.names import check_relative_name, result_name
+from util.run.device import choose_device
+from util.tables.patn import read_pairs
 
 EXIT_REFUSED = 3
 PAIRINGS = ("result_name", "same_name")

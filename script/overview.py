@@ -22,11 +22,12 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import numpy as np
 from PIL import Image, ImageDraw
+from util.run.main import run_main
 
-from util.errors import UserError, run_main
+from util.errors import UserError
 from util.image import load_image, resize_linear, save_image
 from util.names import parse_result_name
-from util.result_writer import PAGE_IMAGES
+from util.show.results import PAGE_IMAGES
 
 GAP = 4  # white pixels between pictures
 SPACE = 20  # and between pairs

@@ -19,11 +19,12 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import torch
 from tqdm import tqdm
+from util.run.main import run_main
 
 import data
 from data.pose_dataset import PoseDataset
-from util.errors import UserError, run_main
-from util.packed_images import missing_images, pack_images
+from util.errors import UserError
+from util.tables.lmdb import missing_images, pack_images
 
 
 def build_parser() -> argparse.ArgumentParser:

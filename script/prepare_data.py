@@ -29,15 +29,15 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 from PIL import Image
 from tqdm import tqdm
+from util.run.main import run_main
 
-from util.annotation_set import to_name
-from util.dataset_layouts import CROP_BOX, PHASES, RELEASE_SIZE
-from util.errors import UserError, run_main
-from util.files import make_folder, write_file
+from util.errors import UserError
+from util.files import end_with_parent, make_folder, write_file
 from util.image import load_image
-from util.lmdb_images import LmdbWriter, environment_name, image_key
-from util.nted_annotations import read_items
-from util.workers import end_with_parent
+from util.tables.frames import to_name
+from util.tables.layouts import CROP_BOX, PHASES, RELEASE_SIZE
+from util.tables.lmdb import LmdbWriter, environment_name, image_key
+from util.tables.nted import read_items
 
 Size = tuple[int, int]  # (h, w)
 Encoded = list[tuple[str, bytes]]  # path of the lists, PNG

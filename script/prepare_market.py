@@ -19,12 +19,20 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 from tqdm import tqdm
 
-from util.dataset_layouts import LAYOUTS, PHASES, Recipe
-from util.errors import UserError, run_main
+from data.prepare.images import (
+    FILTERS,
+    ImageSource,
+    Job,
+    Output,
+    complete_manifest,
+    run,
+)
+from util.errors import UserError
 from util.files import make_folder
-from util.image_preparation import FILTERS, Job, Output, complete_manifest, run
-from util.image_sources import EXTENSIONS, ImageSource
-from util.manifest import differences, read_manifest, update_manifest
+from util.names import IMAGE_EXTENSIONS
+from util.run.main import run_main
+from util.tables.layouts import LAYOUTS, PHASES, Recipe
+from util.tables.manifest import differences, read_manifest, update_manifest
 
 RECIPES = (Recipe("{phase}", ("copy",), None), Recipe("{phase}_12864", ("copy",), (128, 64)))
 PLACES = (".", "Market-1501-v15.09.15", "Market-1501-v15.09.15.zip", "Market-1501.zip", "Market")
@@ -106,7 +114,7 @@ def refuse_foreign_folders(root: Path, records: dict[str, dict]) -> None:
     """UserError when a folder already holds images that were made otherwise or by others."""
     known = read_manifest(root) or {}
     for folder, record in records.items():
-        count = sum(p.suffix.lower() in EXTENSIONS for p in (root / folder).glob("*"))
+        count = sum(p.suffix.lower() in IMAGE_EXTENSIONS for p in (root / folder).glob("*"))
         if count and (folder not in known or differences(known[folder], record)):
             raise UserError(
                 f"{root / folder} already holds {count:,} images that this script did not make "

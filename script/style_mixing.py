@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from tqdm import tqdm
+from util.run.main import run_main
 
 from data import create_dataset
 from models import create_model
@@ -36,11 +37,11 @@ from models.dptn_step_model import DPTNStepModel
 from options.parser import Parser
 from options.test_options import TestOptions
 from script.baselines import other_person
-from util.errors import UserError, run_main
+from util.errors import UserError
 from util.image import resize_linear, save_image, to_uint8
 from util.names import result_name, stem
 from util.pose import draw_skeleton
-from util.seed import seed_everything
+from util.run.device import seed_everything
 
 ROWS = 8  # rows of the picture when --how_many does not say otherwise
 HEADER = 14  # pixels, for the captions of the columns

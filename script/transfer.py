@@ -20,21 +20,19 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import numpy as np
 from PIL import Image
+from util.run.main import run_main
 
-from api import PoseTransfer
-from models.estimators import ESTIMATORS, PersonFinder
-from models.pose2pose_inference import GENERATOR_FILE
+from api import GENERATOR_FILE, PoseTransfer
+from models.estimators import ESTIMATORS, MIN_JOINTS, PERSON_RULES, PersonFinder, check_joint_count
 from options.parser import Parser
-from util.device import choose_device
-from util.errors import UserError, run_main
+from util.crop import Box, cut, paste, person_box, to_frame, whole_picture
+from util.errors import UserError
 from util.files import check_writable
-from util.image import save_image
-from util.keypoint_estimation import MIN_JOINTS, PERSON_RULES, check_joint_count
-from util.keypoint_files import Pose, read_poses
-from util.person_crop import Box, cut, paste, person_box, to_frame, whole_picture
-from util.photo import as_photo, list_photos
+from util.image import as_photo, list_photos, save_image
+from util.keypoint_formats import Pose, read_poses
 from util.pose import draw_skeleton
-from util.weight_files import find_weights
+from util.run.device import choose_device
+from util.run.weights import find_weights
 
 POSE_FILES = (".json", ".csv")
 OUTPUT_FORMATS = (".png", ".jpg", ".jpeg")

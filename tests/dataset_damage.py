@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tests import tiny_dataset
-from util.annotations import read_keypoints, write_keypoints, write_pairs
+from util.tables.patn import read_keypoints, write_keypoints, write_pairs
 
 PAIRS, KEYPOINTS = "fasion-resize-pairs-train.csv", "fasion-resize-annotation-train.csv"
 FIRST, SECOND = tiny_dataset.names("train")[:2]

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from util import checkpoint
+from util.run import checkpoint
 
 
 class Killed(BaseException):
@@ -16,7 +16,8 @@ class Killed(BaseException):
 
 
 class FaultyDisk:
-    """Counts every change of a file by ``util.checkpoint`` and calls ``fail`` from one of them on.
+    """Counts every change of a file by ``util.run.checkpoint`` and calls ``fail`` from one of them
+    on.
 
     A write that fails leaves half of its bytes. Use as a context manager inside a test process, or
     :meth:`install` for good in a process of its own.

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import torch
+from util.run.main import run_main
 
 import test as test_command
-from util import distributed
-from util.errors import run_main
-from util.result_writer import ResultWriter
+from util.run import distributed
+from util.show.results import ResultWriter
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import train
+from models.training import TrainingRun
 from tests.training_child import write_tiny_data
-from util.training_run import TrainingRun
 
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 

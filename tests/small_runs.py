@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.training_child import SMALL, run
-from util import checkpoint
+from util.run import checkpoint
 
 
 def small_argv(data: Path, folder: Path) -> list[object]:

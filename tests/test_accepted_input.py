@@ -13,11 +13,11 @@ from PIL import Image
 from data.fashion_dataset import FashionDataset
 from models import list_models
 from tests.training_child import SMALL, run, write_tiny_data
-from util import checkpoint
-from util.annotations import read_keypoints, write_keypoints, write_pairs
 from util.errors import UserError
 from util.image import load_image
 from util.pose import keypoints_to_heatmaps
+from util.run import checkpoint
+from util.tables.patn import read_keypoints, write_keypoints, write_pairs
 
 PAIRS, KEYPOINTS = "fasion-resize-pairs-train.csv", "fasion-resize-annotation-train.csv"
 

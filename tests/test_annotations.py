@@ -3,14 +3,8 @@
 import numpy as np
 import pytest
 
-from util.annotations import (
-    read_keypoints,
-    read_list,
-    read_pairs,
-    write_keypoints,
-    write_pairs,
-)
 from util.errors import UserError
+from util.tables.patn import read_keypoints, read_list, read_pairs, write_keypoints, write_pairs
 
 GOOD_LIST = "[" + ", ".join(["10"] * 18) + "]"
 HEADER = "name:keypoints_y:keypoints_x\n"

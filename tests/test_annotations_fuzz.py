@@ -10,16 +10,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from util.annotations import (
-    read_keypoints,
-    read_list,
-    read_pairs,
-    write_keypoints,
-    write_pairs,
-)
 from util.errors import UserError
-from util.magpt_annotations import read_magpt_keypoints, write_magpt_keypoints
-from util.manifest import read_manifest
 from util.names import (
     check_relative_name,
     flatten_deepfashion_path,
@@ -28,7 +19,10 @@ from util.names import (
     stem,
     unflatten_deepfashion_name,
 )
-from util.nted_annotations import read_items, read_pose
+from util.tables.magpt import read_magpt_keypoints, write_magpt_keypoints
+from util.tables.manifest import read_manifest
+from util.tables.nted import read_items, read_pose
+from util.tables.patn import read_keypoints, read_list, read_pairs, write_keypoints, write_pairs
 
 
 def cases(count: int) -> settings:

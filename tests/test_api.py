@@ -24,9 +24,9 @@ from tests.photo_helpers import (
     photo_keypoints,
     standing,
 )
-from util.annotations import read_keypoints
 from util.errors import UserError
 from util.names import result_name
+from util.tables.patn import read_keypoints
 
 ROOT = Path(__file__).resolve().parent.parent
 

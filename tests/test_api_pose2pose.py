@@ -7,15 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-import models.pose2pose_inference as inference
+import api as inference
 from api import Pose2Pose
+from models.estimators import OPENPOSE_FILE, Person
 from models.networks.pose2pose import Pose2PoseGenerator
 from tests.helpers import GOLDEN
 from tests.photo_helpers import ListEstimator, magpt_state, openpose_state, person, standing
 from tests.test_openpose import KEYS as OPENPOSE_KEYS
+from util.crop import fit, fit_keypoints
 from util.errors import UserError
-from util.fit import fit, fit_keypoints
-from util.keypoint_estimation import OPENPOSE_FILE, Person
 
 ARRAYS = np.load(GOLDEN / "magpt_api.npz")
 SIZES = ((176, 256), (171, 256), (256, 256), (300, 411), (100, 300), (750, 1101), (1101, 750))
@@ -172,7 +172,7 @@ def test_the_published_snippet_runs_with_files_in_the_cache(weight_file, tmp_pat
     # Random OpenPose weights see nobody; the recorded person stands in for what they would find.
     people = [recorded_person("api_kpA")]
     monkeypatch.setattr(
-        "util.keypoint_estimation.OpenPoseEstimator.estimate",
+        "models.estimators.OpenPoseEstimator.estimate",
         lambda self, image: people if self.network else [],
     )
     snippet = """

@@ -9,14 +9,15 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from util.run.main import run_main
 
 import test as test_command
 import train as train_command
 from tests.bad_inputs import CASES, Setting
 from tests.training_child import write_tiny_data
-from util import distributed
-from util.errors import UserError, run_main
+from util.errors import UserError
 from util.image import load_image
+from util.run import distributed
 
 COMMANDS = {"train": train_command, "resume": train_command, "test": test_command}
 # A picture that turns out to be damaged in the first batch ends a run that has begun.

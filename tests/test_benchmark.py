@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from models import create_model
-from script import benchmark, benchmark_training
+from script import benchmark, benchmark_parts
 from tests.helpers import fill_by_rule, random_batch
 
 
@@ -49,27 +49,27 @@ def test_every_part_is_measured(tmp_path, monkeypatch):
     assert found["generation"]["share_of_bare"] > 0
     worth = found["switched off alone"]
     assert worth["all on"]["times_slower"] == 1
-    assert len(worth) == 1 + len(benchmark_training.switches(parsed()))
+    assert len(worth) == 1 + len(benchmark_parts.switches(parsed()))
     gains = found["switched on alone"]
     assert gains["as it is"]["times_faster"] == 1
     assert gains["--compile"]["times_faster"] > 0
 
 
 def test_a_gpu_benchmark_tries_every_option_that_is_not_on():
-    offered = benchmark_training.offers(parsed("--device", "cuda", "--precision", "bf16"))
+    offered = benchmark_parts.offers(parsed("--device", "cuda", "--precision", "bf16"))
     assert set(offered) == {"--compile", "--tf32", "--precision fp32", "--precision fp16"}
-    assert set(benchmark_training.offers(parsed())) == {"--compile"}
+    assert set(benchmark_parts.offers(parsed())) == {"--compile"}
 
 
 @pytest.mark.parametrize("index", range(5))
 def test_a_step_computes_the_same_with_an_optimization_switched_off(index, tmp_path):
     opt, batch = parsed(), random_batch(2, (64, 32))
-    switch = benchmark_training.switches(opt)[index]
+    switch = benchmark_parts.switches(opt)[index]
     gradients = []
     for off in (False, True):
         with switch.without() if off else contextlib.nullcontext():
             model = create_model(
-                benchmark_training.options(opt, tmp_path, **(switch.changes if off else {}))
+                benchmark_parts.options(opt, tmp_path, **(switch.changes if off else {}))
             )
             for network in model.networks.values():
                 fill_by_rule(network, 0)
@@ -88,6 +88,6 @@ def test_a_step_computes_the_same_with_an_optimization_switched_off(index, tmp_p
 
 
 def test_half_precision_adds_its_own_switches():
-    names = [s.name for s in benchmark_training.switches(parsed("--precision", "bf16"))]
+    names = [s.name for s in benchmark_parts.switches(parsed("--precision", "bf16"))]
     assert "precision bf16" in names
     assert "channels last in VGG" in names

@@ -23,9 +23,9 @@ from tests.dataset_damage import (
     same_image_twice,
     truncated_image,
 )
-from util.annotations import read_keypoints, write_keypoints, write_pairs
 from util.errors import UserError
-from util.manifest import update_manifest
+from util.tables.manifest import update_manifest
+from util.tables.patn import read_keypoints, write_keypoints, write_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.training import TrainingRun
 from tests.faulty_disk import FaultyDisk, Killed, end_the_process
 from tests.training_child import SMALL, assert_equal, run, write_tiny_data
-from util import checkpoint
 from util.errors import UserError
-from util.run_folder import RunFolder
-from util.training_run import TrainingRun
-from util.visualizer import NullVisualizer
+from util.run import checkpoint
+from util.run.folder import RunFolder
+from util.show.visualizer import NullVisualizer
 
 
 class Weights:

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
+from data.prepare.convert import FORMATS
 from script import convert_annotations
 from tests import tiny_dataset
-from util.annotation_formats import FORMATS
-from util.annotation_set import Annotations, Settings, to_name, to_path
-from util.annotations import read_keypoints, read_pairs, write_keypoints, write_pairs
 from util.errors import UserError
-from util.magpt_annotations import read_magpt_keypoints
-from util.nted_annotations import read_items, read_pose, write_items, write_pose
+from util.tables.frames import Annotations, Settings, to_name, to_path
+from util.tables.magpt import read_magpt_keypoints
+from util.tables.nted import read_items, read_pose, write_items, write_pose
+from util.tables.patn import read_keypoints, read_pairs, write_keypoints, write_pairs
 
 NAMES = tiny_dataset.names("train")
 PAIRS = tiny_dataset.pairs("train")

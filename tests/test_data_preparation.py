@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from data.prepare.images import FILTERS
 from script import generate_fashion_datasets
 from tests import tiny_dataset
 from tests.tiny_dataset import contents, jpeg
-from util.dataset_layouts import CROP_BOX
 from util.errors import UserError
-from util.image_preparation import FILTERS
-from util.manifest import (
+from util.names import flatten_deepfashion_path
+from util.tables.layouts import CROP_BOX
+from util.tables.manifest import (
     describe,
     differences,
     folder_record,
@@ -23,7 +24,6 @@ from util.manifest import (
     read_manifest,
     update_manifest,
 )
-from util.names import flatten_deepfashion_path
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,7 +10,7 @@ from script import prepare_market
 from tests import tiny_dataset
 from tests.tiny_dataset import contents
 from util.errors import UserError
-from util.manifest import folder_record
+from util.tables.manifest import folder_record
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from script import generate_fashion_datasets
 from tests import tiny_dataset
 from tests.tiny_dataset import contents
 from util.errors import UserError
-from util.manifest import folder_record
 from util.names import flatten_deepfashion_path
+from util.tables.manifest import folder_record
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import torch.multiprocessing as mp
 
 from models import create_model, list_models
 from tests.helpers import random_batch, train_options
-from util import distributed
 from util.errors import UserError
+from util.run import distributed
 
 PROCESSES, STEPS, SIZE = 2, 2, (64, 32)
 # What is trained: every model of the registry, and the discriminator with spectral norm.

@@ -18,7 +18,7 @@ from models import create_model
 from options.train_options import TrainOptions
 from tests.conftest import ROOT
 from tests.ports import free_port
-from util.result_writer import MAX_PENDING, ResultWriter
+from util.show.results import MAX_PENDING, ResultWriter
 
 PAIRS = 11  # two processes with batches of 3: a full global batch of 6, then 3 + 2
 

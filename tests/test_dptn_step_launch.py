@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.ports import free_port
-from util.annotations import write_keypoints, write_pairs
 from util.names import result_name
+from util.tables.patn import write_keypoints, write_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = (64, 32)

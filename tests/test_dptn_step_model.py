@@ -5,11 +5,11 @@ import warnings
 import pytest
 import torch
 
+from models.dptn_step_model import join
 from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, content_loss, style_loss
-from models.step_chunk import join
+from models.networks.dptn_step import coarse_image
 from tests.helpers import train_options
 from tests.step_helpers import make_batch, make_model, to_double, warm_up
-from util.quantise import coarse_image
 
 
 def gradients(model, label, loss, chunks):

@@ -13,10 +13,10 @@ from models.networks.dptn_step import (
     StepDiscriminator,
     StepDiscriminatorConfig,
     StepGenerator,
+    coarse_image,
     positional_map,
 )
 from util.errors import UserError
-from util.quantise import coarse_image
 
 GOLDEN = Path(__file__).parent / "golden"
 KEYS = json.loads((GOLDEN / "dptn_step_keys.json").read_text())  # key: [shape, kind]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from models.networks.dptn_step import check_divisors, coarse_bytes, coarse_image, step_divisors
 from util.errors import UserError
-from util.quantise import check_divisors, coarse_bytes, coarse_image, step_divisors
 
 SCHEDULES = {
     1: (1,),

@@ -12,13 +12,13 @@ from PIL import Image
 
 import test as test_script
 from models.dptn_step_model import DPTNStepModel
+from models.networks.dptn_step import coarse_array, step_divisors
 from script import eval_step, style_mixing
 from script.overview import GAP, HEADER, overview
 from tests.helpers import train_options
-from util.annotations import write_keypoints, write_pairs
 from util.errors import UserError
 from util.names import result_name
-from util.quantise import coarse_array, step_divisors
+from util.tables.patn import write_keypoints, write_pairs
 
 SIZE = (64, 32)
 NAMES = [f"person{i}.png" for i in range(4)]

@@ -11,9 +11,9 @@ from PIL import Image
 from data.fashion_dataset import FashionDataset
 from script import extract_keypoints, make_pairs
 from tests.photo_helpers import photo, photo_keypoints
-from util.annotations import read_keypoints
+from util.crop import person_box, to_frame
 from util.errors import UserError
-from util.person_crop import person_box, to_frame
+from util.tables.patn import read_keypoints
 
 ROOT = Path(__file__).resolve().parent.parent
 ESTIMATOR = "tests.photo_helpers:StickFigureEstimator"

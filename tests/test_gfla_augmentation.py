@@ -17,9 +17,9 @@ from data.augmentation import (
 )
 from data.market_dataset import MarketDataset
 from tests.helpers import GOLDEN, train_options
-from util.annotations import write_keypoints, write_pairs
 from util.errors import UserError
 from util.pose import keypoints_to_heatmaps
+from util.tables.patn import write_keypoints, write_pairs
 
 RANGES = MarketDataset.augmentation
 SIZES = {"fashion": (256, 256), "market": (128, 64)}

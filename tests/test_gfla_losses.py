@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from models.flow_stages import colour_wheel, flow_to_picture, mask_to_picture, warp_image
 from models.losses import flow as flow_module
 from models.losses.flow import (
     affine_regularization_loss,
@@ -15,7 +16,6 @@ from models.losses.flow import (
     sampling_correctness_loss,
 )
 from tests.gfla_rules import load_golden
-from util.flow_picture import colour_wheel, flow_to_picture, mask_to_picture, warp_image
 
 
 @pytest.mark.parametrize("k", [3, 5])

@@ -7,8 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.gfla_rules import load_golden
-from util.sampling_ops import (
+from models.networks.sampling import (
     attend,
     bilinear_sample,
     block_convolution,
@@ -17,6 +16,7 @@ from util.sampling_ops import (
     replicate_pad,
     resample2d,
 )
+from tests.gfla_rules import load_golden
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ import torch
 
 from models import create_model
 from models.networks.gfla import GFLAGenerator
+from models.training import TrainingRun
 from tests.gfla_rules import make_inputs, small_model
 from tests.helpers import train_options
-from util import checkpoint
 from util.errors import UserError
-from util.run_folder import RunFolder
-from util.training_run import TrainingRun
-from util.visualizer import NullVisualizer
+from util.run import checkpoint
+from util.run.folder import RunFolder
+from util.show.visualizer import NullVisualizer
 
 
 def stage_1_run(folder, **values):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from util.errors import UserError
-from util.html import clean_text, facts, missing_picture, new_page, picture, relative_url
+from util.show.html import clean_text, facts, missing_picture, new_page, picture, relative_url
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 

@@ -7,19 +7,15 @@ import socket
 
 import pytest
 import torch
+from util.run.main import explain, run_main
 
 from tests.ports import free_port
 from tests.small_runs import assert_clean, small_argv, total, train
 from tests.training_child import Child, assert_equal, write_tiny_data
-from util import checkpoint
-from util.errors import UserError, explain, run_main
-from util.interrupt import (
-    EXIT_AT_ONCE,
-    EXIT_INTERRUPTED,
-    EXIT_NOT_SAVED,
-    StopRequest,
-)
-from util.run_folder import RunFolder
+from util.errors import UserError
+from util.run import checkpoint
+from util.run.folder import RunFolder
+from util.run.interrupt import EXIT_AT_ONCE, EXIT_INTERRUPTED, EXIT_NOT_SAVED, StopRequest
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 

@@ -9,10 +9,15 @@ import torch
 from PIL import Image
 from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
-from models.estimators import PersonFinder, create_estimator
+from models.estimators import (
+    Person,
+    PersonFinder,
+    TorchvisionEstimator,
+    choose_person,
+    create_estimator,
+)
 from tests.photo_helpers import ListEstimator, person, standing
 from util.errors import UserError
-from util.keypoint_estimation import Person, TorchvisionEstimator, choose_person
 
 
 @pytest.fixture(scope="module")

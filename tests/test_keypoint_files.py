@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from util.annotations import write_keypoints
 from util.errors import UserError
-from util.keypoint_files import read_poses
+from util.keypoint_formats import read_poses
+from util.tables.patn import write_keypoints
 
 
 def flat(count: int) -> list[float]:

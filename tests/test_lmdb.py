@@ -20,9 +20,9 @@ from data.fashion_lmdb_dataset import FashionLmdbDataset
 from data.loader import make_loader
 from script import convert_annotations, prepare_data
 from tests.helpers import train_options
-from util.annotations import write_keypoints, write_pairs
 from util.errors import UserError
-from util.lmdb_images import LmdbReader, LmdbWriter, close_all, image_key
+from util.tables.lmdb import LmdbReader, LmdbWriter, close_all, image_key
+from util.tables.patn import write_keypoints, write_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
 FRAME = (256, 176)
@@ -142,7 +142,7 @@ def many_images(root, count):
 KILLED = """
 import itertools, multiprocessing, os, signal, sys
 from script import prepare_data
-from util.lmdb_images import LmdbWriter
+from util.tables.lmdb import LmdbWriter
 
 def killing(images):
     yield from itertools.islice(images, 10)

@@ -16,7 +16,7 @@ from script import pack_dataset
 from tests import tiny_dataset
 from util.errors import UserError
 from util.image import image_to_tensor, load_image
-from util.packed_images import PackedImages, pack_images
+from util.tables.lmdb import PackedImages, pack_images
 
 
 @pytest.fixture(scope="module")

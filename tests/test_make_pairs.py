@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from data.prepare.identities import group_by_identity, identity_rule
 from script import make_pairs
 from tests import tiny_dataset
-from util.annotations import read_keypoints, read_pairs, write_keypoints
-from util.dataset_layouts import LAYOUTS
 from util.errors import UserError
-from util.identities import group_by_identity, identity_rule
+from util.tables.layouts import LAYOUTS
+from util.tables.patn import read_keypoints, read_pairs, write_keypoints
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import sys
 import pytest
 
 import train as train_command
+from models.training import TrainingRun
 from tests import reliability_rss
 from tests.training_child import SMALL, TinyModel, write_tiny_data
-from util.sinks import LOG_BACKUPS, LossLog
-from util.training_run import TrainingRun
+from util.show.sinks import LOG_BACKUPS, LossLog
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

@@ -7,10 +7,10 @@ import torch
 from torchvision.models.detection import ssd300_vgg16
 
 from tests.metric_helpers import made_backbone, make_folders, picture
-from util.metrics.detection import PersonDetector, _best_person
-from util.metrics.evaluation import evaluate_folder
+from util.metrics.evaluate import evaluate_folder
 from util.metrics.lpips import build_lpips, lpips_distances
-from util.metrics.measurement import Settings
+from util.metrics.measure import Settings
+from util.metrics.persons import PersonDetector, _best_person
 from util.metrics.protocols import LPIPS, find_protocol
 from util.metrics.weights import WeightStore
 

@@ -8,16 +8,15 @@ import pytest
 
 from script.metrics import EXIT_REFUSED, main
 from tests.metric_helpers import arguments, made_backbone, make_folders, noisy, picture
-from util.annotations import write_keypoints
 from util.errors import UserError
 from util.metrics import score_pairs
-from util.metrics.evaluation import evaluate_folder
-from util.metrics.keypoint_scores import pckh
-from util.metrics.masks import LIMBS, apply_mask, body_mask
-from util.metrics.measurement import Settings
+from util.metrics.evaluate import evaluate_folder
+from util.metrics.folder import LIMBS, apply_mask, body_mask, scale_keypoints
+from util.metrics.measure import Settings
+from util.metrics.persons import pckh
 from util.metrics.protocols import find_protocol
-from util.metrics.reading import scale_keypoints
 from util.metrics.reconstruction import psnr
+from util.tables.patn import write_keypoints
 
 SIZE = (64, 44)
 NOBODY = np.full((18, 2), -1.0)

@@ -18,14 +18,10 @@ from torchvision.models import inception_v3
 
 from tests.metric_helpers import made_backbone, made_inception, make_folders, noisy, picture
 from util.metrics import MetricUnavailableError, find_protocol, score_pairs
-from util.metrics.evaluation import evaluate_folder
-from util.metrics.fid import FIDMetric, RunningMoments, frechet_distance
+from util.metrics.evaluate import evaluate_folder
 from util.metrics.inception import build_inception
-from util.metrics.inception_score import SplitScores
-from util.metrics.kid import FeatureFile, subset_distances
-from util.metrics.loading import measure_all
 from util.metrics.lpips import build_lpips, lpips_distances
-from util.metrics.measurement import Settings
+from util.metrics.measure import Settings, measure_all
 from util.metrics.protocols import (
     FID,
     KID,
@@ -34,6 +30,14 @@ from util.metrics.protocols import (
     TORCHVISION_HISTORICAL,
     InceptionScore,
     kept,
+)
+from util.metrics.sets import (
+    FeatureFile,
+    FIDMetric,
+    RunningMoments,
+    SplitScores,
+    frechet_distance,
+    subset_distances,
 )
 from util.metrics.weights import WeightStore
 

@@ -12,11 +12,11 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from util.errors import UserError
 from util.metrics import PROTOCOLS, MetricUnavailableError, find_protocol, score_pairs
-from util.metrics.multiscale import ms_ssim
 from util.metrics.protocols import SSIM_GAUSSIAN, SSIM_SIGMA12, SSIM_UNIFORM7, SSIM_WINDOW51
 from util.metrics.reconstruction import (
     l1,
     mae,
+    ms_ssim,
     pad_to_square,
     psnr,
     ssim,

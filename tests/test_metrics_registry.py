@@ -16,7 +16,7 @@ from util.metrics import (
     registry,
     score_pairs,
 )
-from util.metrics.measurement import SCORERS
+from util.metrics.measure import SCORERS
 from util.metrics.registry import columns_for
 from util.metrics.weights import WEIGHTS
 

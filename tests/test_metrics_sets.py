@@ -12,10 +12,9 @@ from script.metrics import EXIT_REFUSED, main
 from tests.metric_helpers import arguments, later, make_folders, noisy, picture, save
 from util.errors import UserError
 from util.metrics import inception
-from util.metrics.fid import RunningMoments
-from util.metrics.inception_score import split_assignment
 from util.metrics.protocols import PYTORCH_FID, InceptionScore
-from util.metrics.statistics_cache import StatisticsCache
+from util.metrics.set_pass import StatisticsCache
+from util.metrics.sets import RunningMoments, split_assignment
 
 
 class SmallNetwork(torch.nn.Module):

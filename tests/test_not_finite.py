@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from models import create_model, list_models
+from models.training import KEPT_DUMPS, MAX_SKIPPED, TrainingRun
 from tests.helpers import random_batch, train_options
 from tests.training_child import SMALL, assert_equal, logged_losses, run, write_tiny_data
-from util import checkpoint
-from util.interrupt import EXIT_NOT_FINITE
-from util.run_folder import RunFolder
-from util.training_run import KEPT_DUMPS, MAX_SKIPPED, TrainingRun
-from util.visualizer import NullVisualizer
+from util.run import checkpoint
+from util.run.folder import RunFolder
+from util.run.interrupt import EXIT_NOT_FINITE
+from util.show.visualizer import NullVisualizer
 
 needs_signals = pytest.mark.skipif(os.name != "posix", reason="forked children")
 

@@ -7,13 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from models.estimators import create_estimator
-from models.networks.openpose import OpenPoseBody, from_file_keys
+from models.estimators import OpenPoseEstimator, Person, choose_person, create_estimator
+from models.networks.openpose import (
+    OpenPoseBody,
+    decode_people,
+    find_peaks,
+    from_file_keys,
+    network_input,
+)
 from tests.helpers import GOLDEN
 from tests.photo_helpers import openpose_state
 from util.errors import UserError
-from util.keypoint_estimation import OpenPoseEstimator, Person, choose_person
-from util.openpose_decoding import decode_people, find_peaks, network_input
 
 ARRAYS = np.load(GOLDEN / "magpt_api.npz")
 KEYS = [(k, tuple(v)) for k, v in json.loads((GOLDEN / "openpose_keys.json").read_text()).items()]

@@ -14,8 +14,8 @@ from dominate import tags
 from tests.browser import Browser, needs_chromium
 from util.errors import UserError
 from util.image import save_image
-from util.result_page import RESULT_COLUMNS, ResultPage, page_name
-from util.visualizer import Visualizer
+from util.show.results import RESULT_COLUMNS, ResultPage, page_name
+from util.show.visualizer import Visualizer
 
 HOSTILE = "<script>alert(1)</script>"
 

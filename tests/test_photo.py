@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from tests.photo_helpers import photo, standing
+from util.crop import Box, cut, paste, person_box, to_frame, whole_picture
 from util.errors import UserError
-from util.person_crop import Box, cut, paste, person_box, to_frame, whole_picture
-from util.photo import as_photo, list_photos, picture_name
+from util.image import as_photo, list_photos, picture_name
 
 
 def test_files_are_turned_upright_and_become_rgb(tmp_path):

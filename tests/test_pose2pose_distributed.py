@@ -13,9 +13,9 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from models import create_model
-from models.networks.sync_batch_norm import SynchronizedBatchNorm2d, synchronize_batch_norms
+from models.networks.pose2pose import SynchronizedBatchNorm2d, synchronize_batch_norms
 from tests.helpers import train_options
-from util.global_reduction import min_max_over_processes, sum_over_processes
+from util.run.distributed import min_max_over_processes, sum_over_processes
 
 PROCESSES = 2
 STEPS = 2

@@ -8,8 +8,8 @@ import torch
 from models import create_model
 from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, VGG19Features
 from tests.helpers import fill_by_rule, random_batch, train_options
-from util import precision
-from util.precision import Precision, full, in_full_precision, use_tf32
+from util.run import device
+from util.run.device import Precision, full, in_full_precision, use_tf32
 
 CPU = torch.device("cpu")
 BF16_ERROR = 2e-2  # bfloat16 has a relative rounding error of 4e-3
@@ -18,7 +18,7 @@ BF16_ERROR = 2e-2  # bfloat16 has a relative rounding error of 4e-3
 @pytest.fixture
 def bf16_everywhere(monkeypatch):
     """The autocast regions of a GPU, on this CPU."""
-    monkeypatch.setattr(precision, "cpu_gains_from_bf16", lambda: True)
+    monkeypatch.setattr(device, "cpu_gains_from_bf16", lambda: True)
     monkeypatch.setattr(
         Precision,
         "networks",
@@ -70,7 +70,7 @@ def test_bf16_losses_differ_from_float32_by_at_most_2_percent(tmp_path, bf16_eve
 
 
 def test_vgg_features_in_bf16_are_within_2_percent(monkeypatch):
-    monkeypatch.setattr(precision, "cpu_gains_from_bf16", lambda: True)
+    monkeypatch.setattr(device, "cpu_gains_from_bf16", lambda: True)
     images, layers = torch.rand(2, 3, 64, 64) * 2 - 1, {*CONTENT_LAYERS, *STYLE_LAYERS}
     exact = VGG19Features("random")(images, layers)
     ours = VGG19Features("random", Precision("bf16", CPU))(images, layers)
@@ -82,7 +82,7 @@ def test_vgg_features_in_bf16_are_within_2_percent(monkeypatch):
 def test_on_a_cpu_bf16_is_for_vgg_only_and_only_where_the_processor_has_it(monkeypatch):
     x, weight = torch.rand(2, 2), torch.rand(2, 2)
     for gains, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(precision, "cpu_gains_from_bf16", lambda gains=gains: gains)
+        monkeypatch.setattr(device, "cpu_gains_from_bf16", lambda gains=gains: gains)
         chosen = Precision("bf16", CPU)
         with chosen.networks():
             assert (x @ weight).dtype == torch.float32

@@ -10,7 +10,7 @@ from script import generate_fashion_datasets
 from tests import tiny_dataset
 from tests.training_child import SMALL, TinyModel
 from util.errors import UserError
-from util.manifest import read_manifest, update_manifest
+from util.tables.manifest import read_manifest, update_manifest
 
 QUIET = [word for word in SMALL if word != "--deterministic"]
 

@@ -20,8 +20,8 @@ from tests.training_child import (
     run,
     write_tiny_data,
 )
-from util import checkpoint
-from util.interrupt import EXIT_INTERRUPTED
+from util.run import checkpoint
+from util.run.interrupt import EXIT_INTERRUPTED
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 

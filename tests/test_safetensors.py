@@ -7,15 +7,16 @@ import sys
 
 import pytest
 import torch
+from util.run.main import run_main
 
 import test as test_command
 from models import create_model, list_models
 from script import export_safetensors as script
 from tests.helpers import train_options
 from tests.training_child import assert_equal, write_tiny_data
-from util import checkpoint
-from util.errors import UserError, run_main
-from util.safetensors_files import read_safetensors, write_safetensors
+from util.errors import UserError
+from util.run import checkpoint
+from util.run.checkpoint import read_safetensors, write_safetensors
 
 
 def build(name: str, folder):

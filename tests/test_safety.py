@@ -13,20 +13,20 @@ from PIL import Image
 import test as test_command
 import train as train_command
 from models.losses.perceptual import load_vgg19_state
+from models.step_checkpoint import read_initial
 from tests.bad_inputs import pickle_with_code
 from tests.browser import check_page, needs_chromium
 from tests.conftest import ROOT
 from tests.test_architecture import SOURCES
 from tests.training_child import write_tiny_data
-from util import checkpoint
-from util.annotations import write_keypoints, write_pairs
 from util.errors import UserError
 from util.metrics.registry import MetricUnavailableError
 from util.metrics.weights import WEIGHTS, WeightStore
 from util.names import result_name
-from util.step_checkpoint import read_initial
-from util.visdom_client import VisdomSettings
-from util.weight_files import PublishedFile, load_weights
+from util.run import checkpoint
+from util.run.weights import PublishedFile, load_weights
+from util.show.visdom import VisdomSettings
+from util.tables.patn import write_keypoints, write_pairs
 
 HOSTILE = "<script>alert(1)<"  # a slash would make it a folder
 

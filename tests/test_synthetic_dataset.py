@@ -16,9 +16,9 @@ from PIL import Image
 from data.synthetic import SIZES, contact_sheet, write_dataset
 from script.make_synthetic_dataset import main
 from tests.conftest import ROOT
-from util.annotations import read_keypoints, read_list, read_pairs
 from util.errors import UserError
 from util.names import is_flat_deepfashion_name
+from util.tables.patn import read_keypoints, read_list, read_pairs
 
 SMALL = {"identities": 4, "poses": 5, "seed": 7, "test_identities": 2}
 
@@ -169,7 +169,7 @@ def test_a_second_run_changes_nothing_and_a_damaged_set_is_made_again(tmp_path):
 def test_an_interrupted_run_is_finished_by_the_next_one(tmp_path, monkeypatch):
     settings = {"identities": 2, "poses": 2, "test_identities": 1}
     with monkeypatch.context() as patch:
-        patch.setattr("data.synthetic_writer.write_keypoints", interrupt)
+        patch.setattr("data.synthetic.write.write_keypoints", interrupt)
         with pytest.raises(KeyboardInterrupt):
             write_dataset(tmp_path / "a", "market", **settings)
     assert json.loads((tmp_path / "a" / "synthetic.json").read_text())["complete"] is False

@@ -16,10 +16,10 @@ from data.synthetic import (
     sample_identity,
     sample_pose,
 )
-from data.synthetic_identity import PATTERNS, Texture
-from data.synthetic_parts import Part
-from data.synthetic_pose import ARMS, LEGS, rotation
-from data.synthetic_render import NOTHING, Camera, rasterise
+from data.synthetic.body import Part
+from data.synthetic.identity import PATTERNS, Texture
+from data.synthetic.pose import ARMS, LEGS, rotation
+from data.synthetic.render import NOTHING, Camera, rasterise
 from util.errors import UserError
 
 NOSE, NECK, R_SHOULDER, R_WRIST, L_SHOULDER, L_ELBOW, L_WRIST = 0, 1, 2, 4, 5, 6, 7

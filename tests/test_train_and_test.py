@@ -21,10 +21,10 @@ from tests.browser import check_page, needs_chromium
 from tests.conftest import ROOT
 from tests.test_options import PUBLISHED_TEST, PUBLISHED_TRAIN
 from tests.visdom_server import VisdomServer
-from util.annotations import read_pairs
 from util.errors import UserError
 from util.metrics import score_pairs
 from util.names import parse_result_name, result_name
+from util.tables.patn import read_pairs
 
 SMALL = "--ngf 4 --ndf 4 --load_size 64 32 --batchSize 2 --nThreads 0 --gpu_ids -1"
 QUICK = f"{SMALL} --vgg_weights random --niter 1 --niter_decay 0 --print_freq 4 --display_freq 4"

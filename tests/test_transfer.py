@@ -8,9 +8,9 @@ from PIL import Image
 
 from script import transfer
 from tests.photo_helpers import StickFigureEstimator, make_run, photo, photo_keypoints, standing
-from util.annotations import write_keypoints
 from util.errors import UserError
 from util.keypoint_formats import FORMATS
+from util.tables.patn import write_keypoints
 
 ESTIMATOR = "tests.photo_helpers:StickFigureEstimator"
 FRAME = (256, 176)

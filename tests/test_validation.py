@@ -7,10 +7,9 @@ import pytest
 import torch
 
 import train as train_command
+from models.training import TrainingRun, Validator
 from tests.training_child import SMALL, TinyModel, write_tiny_data
 from util.metrics import score_pairs
-from util.metrics.validation import Validator
-from util.training_run import TrainingRun
 
 SIZE = (16, 16)
 

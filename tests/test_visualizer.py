@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from util import training_page
-from util.loss_history import MAX_POINTS
-from util.visualizer import NullVisualizer, Visualizer
+from util.show import training_page
+from util.show.curves import MAX_POINTS
+from util.show.visualizer import NullVisualizer, Visualizer
 
 LRS = {"G": 2e-4, "D": 2e-5}
 
@@ -169,9 +169,9 @@ def test_a_full_disk_costs_one_warning_a_log_and_the_run_goes_on(tmp_path, capsy
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as disk:
-        disk.setattr("util.sinks.open", full, raising=False)
-        disk.setattr("util.training_page.save_image", full)
-        disk.setattr("util.training_page.write_page", full)
+        disk.setattr("util.show.sinks.open", full, raising=False)
+        disk.setattr("util.show.training_page.save_image", full)
+        disk.setattr("util.show.training_page.write_page", full)
         _train(visualizer, 0, 200)
     warnings = capsys.readouterr().err.splitlines()
     assert len(warnings) == 2
@@ -182,7 +182,7 @@ def test_a_full_disk_costs_one_warning_a_log_and_the_run_goes_on(tmp_path, capsy
 
 
 def test_a_missing_package_is_one_sentence_and_the_run_goes_on(tmp_path, capsys, monkeypatch):
-    from util.visdom_client import VisdomSettings
+    from util.show.visdom import VisdomSettings
 
     monkeypatch.setitem(sys.modules, "visdom", None)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)

@@ -6,9 +6,8 @@ import io
 
 import pytest
 
-from util.console import Console, duration
-from util.sinks import Losses
-from util.throughput import Throughput
+from util.show.console import Console, duration
+from util.show.sinks import Losses, Throughput
 
 LRS = {"G": 2e-4, "D": 2e-5}
 

@@ -7,9 +7,8 @@ import re
 
 import pytest
 
-from util.loss_history import MAX_POINTS, Curve, LossHistory
-from util.loss_plot import chart
-from util.sinks import Losses, LossLog
+from util.show.curves import MAX_POINTS, Curve, LossHistory, chart
+from util.show.sinks import Losses, LossLog
 
 LRS = {"G": 2e-4, "D": 2e-5}
 

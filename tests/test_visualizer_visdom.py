@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from tests.visdom_server import VisdomServer
-from util.loss_history import LossHistory
-from util.sinks import Pictures
-from util.visdom_client import VisdomLog, VisdomSettings
-from util.visualizer import Visualizer
+from util.show.curves import LossHistory
+from util.show.sinks import Pictures
+from util.show.visdom import VisdomLog, VisdomSettings
+from util.show.visualizer import Visualizer
 
 visdom = pytest.importorskip("visdom", reason="the visdom package is not installed")
 
@@ -133,8 +133,8 @@ def test_a_killed_server_costs_one_warning_and_gets_everything_when_it_is_back(t
 
 
 def test_a_server_that_never_answers_does_not_hold_up_the_training(tmp_path, monkeypatch):
-    monkeypatch.setattr("util.visdom_client.READ_SECONDS", 1e6)  # waiting for it would never end
-    monkeypatch.setattr("util.visdom_client.CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr("util.show.visdom.READ_SECONDS", 1e6)  # waiting for it would never end
+    monkeypatch.setattr("util.show.visdom.CLOSE_SECONDS", 0.1)
     with socket.socket() as mute:  # accepts connections and says nothing
         mute.bind(("127.0.0.1", 0))
         mute.listen()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from util.errors import UserError
-from util.weight_files import PublishedFile, cache_folders, find_weights, load_weights
+from util.run.weights import PublishedFile, cache_folders, find_weights, load_weights
 
 STATE = {"a.weight": torch.arange(6.0)}
 

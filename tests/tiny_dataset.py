@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from util.annotations import write_keypoints, write_pairs
 from util.names import flatten_deepfashion_path, unflatten_deepfashion_name
+from util.tables.patn import write_keypoints, write_pairs
 
 PEOPLE = {"train": (1, 2), "test": (3,)}
 VIEWS = ("1_front", "7_additional")

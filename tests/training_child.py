@@ -44,16 +44,16 @@ import torch._inductor  # --deterministic imports it; it takes seconds: once, in
 import torch.utils.tensorboard
 from PIL import Image
 from torch import nn
+from util.run.main import run_main
 
 import train
 from models.base_model import BaseModel
 from models.losses.perceptual import random_vgg19_state
-from models.stepping import Stepper
+from models.optim import Stepper
 from tests import interruptions
 from tests.faulty_disk import FaultyDisk
-from util import checkpoint
-from util.annotations import write_keypoints, write_pairs
-from util.errors import run_main
+from util.run import checkpoint
+from util.tables.patn import write_keypoints, write_pairs
 
 random_vgg19_state()  # remembered by the children
 ROOT = Path(train.__file__).parent

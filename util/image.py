@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -12,8 +13,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from util.errors import UserError
+from util.names import IMAGE_EXTENSIONS
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
 # What data sets and photographs come in. Others are refused by their content, whatever their
 # name: PIL would hand an EPS file to Ghostscript, for example.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
@@ -123,3 +124,114 @@ def _pil_format(path: Path) -> dict[str, str]:
     if path.suffix.lower() not in formats:
         raise UserError(f"{path}: unknown image format; expected one of {', '.join(formats)}")
     return {"format": formats[path.suffix.lower()]}
+
+
+MIN_SIDE = 16  # pixels
+MAX_ASPECT = 8  # long side / short side
+MAX_PHOTO_PIXELS = 36_000_000
+HEIC = (".heic", ".heif")  # refused with advice, not overlooked in a folder
+PHOTO_EXTENSIONS = (*IMAGE_EXTENSIONS, ".webp", ".bmp", ".tif", ".tiff", ".gif", *HEIC)
+
+Picture = Image.Image | np.ndarray | str | Path
+
+
+def as_photo(picture: Picture, where: str | None = None) -> Image.Image:
+    """Upright RGB photograph from a PIL image, a uint8 array (H, W, 3) or a file.
+
+    Raises a UserError, beginning with the file name or ``where``, for animated, tiny, extremely
+    narrow and very large pictures and for files that are no pictures.
+    """
+    if isinstance(picture, (str, Path)):
+        where = where or str(picture)
+        image = _open(Path(picture), where)
+    elif isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise UserError(
+                f"{where or 'the picture'} is a {picture.dtype} array of shape {picture.shape}; "
+                "expected uint8 (height, width, 3)"
+            )
+        image = Image.fromarray(picture)
+    else:
+        image = picture
+    where = where or getattr(image, "filename", "") or "the picture"
+    _check(image, where)
+    return to_rgb(ImageOps.exif_transpose(image))
+
+
+def picture_name(picture: Picture) -> str:
+    """File name of a picture, "" when it does not come from a file."""
+    path = picture if isinstance(picture, (str, Path)) else getattr(picture, "filename", "")
+    return Path(path).name if path else ""
+
+
+def list_photos(folder: Path) -> list[Path]:
+    """All pictures below ``folder``, sorted; a UserError when there is none."""
+    photos = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PHOTO_EXTENSIONS and not path.name.startswith(".")
+    )
+    if not photos:
+        raise UserError(f"{folder} holds no pictures; expected {', '.join(PHOTO_EXTENSIONS)} files")
+    return photos
+
+
+def _open(path: Path, where: str) -> Image.Image:
+    """The decoded file; what only the header tells is checked before it is decoded."""
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "no such image"
+        raise UserError(f"{where}: {found}; expected the file name of one photo")
+    if path.suffix.lower() in HEIC:
+        raise UserError(f"{where} is a HEIC photo, which cannot be read here; export it as JPEG")
+    try:
+        with Image.open(path) as header:
+            _check(header, where)
+    except (OSError, Image.DecompressionBombError):
+        pass  # load_image names every such problem
+    return load_image(path)
+
+
+def _check(image: Image.Image, where: str) -> None:
+    width, height = image.size
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a photo with its preview
+        raise UserError(
+            f"{where} is animated ({image.n_frames} frames); save one frame as PNG or JPEG"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise UserError(
+            f"{where} is {width} x {height} pixels; expected at least {MIN_SIDE} x {MIN_SIDE}: use "
+            "a larger picture"
+        )
+    if width * height > MAX_PHOTO_PIXELS:
+        raise UserError(
+            f"{where} has {width} x {height} pixels; at most {MAX_PHOTO_PIXELS:,} are accepted: "
+            "shrink it first, the networks see a few hundred pixels anyway"
+        )
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise UserError(
+            f"{where} is {width} x {height} pixels, longer than {MAX_ASPECT} times its width; crop "
+            "it to the person"
+        )
+
+
+SMALLEST_RANGE = 1e-5  # the published guard: an image of one colour becomes black
+
+
+def to_uint8_min_max(image: torch.Tensor) -> np.ndarray:
+    """(3, H, W) or (B, 3, H, W) of any range -> uint8, channels last; each image fills 0 to 255.
+
+    (v - min) / max(max - min, 1e-5) * 255 per image over all channels, truncated: how the published
+    MAGPT test saves real and generated images, and what its metrics are computed on. The contrast
+    depends on the image, so results are comparable only with images saved in the same way.
+    """
+    values = image.detach().float()
+    low = values.amin(dim=(-3, -2, -1), keepdim=True)
+    high = values.amax(dim=(-3, -2, -1), keepdim=True)
+    unit = (values - low) / (high - low).clamp_min(SMALLEST_RANGE)
+    return np.ascontiguousarray((unit * 255).to(torch.uint8).movedim(-3, -1).cpu().numpy())
+
+
+SAVE_NORMS: dict[str, Callable[[torch.Tensor], np.ndarray]] = {
+    "fixed": to_uint8,  # (v + 1) / 2
+    "minmax": to_uint8_min_max,
+}

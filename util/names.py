@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from util.errors import UserError
 
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
 SEPARATOR, SUFFIX = "_2_", "_vis"
 MAX_COMPONENT_BYTES, MAX_NAME_BYTES = 255, 1024
 

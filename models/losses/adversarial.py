@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from util.precision import in_full_precision
+from util.run.device import in_full_precision
 
 
 def _lsgan(scores: torch.Tensor, is_real: bool, for_discriminator: bool) -> torch.Tensor:

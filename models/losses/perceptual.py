@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from util.errors import UserError
-from util.precision import Precision, in_full_precision
-from util.weight_files import PublishedFile, find_weights, load_weights
+from util.run.device import Precision, in_full_precision
+from util.run.weights import PublishedFile, find_weights, load_weights
 
 # ReLU outputs of torchvision's vgg19().features, by index.
 LAYER_INDEX = {

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection
 import torch
 
 from models.losses.perceptual import VGG19Features, content_loss
-from util.global_reduction import min_max_over_processes
-from util.precision import full
+from util.run.device import full
+from util.run.distributed import min_max_over_processes
 
 LAYERS = ("relu1_2", "relu2_2")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

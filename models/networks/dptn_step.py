@@ -7,10 +7,13 @@ B batch, H x W image size, P pose channels, J steps.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -24,7 +27,69 @@ from models.networks.layers import (
 )
 from models.networks.ptm import PoseTransformerModule
 from util.errors import UserError
-from util.quantise import coarse_image, step_divisors
+
+
+def seeded_noise(keys: Sequence[tuple], shape: Sequence[int]) -> torch.Tensor:
+    """Standard normal noise (len(keys), *shape), float32, CPU; row i depends on keys[i] alone.
+
+    Keys are tuples of numbers and strings, such as (seed, source name, target name): a pair gets
+    the same noise whatever the batch size, the device and the other pairs.
+    """
+    draws = []
+    for key in keys:
+        digest = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        draws.append(torch.randn(tuple(shape), generator=generator))
+    return torch.stack(draws)
+
+
+MAX_BYTE = 255
+MAX_STEPS = 254  # 255 // J must leave the divisors strictly decreasing down to 1
+
+
+def step_divisors(step_size: int) -> tuple[int, ...]:
+    """Divisors d_1 > ... > d_J = 1 for ``step_size`` = J equal strides of floor(255 / J).
+
+    J = 5 gives (204, 153, 102, 51, 1); J = 1 gives (1,), plain one-step generation.
+    """
+    if not 1 <= step_size <= MAX_STEPS:
+        raise UserError(f"step_size is {step_size}; expected a number of steps in 1..{MAX_STEPS}")
+    stride = MAX_BYTE // step_size
+    return (*(MAX_BYTE - stride * j for j in range(1, step_size)), 1)
+
+
+def check_divisors(divisors: Sequence[int]) -> tuple[int, ...]:
+    """``divisors`` as a tuple if they fall strictly from at most 255 to 1, else a UserError."""
+    divisors = tuple(divisors)
+    falling = all(a > b for a, b in itertools.pairwise(divisors))
+    if not divisors or not falling or divisors[-1] != 1 or divisors[0] > MAX_BYTE:
+        raise UserError(
+            f"d_schedule is {list(divisors)}; expected strictly decreasing numbers in 1..255 that "
+            "end with 1, for example 204 153 102 51 1"
+        )
+    return divisors
+
+
+def coarse_image(images: torch.Tensor, divisor: int) -> torch.Tensor:
+    """Pull every value of ``images`` (any shape, [-1, 1]) down to the next multiple of ``divisor``.
+
+    v = (x + 1)/2 * 255, I = floor(v / d) * d, back to [-1, 1]. The values are rounded to bytes
+    first: torchvision's normalisation returns byte 51 as 50.999996 in float32, which a bare floor
+    would send to level 0.
+    """
+    byte_values = ((images + 1) * (MAX_BYTE / 2)).round()
+    return coarse_bytes(byte_values, divisor) / (MAX_BYTE / 2) - 1
+
+
+def coarse_bytes(byte_values: torch.Tensor, divisor: int) -> torch.Tensor:
+    """floor(v / d) * d for integer-valued ``byte_values`` (float or uint8), in their dtype."""
+    return torch.div(byte_values, divisor, rounding_mode="floor") * divisor
+
+
+def coarse_array(image: np.ndarray, divisor: int) -> np.ndarray:
+    """``coarse_bytes`` of a uint8 array of any shape."""
+    return image // np.uint8(divisor) * np.uint8(divisor)
+
 
 PE_BASE = 10000.0
 

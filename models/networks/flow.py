@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from models.networks.layers import DecoderBlock, EncoderBlock, ReflectConvBlock, channels_at
-from util.precision import full
+from util.run.device import full
 
 IMAGE_CHANNELS = 3
 

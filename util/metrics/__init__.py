@@ -3,9 +3,9 @@
 ``score_pairs`` scores arrays (validation during training), ``evaluate_folder`` scores folders.
 """
 
+from util.metrics.evaluate import CHEAP_METRICS, higher_is_better, score_pairs
 from util.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from util.metrics.registry import Column, MetricUnavailableError, list_metrics, register_metric
-from util.metrics.scoring import CHEAP_METRICS, higher_is_better, score_pairs
 
 __all__ = [
     "CHEAP_METRICS",

@@ -10,13 +10,12 @@ import lpips
 import numpy as np
 import torch
 
-from util.metrics.loading import batches, measure_all
-from util.metrics.measurement import Score, Task, register_scorer
-from util.metrics.pairing import ImagePair
-from util.metrics.precision import exact_arithmetic
+from util.metrics.folder import ImagePair
+from util.metrics.measure import Score, Task, batches, measure_all, register_scorer
 from util.metrics.protocols import LPIPS, Protocol, kept
 from util.metrics.registry import Column, MetricUnavailableError, register_metric
 from util.metrics.weights import WeightStore
+from util.run.device import exact_arithmetic
 
 SMALLEST = 32  # the last layers of the backbones have no pixel left below this
 

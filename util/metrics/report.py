@@ -7,17 +7,209 @@ import io
 import json
 import math
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
+from dominate import tags
+
 from util.errors import UserError
 from util.files import make_folder, write_file
-from util.manifest import folder_record
-from util.metrics.generation import describe_generation
-from util.metrics.measurement import Evaluation, Score, Settings
+from util.metrics.folder import describe_generation
+from util.metrics.measure import Evaluation, Score, Settings
+from util.show.html import clean_text, new_page, picture, write_page
+from util.tables.manifest import folder_record
+
+IMAGES = "page_images"
+SHOWN = 8
+
+
+def ranked_pairs(score: Score, shown: int = SHOWN) -> dict[str, list[int]]:
+    """Indices of the best, median and worst pairs of a per-image score, best first in each."""
+    values = np.nan_to_num(score.per_image, nan=-np.inf if score.higher_is_better else np.inf)
+    order = np.argsort(-values if score.higher_is_better else values, kind="stable")
+    shown = min(shown, len(order))
+    middle = (len(order) - shown) // 2
+    return {
+        "Best pairs": order[:shown].tolist(),
+        "Median pairs": order[middle : middle + shown].tolist(),
+        "Worst pairs": order[len(order) - shown :].tolist(),
+    }
+
+
+def ranking_score(evaluation: Evaluation, rank_by: str | None) -> Score | None:
+    """The score that orders the pairs: ``rank_by`` (with or without protocol), or the first."""
+    candidates = [score for score in evaluation.scores if score.per_image is not None]
+    if rank_by is not None:
+        candidates = [s for s in candidates if rank_by in (s.column, s.column.split(".", 1)[1])]
+    return candidates[0] if candidates else None
+
+
+def write_evaluation_page(
+    evaluation: Evaluation, output: Path, rank_by: str | None = None, title: str = "Evaluation"
+) -> Path:
+    """Write index.html into ``output``; the images shown are copied beside it."""
+    page = new_page(title)
+    page.add(tags.h1(clean_text(title)))
+    page.add(tags.p(clean_text(f"{len(evaluation.pairs)} pairs of {evaluation.results}")))
+    page.add(_table(evaluation))
+    for text in (*evaluation.notes, *_refusals(evaluation.refused)):
+        page.add(tags.p(clean_text(text)))
+    score = ranking_score(evaluation, rank_by)
+    for heading, indices in ({} if score is None else ranked_pairs(score)).items():
+        page.add(tags.h2(f"{heading} by {score.column}"))
+        cards = tags.div(cls="cards")
+        for i in indices:
+            cards.add(_card(evaluation, score, i, output))
+        page.add(cards)
+    write_page(output / "index.html", page)
+    return output / "index.html"
+
+
+def _refusals(refused: Mapping[str, str]) -> list[str]:
+    return [f"{name}: not computed: {reason}" for name, reason in refused.items()]
+
+
+def _table(evaluation: Evaluation) -> tags.div:
+    table = tags.table(cellpadding="5")
+    heads = ("column", "value", "± standard error", "images", "definition")
+    table.add(tags.thead(tags.tr([tags.th(head, align="left") for head in heads])))
+    body = table.add(tags.tbody())
+    for score in evaluation.scores:
+        error = "" if score.standard_error is None else f"{score.standard_error:.2g}"
+        cells = (score.column, f"{score.value:.4f}", error, score.count, score.definition)
+        body.add(tags.tr([tags.td(clean_text(cell)) for cell in cells]))
+    return tags.div(table, style="overflow-x: auto")
+
+
+def _card(evaluation: Evaluation, score: Score, index: int, output: Path) -> tags.article:
+    pair = evaluation.pairs[index]
+    make_folder(output / IMAGES)
+    names = {}
+    for kind, path in (("gt", pair.gt), ("result", pair.result)):
+        names[kind] = f"{IMAGES}/{index:06d}_{kind}{path.suffix.lower()}"
+        shutil.copyfile(path, output / names[kind])
+    pictures = tags.div(
+        picture(names["gt"], "ground truth", f"ground truth {pair.target}"),
+        picture(names["result"], "generated", f"generated {pair.name}"),
+        cls="pictures",
+    )
+    heading = tags.h3(clean_text(f"{score.per_image[index]:.4f} · {pair.name}"))
+    return tags.article(heading, pictures, cls="card")
+
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """``rows``: label of a folder -> column -> score; ``columns``: name -> higher is better."""
+
+    rows: Mapping[str, Mapping[str, Score]]
+    columns: Mapping[str, bool]
+
+    def best(self, column: str) -> float | None:
+        """Best value of a column; None when there is nothing to compare."""
+        values = [row[column].value for row in self.rows.values() if column in row]
+        values = [value for value in values if value == value]
+        if len(values) < 2:
+            return None
+        return max(values) if self.columns[column] else min(values)
+
+
+def compare(evaluations: Mapping[str, Evaluation]) -> Table:
+    """One row for each evaluation; columns have full names, so protocols never share one."""
+    rows = {
+        label: {score.column: score for score in evaluation.scores}
+        for label, evaluation in evaluations.items()
+    }
+    columns = {
+        score.column: score.higher_is_better for row in rows.values() for score in row.values()
+    }
+    return Table(rows, columns)
+
+
+def _cells(table: Table, bold: str) -> list[list[str]]:
+    """Rows of text; ``bold`` is a pattern such as ``**{}**`` for the best value of a column."""
+    lines = []
+    for label, row in table.rows.items():
+        cells = [label]
+        for column in table.columns:
+            if column not in row:
+                cells.append(ABSENT)
+                continue
+            text = f"{row[column].value:.4f}"
+            is_best = row[column].value == table.best(column)
+            cells.append(bold.format(text) if is_best else text)
+        lines.append(cells)
+    return lines
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown, best values bold."""
+    arrows = [f"{name} {'↑' if higher else '↓'}" for name, higher in table.columns.items()]
+    head = ["results", *arrows]
+    lines = [head, ["---", *("---:" for _ in arrows)], *_cells(table, "**{}**")]
+    return (
+        "\n".join("| " + " | ".join(_escape_pipe(c) for c in line) + " |" for line in lines) + "\n"
+    )
+
+
+def _escape_pipe(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in text)
+
+
+def latex(table: Table) -> str:
+    """The table as a LaTeX tabular (package booktabs), best values bold."""
+    arrows = [
+        f"{_latex_text(name)} ${chr(92)}{'uparrow' if higher else 'downarrow'}$"
+        for name, higher in table.columns.items()
+    ]
+    lines = [rf"\begin{{tabular}}{{l{'r' * len(arrows)}}}", r"\toprule"]
+    lines += [" & ".join(["results", *arrows]) + r" \\", r"\midrule"]
+    for label, *cells in _cells(table, r"\textbf{{{}}}"):
+        cells = [cell.replace(ABSENT, "--") for cell in cells]
+        lines.append(" & ".join([_latex_text(label), *cells]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"
+
+
+def comma_separated(table: Table) -> str:
+    """The table as CSV with all digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["results", *table.columns])
+    for label, row in table.rows.items():
+        writer.writerow([label, *(repr(row[c].value) if c in row else "" for c in table.columns)])
+    return text.getvalue()
+
+
+def write_comparison(table: Table, folder: Path) -> list[Path]:
+    """Write comparison.md, .tex and .csv into ``folder``; returns their paths."""
+    make_folder(folder)
+    contents = {"md": markdown(table), "tex": latex(table), "csv": comma_separated(table)}
+    paths = []
+    for extension, content in contents.items():
+        paths.append(folder / f"comparison.{extension}")
+        write_file(paths[-1], content.encode("utf-8"))
+    return paths
+
 
 LIBRARIES = (
     *("numpy", "scipy", "scikit-image", "opencv-python-headless", "pillow", "torch"),

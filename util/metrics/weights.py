@@ -11,10 +11,10 @@ from pytorch_fid.inception import FID_WEIGHTS_URL
 from torchvision import models
 from torchvision.models.detection import SSD300_VGG16_Weights
 
-from util.checkpoint import file_hash
 from util.errors import UserError
 from util.metrics.registry import MetricUnavailableError
-from util.weight_files import PublishedFile, cache_folders, find_weights, load_weights
+from util.run.checkpoint import file_hash
+from util.run.weights import PublishedFile, cache_folders, find_weights, load_weights
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""From a release on disk to folders that the data sets read."""

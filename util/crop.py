@@ -1,0 +1,207 @@
+"""A person out of a photograph and back: the crop a network sees, and the pasted result."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import uniform_filter1d
+
+from util.errors import UserError
+from util.pose import MISSING, present
+
+SIZE = 256
+WHITE = (255, 255, 255)
+
+
+def strip_width(width: int, height: int, size: int = SIZE) -> int:
+    """Columns that are kept of a width x height picture at ``size`` rows: at most 11/16 of it."""
+    columns = size * width // height
+    if columns < 1:
+        raise UserError(
+            f"the picture is {width} x {height} pixels, too narrow for a person; crop it to the "
+            "person"
+        )
+    return min(columns, size * 11 // 16)
+
+
+def fit(image: Image.Image, size: int = SIZE) -> Image.Image:
+    """An RGB picture as ``size`` x ``size``: scaled to that height, at most 11:16 wide, on white.
+
+    Wider pictures lose their left and right sides.
+    """
+    kept = strip_width(*image.size, size)
+    columns = size * image.width // image.height
+    image = image.resize((columns, size), Image.Resampling.BICUBIC)
+    left = round((columns - kept) / 2)
+    canvas = Image.new("RGB", (size, size), WHITE)
+    canvas.paste(image.crop((left, 0, left + kept, size)), (_margin(kept, size), 0))
+    return canvas
+
+
+def fit_keypoints(
+    keypoints: np.ndarray,  # (18, 2), (y, x) pixels of the picture, -1 = missing
+    image_size: tuple[int, int],  # (h, w) of the picture
+    size: int = SIZE,
+) -> np.ndarray:
+    """Whole-pixel keypoints after :func:`fit`; joints in a side that is cut off become missing."""
+    height, width = image_size
+    kept = strip_width(width, height, size)
+    columns = size * width // height
+    points = np.asarray(keypoints, dtype=np.float64)
+    missing = (points == MISSING).any(axis=-1)
+    scale = np.array([size / height, columns / width])
+    moved = np.rint((points + 0.5) * scale - 0.5)  # pixel centres
+    moved[:, 1] -= round((columns - kept) / 2)
+    missing |= (moved < 0).any(axis=-1) | (moved[:, 0] >= size) | (moved[:, 1] >= kept)
+    moved[:, 1] += _margin(kept, size)
+    moved[missing] = MISSING
+    return moved
+
+
+def crop_result(image: Image.Image, reference_size: tuple[int, int]) -> Image.Image:
+    """Middle columns of a result, as wide as the reference picture (w, h) is after :func:`fit`."""
+    kept = strip_width(*reference_size, image.height)
+    left = round((image.width - kept) / 2)
+    return image.crop((left, 0, left + kept, image.height))
+
+
+def _margin(kept: int, size: int) -> int:
+    """White columns left of a strip: the published code pads by p all around, crops the centre.
+
+    For odd p this is one more than :func:`crop_result` cuts off; both are as published.
+    """
+    padding = size - kept
+    return padding - round(padding / 2)
+
+
+# Added around the joints, as shares of the larger of their height and (frame-shaped) width.
+MARGIN_TOP = 0.15  # hair above the eyes
+MARGIN_BOTTOM = 0.12  # feet below the ankles, and the seam below the feet
+MARGIN_SIDE = 0.10
+SEAM = 0.03  # share of the crop over which a pasted result fades into the photo
+CAST = 30.0  # grey levels; edges that differ by much more show another background, not a cast
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in a photo, in pixels; it may reach beyond the photo."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+
+def whole_picture(image: Image.Image) -> Box:
+    """The box of the uncropped picture."""
+    return Box(0, 0, image.height, image.width)
+
+
+def person_box(keypoints: np.ndarray, frame: tuple[int, int]) -> Box:
+    """The box with the shape of ``frame`` (h, w) that holds a person with some margin.
+
+    ``keypoints`` (18, 2), (y, x), -1 = missing.
+    """
+    points = np.asarray(keypoints)[present(np.asarray(keypoints))]
+    if not len(points):
+        raise UserError("no joint is given; a person cannot be cropped without any")
+    (top, left), (bottom, right) = points.min(axis=0), points.max(axis=0)
+    aspect = frame[0] / frame[1]
+    extent = max(bottom - top, (right - left) * aspect, 8.0)
+    top, bottom = top - MARGIN_TOP * extent, bottom + MARGIN_BOTTOM * extent
+    side = MARGIN_SIDE * extent / aspect
+    width = math.ceil(max(right - left + 2 * side, (bottom - top) / aspect))
+    height = round(width * aspect)
+    middle_y, middle_x = (top + bottom) / 2, (left + right) / 2
+    return Box(round(middle_y - height / 2), round(middle_x - width / 2), height, width)
+
+
+def cut(image: Image.Image, box: Box) -> Image.Image:
+    """The content of a box; outside the photo its border pixels are repeated."""
+    pixels = np.asarray(image)
+    rows = np.clip(np.arange(box.top, box.top + box.height), 0, pixels.shape[0] - 1)
+    columns = np.clip(np.arange(box.left, box.left + box.width), 0, pixels.shape[1] - 1)
+    return Image.fromarray(pixels[rows][:, columns])
+
+
+def to_frame(keypoints: np.ndarray, box: Box, frame: tuple[int, int]) -> np.ndarray:
+    """Photo keypoints (18, 2) as whole pixels of ``frame`` (h, w), onto which the box is scaled."""
+    points = np.asarray(keypoints, dtype=np.float64)
+    scaled = np.floor((points - (box.top, box.left)) * np.array(frame) / np.array(box.size))
+    scaled[scaled == MISSING] = (
+        MISSING - 1
+    )  # just outside the frame is not the mark of a missing joint
+    return np.where(present(points)[:, None], scaled, float(MISSING))
+
+
+def paste(image: Image.Image, result: Image.Image, box: Box) -> Image.Image:
+    """A copy of the photo with ``result`` scaled into the box; its inner edges fade in.
+
+    The colours of ``result`` are moved smoothly so that they meet the photo at those edges.
+    """
+    result = _without_cast(result, cut(image, box), _inner_sides(box, image.size))
+    result = result.resize((box.width, box.height), Image.Resampling.BICUBIC)
+    out = image.copy()
+    mask = Image.fromarray((_fade(box, image.size) * 255).astype(np.uint8))
+    out.paste(result, (box.left, box.top), mask)
+    return out
+
+
+def _inner_sides(box: Box, photo_size: tuple[int, int]) -> tuple[bool, bool, bool, bool]:
+    """Whether the top, left, bottom, right edge of a box lies inside the photo (w, h)."""
+    width, height = photo_size
+    bottom, right = box.top + box.height, box.left + box.width
+    return box.top > 0, box.left > 0, bottom < height, right < width
+
+
+def _without_cast(
+    result: Image.Image,
+    under: Image.Image,  # what the photo shows there, any size
+    sides: tuple[bool, bool, bool, bool],  # top, left, bottom, right: edges that must meet
+) -> Image.Image:
+    """``result`` plus its difference from ``under`` along the edges, spread over the inside.
+
+    A plain wall that the generator paints a few levels too dark would otherwise show as a
+    rectangle. The spread is the mean of the edges weighted by 1 / distance^2.
+    """
+    pixels = np.asarray(result, dtype=np.float32)
+    gap = np.asarray(under.resize(result.size, Image.Resampling.BOX), dtype=np.float32) - pixels
+    total, weights = np.zeros_like(pixels), np.zeros((*pixels.shape[:2], 1), np.float32)
+    for turns, side in enumerate(sides):  # each edge is turned to the top
+        if side:
+            edge = _edge_profile(np.rot90(gap, -turns))
+            distance = np.arange(pixels.shape[turns % 2], dtype=np.float32)[:, None, None] + 0.5
+            total += np.rot90(edge / distance**2, turns)
+            weights += np.rot90(np.broadcast_to(distance**-2, (len(distance), len(edge), 1)), turns)
+    moved = pixels + total / np.maximum(weights, 1e-9)
+    return Image.fromarray(np.rint(moved.clip(0, 255)).astype(np.uint8))
+
+
+def _edge_profile(gap: np.ndarray) -> np.ndarray:
+    """Smooth differences (w, 3) along the top edge of (h, w, 3); large ones count as none."""
+    edge = gap[: max(1, round(SEAM * len(gap)))].mean(axis=0)
+    window = max(1, len(edge) // 10)
+    edge = uniform_filter1d(edge, window, axis=0, mode="nearest")
+    return edge / (1 + (np.abs(edge) / CAST) ** 4)
+
+
+def _fade(box: Box, photo_size: tuple[int, int]) -> np.ndarray:
+    """Opacity (h, w) of a pasted box: 1 inside, falling to 0 at edges that are not the photo's."""
+    top, left, bottom, right = _inner_sides(box, photo_size)
+
+    def ramp(length: int, rises: bool, falls: bool) -> np.ndarray:
+        position = np.arange(length) + 0.5
+        reach = max(1.0, SEAM * length)
+        rising = position / reach if rises else np.ones(length)
+        falling = (length - position) / reach if falls else np.ones(length)
+        return np.minimum(np.minimum(rising, falling), 1)
+
+    return np.outer(ramp(box.height, top, bottom), ramp(box.width, left, right))

@@ -1,0 +1,1 @@
+"""What a run stands on: its folder, checkpoints, devices, processes and signals."""

@@ -1,0 +1,191 @@
+"""Number formats of training and generation: where autocast applies, and loss scaling for fp16."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from util.errors import UserError
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """``device``, by default the first GPU if there is one; a UserError when it cannot be used."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the device {device} cannot be used ({reason}); try cpu") from error
+    return device
+
+
+def seed_everything(seed: int, deterministic: bool = False) -> None:
+    """Seed python, numpy and torch; ``deterministic`` also forbids nondeterministic kernels."""
+    seed_generators(seed)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    elif torch.cuda.is_available():
+        torch.backends.cudnn.benchmark = True
+
+
+def seed_generators(seed: int) -> None:
+    """Seed python, numpy and torch on all devices."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def rng_state() -> dict[str, Any]:
+    """State of the python, numpy, torch and cuda generators as tensors and plain values."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Restore what :func:`rng_state` returned."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """No TensorFloat-32 and no autocast on ``device``; settings are restored afterwards."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def cpu_gains_from_bf16() -> bool:
+    """True where the processor multiplies bfloat16 matrices natively (AMX).
+
+    AVX512-BF16 alone is no reason: measured on such a processor, VGG-19 got slower in bf16.
+    """
+    return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+
+
+def use_tf32(enabled: bool) -> None:
+    """Let GPUs round factors of float32 products and convolutions to 10 bits of mantissa (TF32).
+
+    Off, everything in float32 is computed in float32; PyTorch's own default is on for convolutions.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = enabled
+    torch.backends.cudnn.allow_tf32 = enabled
+
+
+class Precision:
+    """Autocast regions and gradient scalers for ``fp32``, ``bf16`` or ``fp16`` on one device.
+
+    On a CPU, bf16 is used for the frozen VGG-19 alone, and only where the processor gains from it
+    (:func:`cpu_gains_from_bf16`); the small generator always loses.
+    """
+
+    def __init__(self, name: str, device: torch.device):
+        self.name, self.device = name, device
+        self.dtype = PRECISIONS[name]
+        on_cpu_bf16 = device.type == "cpu" and name == "bf16"
+        self._networks = name != "fp32" and not on_cpu_bf16
+        self._vgg = name != "fp32" and (not on_cpu_bf16 or cpu_gains_from_bf16())
+
+    def _autocast(self, enabled: bool) -> AbstractContextManager:
+        if not enabled:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def networks(self) -> AbstractContextManager:
+        """Region for generator and discriminator."""
+        return self._autocast(self._networks)
+
+    def vgg(self) -> AbstractContextManager:
+        """Region for the frozen VGG-19."""
+        return self._autocast(self._vgg)
+
+    @property
+    def vgg_channels_last(self) -> bool:
+        """Low-precision convolutions are fastest with channels last in memory."""
+        return self._vgg
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """A gradient scaler; it does nothing unless the format is fp16."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
+
+
+def full(x: torch.Tensor) -> torch.Tensor:
+    """float32 of a half-precision tensor; other tensors as they are. Losses are computed on
+    this."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def in_full_precision(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Decorate a loss: autocast is off inside, and half-precision tensors arrive as float32."""
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        tensors = [t for value in (*args, *kwargs.values()) for t in _tensors(value)]
+        with _no_autocast(tensors[0].device.type):
+            return function(*map(_full, args), **{k: _full(v) for k, v in kwargs.items()})
+
+    return wrapper
+
+
+def _no_autocast(device_type: str) -> AbstractContextManager:
+    """Region without autocast; kinds of device that have none (meta) need nothing."""
+    if not torch.amp.is_autocast_available(device_type):
+        return contextlib.nullcontext()
+    return torch.autocast(device_type, enabled=False)
+
+
+def _tensors(value: object) -> list[torch.Tensor]:
+    if torch.is_tensor(value):
+        return [value]
+    return [v for v in value.values() if torch.is_tensor(v)] if isinstance(value, Mapping) else []
+
+
+class _FullView(Mapping):
+    """A dict of features whose tensors become float32 when they are read."""
+
+    def __init__(self, features: Mapping[str, torch.Tensor]):
+        self._features = features
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return full(self._features[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._features)
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+
+def _full(value: object) -> object:
+    if torch.is_tensor(value):
+        return full(value)
+    return _FullView(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,188 @@
+"""Data-parallel training with one process per device; everything is a no-op in a single process.
+
+Gradients are averaged explicitly after the backward pass instead of by a module wrapper: a GAN
+calls its discriminator several times per step with frozen and unfrozen weights, and state-dict keys
+stay clean.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from util.errors import UserError
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """y = sum of x over processes; this x is in every process' y, so gradients are summed too."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor) -> torch.Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        return _SumOverProcesses.apply(gradient)
+
+
+def sum_over_processes(x: torch.Tensor) -> torch.Tensor:
+    """Element-wise sum of ``x``, of the same shape in every process; differentiable twice."""
+    return _SumOverProcesses.apply(x) if world_size() > 1 else x
+
+
+def min_max_over_processes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Smallest and largest element of all processes' ``x``, as differentiable scalars."""
+    if world_size() == 1:
+        return x.min(), x.max()
+    own = torch.stack([x.min(), x.max()])[None]  # (1, 2)
+    table = sum_over_processes(F.pad(own, (0, 0, rank(), world_size() - rank() - 1)))  # (P, 2)
+    return table[:, 0].min(), table[:, 1].max()
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Index of this process, 0 ... world_size - 1."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """True in the one process that prints and writes files."""
+    return rank() == 0
+
+
+def launched() -> bool:
+    """True when torchrun or torch.distributed.launch started this process."""
+    return "WORLD_SIZE" in os.environ and "RANK" in os.environ
+
+
+def launched_rank() -> int:
+    """This process's rank by the launcher's environment, before the group is joined; else 0."""
+    return int(os.environ["RANK"]) if launched() else 0
+
+
+def setup(device: torch.device) -> None:
+    """Join the process group when a launcher started several processes (nccl on CUDA, else
+    gloo)."""
+    if not launched() or int(os.environ["WORLD_SIZE"]) == 1 or dist.is_initialized():
+        return
+    try:
+        # With GPUs also gloo: what the processes say to each other on the CPU waits for no GPU.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"process {launched_rank()} could not join the others at {place} ({reason}); if the "
+            f"port is "
+            "in use, give torchrun another one with --master_port"
+        ) from error
+
+
+def shutdown() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def local_device(gpu_ids: str) -> torch.device:
+    """The device of this process for ``--gpu_ids`` (comma-separated, -1 = CPU)."""
+    try:
+        ids = [int(i) for i in gpu_ids.split(",") if i.strip()]
+    except ValueError as error:
+        raise UserError(
+            f"--gpu_ids {gpu_ids}: expected numbers separated by commas, or -1 for the CPU"
+        ) from error
+    ids = [i for i in ids if i >= 0]
+    if not ids or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if launched():
+        index = int(os.environ.get("LOCAL_RANK", 0))
+        index = ids[index] if len(ids) > 1 and index < len(ids) else index
+    elif len(ids) > 1:
+        raise UserError(
+            f"--gpu_ids {gpu_ids} names {len(ids)} GPUs, but one process drives one GPU; type: "
+            f"CUDA_VISIBLE_DEVICES={gpu_ids} torchrun --nproc_per_node={len(ids)} train.py ..."
+        )
+    else:
+        index = ids[0]
+    if index >= torch.cuda.device_count():
+        raise UserError(
+            f"GPU {index} was asked for, but this machine has {torch.cuda.device_count()} "
+            f"(0 to {torch.cuda.device_count() - 1}); change --gpu_ids"
+        )
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replace each gradient by its mean over processes, in one flat all-reduce per dtype."""
+    if world_size() == 1:
+        return
+    by_dtype: dict[torch.dtype, list[torch.Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+    for grads in by_dtype.values():
+        flat = torch.cat([g.reshape(-1) for g in grads])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+            grad.copy_(part.view_as(grad))
+
+
+def average_values(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Mean over processes of a dict of scalars with the same keys everywhere."""
+    if world_size() == 1 or not values:
+        return values
+    stacked = torch.stack([v.detach().double() for v in values.values()])
+    dist.all_reduce(stacked)
+    return dict(zip(values, stacked / world_size(), strict=True))
+
+
+def broadcast_network(network: torch.nn.Module) -> None:
+    """Give every process rank 0's parameters and buffers."""
+    if world_size() > 1:
+        for tensor in network.state_dict().values():
+            dist.broadcast(tensor, src=0)
+
+
+def gather(value: Any) -> list[Any]:
+    """``value`` of every process, in the order of their ranks, on every process."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def barrier() -> None:
+    """Wait for every process."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def any_process(flag: bool) -> bool:
+    """True everywhere when ``flag`` is true in at least one process; no GPU is waited for."""
+    if world_size() == 1:
+        return flag
+    value = torch.tensor(float(flag))
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return bool(value.item())
+
+
+def describe_batch(per_process: int) -> str:
+    """How many samples make one step, in words."""
+    total, processes = per_process * world_size(), world_size()
+    samples = f"{total} sample{'s' * (total > 1)} a step"
+    return samples + (f": {processes} processes x {per_process}" if processes > 1 else "")

@@ -1,0 +1,125 @@
+"""The folder of a training run: one run at a time writes to it, and nothing is replaced unasked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import TextIO
+
+from util.errors import UserError
+from util.run.checkpoint import side_file
+
+LOCK = ".lock"
+LEFTOVERS = ".*.tmp"  # of files that a killed process was writing
+# What --overwrite removes: everything that an earlier run wrote and a new one would mix with its
+# own.
+_OF_A_RUN = (
+    "*_state.pth*", "*_net_*.pth*", "*_net_*.safetensors", "not_finite_*.pth*", "loss_log.txt*",
+    "iter.txt", "architecture.json",
+)  # fmt: skip
+_FOLDERS_OF_A_RUN = ("tensorboard", "web")
+
+
+class RunFolder:
+    """Claims ``path`` for one training run, as a context manager.
+
+    Entering makes the folder, takes its lock and removes half-written files of a killed run; a
+    UserError says why that cannot be. Leaving releases the lock, and removes the folder if
+    nothing was written.
+
+    :param resume: the run continues what the folder holds.
+    :param overwrite: the run may replace what the folder holds; nothing is removed before
+        :meth:`clear`.
+    :param writes: False in the other processes of a distributed run, which leave all this to the
+        main one.
+    """
+
+    def __init__(self, path: str | Path, resume: bool, overwrite: bool, writes: bool = True):
+        self.path, self.resume, self.writes = Path(path), resume, writes
+        self.overwrite = overwrite and not resume
+        self._lock: TextIO | None = None
+
+    def __enter__(self) -> RunFolder:
+        if not self.writes:
+            return self
+        if self._is_used() and not (self.resume or self.overwrite):
+            raise UserError(
+                f"{self.path} already holds a training run; pass --continue_train to resume it, "
+                "another --name, or --overwrite to replace it"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / LOCK, "a+", encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self.path} ({error.strerror}); change --checkpoints_dir"
+            ) from error
+        self._take_lock(self._lock)
+        for folder in (self.path, self.path / "web", self.path / "web" / "images"):
+            for path in folder.glob(LEFTOVERS):
+                path.unlink(missing_ok=True)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._lock is None:
+            return
+        with contextlib.suppress(OSError):  # a mounted folder stays; a lost one is gone already
+            if [p.name for p in self.path.iterdir()] == [LOCK]:
+                (self.path / LOCK).unlink()
+                self.path.rmdir()
+        self._lock.close()
+
+    def _is_used(self) -> bool:
+        """Whether there is a checkpoint that a new run would replace."""
+        return any(any(self.path.glob(pattern)) for pattern in ("*_state.pth", "*_net_*"))
+
+    def clear(self) -> None:
+        """Remove what an earlier run left, if --overwrite asked for it; call it before writing."""
+        if not (self.overwrite and self.writes):
+            return
+        for pattern in _OF_A_RUN:
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
+        for name in _FOLDERS_OF_A_RUN:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def _take_lock(self, stream: TextIO) -> None:
+        """Refuse a second run in the same folder; where the file system has no locks, go on."""
+        try:
+            import fcntl
+        except ImportError:
+            return
+        stream.seek(0)
+        owner = stream.read().strip()
+        try:
+            # Unlike flock, this lock is not inherited by loader processes, which outlive a killed
+            # run.
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            self._lock = None
+            raise UserError(
+                f"another training (process {owner or 'unknown'}) is writing to {self.path}; wait "
+                "for it, stop it, or choose another --name"
+            ) from None
+        except OSError:
+            return
+        stream.truncate(0)
+        stream.write(f"{os.getpid()}\n")
+        stream.flush()
+
+
+def numbered_states(folder: Path) -> list[Path]:
+    """State files of numbered checkpoints, oldest first."""
+    states = [p for p in folder.glob("*_state.pth") if p.name.partition("_")[0].isdigit()]
+    return sorted(states, key=lambda p: (p.stat().st_mtime_ns, int(p.name.partition("_")[0])))
+
+
+def prune_states(folder: Path, keep: int) -> None:
+    """Remove all numbered states but the newest ``keep``; network files stay."""
+    states = numbered_states(folder)
+    for path in states[: max(0, len(states) - keep)]:
+        path.unlink(missing_ok=True)
+        side_file(path).unlink(missing_ok=True)

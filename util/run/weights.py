@@ -1,0 +1,118 @@
+"""Published weight files: found on disk or downloaded, verified, never substituted."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from util.errors import UserError
+from util.run import checkpoint
+
+TIMEOUT = 30  # seconds without a byte
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A weight file that somebody published."""
+
+    what: str  # "the MAGPT generator"
+    name: str  # its file name in the caches
+    url: str
+    sha256: str | None = None  # the whole hash or its first digits
+
+
+def cache_folders() -> list[Path]:
+    """Where files are looked for: MAGPT's own cache, then the torch hub's (``TORCH_HOME``)."""
+    return [
+        Path.home() / ".cache" / "torch" / "checkpoints",
+        Path(torch.hub.get_dir()) / "checkpoints",
+    ]
+
+
+def find_weights(
+    file: PublishedFile,
+    path: str | os.PathLike | None = None,  # the user's own copy; nothing else is tried then
+    ignore_cache: bool = False,  # download again
+) -> Path:
+    """Path of a local copy: ``path``, else a cached one, else a download.
+
+    A cached or downloaded file must have the published hash, where one is known; a file of the
+    user's own may be another training of the same network. Raises a UserError that says where the
+    file can be put when it cannot be had.
+    """
+    if path is not None:
+        if not Path(path).is_file():
+            raise UserError(
+                f"{path}: no such file; expected {file.what} ({file.name}), published at {file.url}"
+            )
+        return Path(path)
+    if not ignore_cache:
+        for folder in cache_folders():
+            if (folder / file.name).is_file():
+                return _checked(folder / file.name, file)
+    return _download(file, cache_folders()[-1] / file.name)
+
+
+def load_weights(file: PublishedFile, path: Path) -> dict[str, torch.Tensor]:
+    """The state dict of a weight file, on the CPU, without wrapper prefixes."""
+    state = checkpoint.load(path)
+    if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
+        raise UserError(
+            f"{path} does not hold a state dict (names with tensors); expected {file.what} as "
+            f"published at {file.url}: replace the file"
+        )
+    return checkpoint.strip_prefix(state)
+
+
+def _checked(path: Path, file: PublishedFile) -> Path:
+    if file.sha256 and not checkpoint.file_hash(path).startswith(file.sha256):
+        raise UserError(
+            f"{path} is not {file.what}: its sha256 does not begin with {file.sha256}; delete it "
+            f"and download {file.url}"
+        )
+    return path
+
+
+def _download(file: PublishedFile, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            digest = _stream(file.url, out)
+        if file.sha256 and not digest.startswith(file.sha256):
+            raise UserError(f"its sha256 is {digest}, expected {file.sha256}")
+        load_weights(file, Path(temporary))  # a link that has rotted answers with a web page
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except (OSError, UserError) as error:  # URLError and timeouts are OSErrors
+        places = " or ".join(str(folder) for folder in dict.fromkeys(cache_folders()))
+        raise UserError(
+            f"{file.what} is in neither cache and could not be downloaded from {file.url} "
+            f"({error}): put {file.name} into {places}, or give the path of your copy"
+        ) from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return target
+
+
+def _stream(url: str, out) -> str:
+    """Copy a URL to an open file with a progress bar; returns the sha256."""
+    digest = hashlib.sha256()
+    request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0"})
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+        total = int(response.headers.get("Content-Length") or 0) or None
+        with tqdm(total=total, unit="B", unit_scale=True, desc=Path(url).name[:40]) as bar:
+            while chunk := response.read(CHUNK):
+                out.write(chunk)
+                digest.update(chunk)
+                bar.update(len(chunk))
+    return digest.hexdigest()

@@ -1,0 +1,142 @@
+"""Self-contained web pages that open from disk: inline style, no script, all text escaped."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from dominate import document, tags
+from dominate.util import raw
+
+from util.errors import UserError
+from util.run.checkpoint import write_atomically
+
+# What a page of ours must never do, run a script or load from elsewhere, the browser refuses too.
+POLICY = (
+    "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; base-uri 'none'"
+)
+
+STYLE = """
+:root { color-scheme: light; --ink: #1c2330; --soft: #5b6577; --line: #dfe3ea; --paper: #f5f6f9;
+        --card: #ffffff; --accent: #1f5fbf; }
+* { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; }
+body { margin: 0 auto; max-width: 1680px; padding: 16px;
+       background: var(--paper); color: var(--ink);
+       font: 15px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.5rem; margin: 4px 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.1rem; margin: 24px 0 8px; overflow-wrap: anywhere; }
+p { margin: 4px 0 12px; color: var(--soft); overflow-wrap: anywhere; }
+a { color: var(--accent); }
+figure { margin: 0; min-width: 0; }
+figure img { display: block; width: 100%; height: auto; border-radius: 4px;
+             background: var(--line); }
+figcaption { margin-top: 3px; font-size: .78rem; line-height: 1.3; color: var(--soft);
+             overflow-wrap: anywhere; }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 12px;
+        min-width: 0; }
+.card > h3 { margin: 0 0 8px; font-size: .82rem; font-weight: 500; overflow-wrap: anywhere; }
+.card > h3 b { font-size: .9rem; }
+.cards { display: grid; gap: 12px;
+         grid-template-columns: repeat(auto-fill, minmax(min(100%, 600px), 1fr)); }
+.charts { display: grid; gap: 12px;
+          grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); }
+.pictures { display: grid; gap: 8px;
+            grid-template-columns: repeat(auto-fit, minmax(88px, 1fr)); }
+.pictures figure { max-width: 256px; }
+.strip { display: flex; gap: 4px; margin-top: 8px; }
+.strip figure { flex: 1 1 0; max-width: 128px; }
+.missing { display: grid; place-items: center; min-height: 88px; border: 1px dashed var(--soft);
+           border-radius: 4px; color: var(--soft); font-size: .78rem; }
+.facts { display: flex; flex-wrap: wrap; gap: 8px; margin: 12px 0; padding: 0; }
+.facts div { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+             padding: 6px 12px; min-width: 0; }
+.facts dt { font-size: .78rem; color: var(--soft); overflow-wrap: anywhere; }
+.facts dd { margin: 0; font-size: 1.05rem; font-weight: 600; font-variant-numeric: tabular-nums;
+            overflow-wrap: anywhere; }
+nav { display: flex; flex-wrap: wrap; gap: 6px; margin: 12px 0; align-items: center; }
+nav a, nav span { padding: 6px 11px; border: 1px solid var(--line); border-radius: 6px;
+                  background: var(--card); text-decoration: none; }
+nav .here { background: var(--accent); border-color: var(--accent); color: #ffffff;
+            font-weight: 600; }
+nav .gap { border: 0; background: none; padding: 6px 2px; }
+svg { display: block; width: 100%; height: auto; }
+"""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+def clean_text(text: object) -> str:
+    """Text that HTML can hold: control characters and broken unicode become a replacement sign.
+
+    It is not escaped yet: dominate escapes every string it is given.
+    """
+    printable = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))
+    return printable.encode("utf-8", "replace").decode("utf-8")
+
+
+def relative_url(path: str | Path) -> str:
+    """Percent-encoded URL of a file, given its path relative to the page.
+
+    Every character with a meaning in URLs is encoded: ``javascript:…`` or ``a.png?b#c`` are names.
+    Absolute paths raise :class:`UserError`: a page has to keep working when its folder moves.
+    """
+    posix = PurePosixPath(path)
+    if posix.is_absolute() or not posix.parts:
+        raise UserError(f"{str(path)!r} cannot be linked from a page; expected a relative path")
+    return "/".join(quote(os.fsencode(part), safe="") for part in posix.parts)
+
+
+def new_page(title: str, refresh_seconds: int | None = None) -> document:
+    """An empty page with our style; ``refresh_seconds`` makes an open browser reload it."""
+    page = document(title=None, lang="en")
+    head = [
+        tags.meta(charset="utf-8"),  # first: browsers look for it in the first 1024 bytes
+        tags.title(clean_text(title)),
+        tags.meta(name="viewport", content="width=device-width, initial-scale=1"),
+        tags.meta(http_equiv="Content-Security-Policy", content=POLICY),
+        tags.meta(name="referrer", content="no-referrer"),
+        tags.style(raw(STYLE)),
+    ]
+    if refresh_seconds is not None:
+        head.append(tags.meta(http_equiv="refresh", content=str(refresh_seconds)))
+    page.head.add(head)
+    return page
+
+
+def picture(
+    path: str | Path, caption: str, alt: str, size: tuple[int, int] | None = None
+) -> tags.figure:
+    """A captioned image that loads when scrolled to and opens in full size when clicked.
+
+    ``path`` is relative to the page; ``size`` (h, w) reserves its place before it is loaded.
+    """
+    url = relative_url(path)
+    image = tags.img(src=url, alt=clean_text(alt), loading="lazy", decoding="async")
+    if size is not None:
+        image.set_attribute("height", size[0])
+        image.set_attribute("width", size[1])
+    return tags.figure(tags.a(image, href=url), tags.figcaption(clean_text(caption)))
+
+
+def missing_picture(caption: str) -> tags.figure:
+    """The place of an image that a row does not have."""
+    return tags.figure(tags.div("none", cls="missing"), tags.figcaption(clean_text(caption)))
+
+
+def facts(values: dict[str, object]) -> tags.dl:
+    """Names and values as a row of small boxes; floats are shown with four digits."""
+    boxes = []
+    for name, value in values.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else clean_text(value)
+        boxes.append(tags.div(tags.dt(clean_text(name)), tags.dd(shown)))
+    return tags.dl(boxes, cls="facts")
+
+
+def write_page(path: str | Path, page: document) -> None:
+    """Render a page to a UTF-8 file that appears complete or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, page.render().encode("utf-8", "replace"))

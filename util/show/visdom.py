@@ -1,0 +1,215 @@
+"""Live windows in a visdom server, sent by a thread: training never waits for the network."""
+
+from __future__ import annotations
+
+import html
+import ipaddress
+import logging
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+
+from util.show.curves import Curve, LossHistory
+from util.show.sinks import Losses, Metrics, Pictures, Sink
+
+CONNECT_SECONDS, READ_SECONDS = 3.0, 10.0
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 300.0
+SMALLEST_WINDOW = 176  # pixels, width of a picture
+CLOSE_SECONDS = 5.0  # the end of a training waits this long for the last windows
+
+
+@dataclass(frozen=True)
+class VisdomSettings:
+    """Where the windows go.
+
+    :param server: host name or URL; this machine unless told otherwise.
+    :param display_id: first part of the window names, so that runs may share an environment.
+    :param env: visdom environment; the characters that visdom cannot hold are replaced.
+    """
+
+    server: str = "http://127.0.0.1"
+    port: int = 8096
+    display_id: int = 1
+    env: str = "main"
+
+    @property
+    def url(self) -> str:
+        """The address with scheme, without port."""
+        return self.server if "://" in self.server else f"http://{self.server}"
+
+
+class VisdomLog(Sink):
+    """Windows for losses, learning rates, metrics and every picture.
+
+    The newest content of each window is kept and sent by a thread. While no server answers there is
+    one warning, then silence; the thread tries again after 5 s, 10 s, … 5 min, and sends all
+    windows to a server that came back empty. Curves are sent whole: nothing is missing then.
+
+    :raises ImportError: where the visdom package is not installed.
+    """
+
+    name = "visdom"
+
+    def __init__(
+        self,
+        settings: VisdomSettings,
+        history: LossHistory,
+        warn: Callable[[str], None],
+        first_retry_seconds: float = FIRST_RETRY_SECONDS,
+    ):
+        self._client_class = _client_class()
+        self._settings = settings
+        self._history = history
+        self._warn = warn
+        self._warned = False
+        self._first_retry = first_retry_seconds
+        self._windows: dict[str, Callable[[Any], None]] = {}
+        self._unsent: set[str] = set()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._connected = False
+        self._thread = threading.Thread(target=self._run, name="visdom", daemon=True)
+        self._thread.start()
+
+    def losses(self, record: Losses) -> None:
+        self._show_curves("losses", "Loss")
+        self._show_curves("learning rates", "LR")
+
+    def metrics(self, record: Metrics) -> None:
+        self._show_curves("metrics", "Metric")
+
+    def pictures(self, record: Pictures) -> None:
+        for name, image in record.images.items():
+            caption = html.escape(f"{name}, epoch {record.epoch}, {record.total_samples:,} samples")
+            pixels = np.ascontiguousarray(image.transpose(2, 0, 1))  # (3, H, W)
+            self._post(name, _picture_sender(pixels, html.escape(name), caption))
+
+    def close(self) -> None:
+        """Send what is waiting, unless no server answers."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(CLOSE_SECONDS)
+
+    def _show_curves(self, window: str, group: str) -> None:
+        curves = self._history.group(group)
+        if curves:
+            self._post(window, _curves_sender(*_table(curves), list(curves), window))
+
+    def _post(self, window: str, send: Callable[[Any, str], None]) -> None:
+        """Replace the content of a window; returns at once."""
+        key = f"{self._settings.display_id}_{re.sub(r'[^A-Za-z0-9_-]', '_', window)}"
+        with self._changed:
+            self._windows[key] = lambda client: send(client, key)
+            self._unsent.add(key)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        client, retry = None, self._first_retry
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._unsent or self._closing)
+                if not self._unsent or (self._closing and client is None and self._warned):
+                    return
+                waiting = {key: self._windows[key] for key in sorted(self._unsent)}
+                self._unsent.clear()
+            try:
+                client = client or self._connect()
+                for send in waiting.values():
+                    send(client)
+                retry = self._first_retry
+            except Exception as error:  # whatever visdom raises must not end a training
+                client = None
+                self._report(error)
+                with self._changed:
+                    self._unsent.update(self._windows)
+                    self._changed.wait_for(lambda: self._closing, timeout=retry)
+                retry = min(2 * retry, LONGEST_RETRY_SECONDS)
+
+    def _connect(self):
+        env = re.sub(r"[^A-Za-z0-9_.-]", "-", self._settings.env).strip(".") or "main"
+        return self._client_class(
+            server=self._settings.url,
+            port=self._settings.port,
+            env=env,
+            raise_exceptions=True,
+            use_incoming_socket=False,
+        )
+
+    def _report(self, error: Exception) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        address = f"{self._settings.url}:{self._settings.port}"
+        if not isinstance(error, OSError):
+            self._warn(f"visdom at {address} cannot show a window ({error!r}); training goes on")
+            return
+        reason = type(error.__context__ or error).__name__
+        command = f"python -m visdom.server -port {self._settings.port} -bind_local"
+        self._warn(
+            f"no visdom server answers at {address} ({reason}); training goes on, and its windows "
+            f"are sent once one runs: {command}"
+        )
+
+
+def _client_class():
+    """visdom's client with time limits, and with errors instead of printed tracebacks."""
+    import requests
+    from visdom import Visdom
+
+    logging.getLogger("visdom").setLevel(logging.ERROR)  # it reports each new session
+
+    class Client(Visdom):
+        def _handle_post(self, url: str, data: Any = None) -> str:
+            if self._session is None:
+                self._session = requests.Session()
+                self._session.trust_env = not _is_this_machine(url)  # no proxy to loopback
+            limits = (CONNECT_SECONDS, READ_SECONDS)
+            answer = self._session.post(url, data=data or {}, timeout=limits)
+            answer.raise_for_status()
+            return answer.text
+
+    return Client
+
+
+def _is_this_machine(url: str) -> bool:
+    host = urlparse(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _table(curves: dict[str, Curve]) -> tuple[np.ndarray, np.ndarray]:
+    """Curves on a common x axis: samples and values (N, M), NaN where a curve has no point."""
+    samples = np.unique(np.concatenate([curve.samples for curve in curves.values()]))
+    values = np.full((len(samples), len(curves)), np.nan)
+    for column, curve in enumerate(curves.values()):
+        values[np.searchsorted(samples, curve.samples), column] = curve.values
+    values[~np.isfinite(values)] = np.nan  # JSON has no infinity
+    return np.tile(samples[:, None], (1, len(curves))).astype(float), values
+
+
+def _curves_sender(samples: np.ndarray, values: np.ndarray, names: list[str], title: str):
+    legend = [html.escape(name) for name in names]
+
+    def send(client: Any, window: str) -> None:
+        options = {"title": title, "legend": legend, "xlabel": "samples"}
+        client.line(Y=values, X=samples, win=window, opts=options)
+
+    return send
+
+
+def _picture_sender(pixels: np.ndarray, title: str, caption: str):
+    def send(client: Any, window: str) -> None:
+        zoom = max(1.0, SMALLEST_WINDOW / pixels.shape[2])  # 32-pixel pictures would be stamps
+        options = {"title": title, "caption": caption, "jpgquality": 90}
+        options |= {"width": zoom * pixels.shape[2], "height": zoom * pixels.shape[1]}
+        client.image(pixels, win=window, opts=options)
+
+    return send

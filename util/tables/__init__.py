@@ -1,0 +1,1 @@
+"""Tables and file layouts of the data sets."""
