@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from util.run.main import run_main
 
 from data import create_dataloader, create_dataset
 from data.base_dataset import BaseDataset
@@ -16,9 +15,11 @@ from models import create_model
 from models.base_model import BaseModel
 from options.test_options import TestOptions
 from util.errors import UserError
+from util.files import write_atomically
 from util.run import distributed
-from util.run.checkpoint import file_hash, find_file, write_atomically
+from util.run.checkpoint import file_hash, find_file
 from util.run.device import seed_everything
+from util.run.main import run_main
 from util.show.results import ResultWriter
 
 

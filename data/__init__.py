@@ -3,61 +3,34 @@ foo``."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import sys
 from argparse import Namespace
-from difflib import get_close_matches
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
 from data.base_dataset import BaseDataset
 from data.loader import make_loader
-from util.errors import UserError
+from util.plugins import find_plugin, plugin_names
 from util.run import distributed
 from util.tables.manifest import describe, differences, folder_record, problems
 
 _NOT_MODES = ("base", "pose")
 
 
-def _normalise(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "")
-
-
 def list_datasets() -> list[str]:
     """Names accepted by ``--dataset_mode`` (without regard to case)."""
-    names = (m.name for m in pkgutil.iter_modules(__path__) if m.name.endswith("_dataset"))
-    return sorted(n for n in (n.removesuffix("_dataset") for n in names) if n not in _NOT_MODES)
+    return plugin_names(sys.modules[__name__], "dataset", _NOT_MODES)
 
 
 def find_dataset(name: str) -> type:
     """The data set class of ``--dataset_mode name``."""
-    by_key = {_normalise(n): n for n in list_datasets()}
-    key = _normalise(name)
-    if key not in by_key:
-        near = get_close_matches(key, by_key, n=1)
-        hint = f"; did you mean {by_key[near[0]]}?" if near else ""
-        raise UserError(
-            f"--dataset_mode {name} is unknown; data sets: {', '.join(by_key.values())}{hint}"
-        )
-    module = importlib.import_module(f"data.{by_key[key]}_dataset")
-    wanted = key + "dataset"
-    for attribute, value in vars(module).items():
-        if attribute.lower() == wanted and isinstance(value, type):
-            return value
-    raise UserError(f"data/{by_key[key]}_dataset.py has no class named like {by_key[key]}Dataset")
+    return find_plugin(sys.modules[__name__], "dataset", _NOT_MODES, "--dataset_mode", name)
 
 
 def create_dataset(opt: Namespace) -> Dataset:
     """Open the data set that the options describe; all its lists are read and checked here."""
-    dataset = find_dataset(opt.dataset_mode).from_options(opt)
-    if opt.packed is not None:
-        if not hasattr(dataset, "use_pack"):
-            raise UserError(
-                f"--packed is not for --dataset_mode {opt.dataset_mode}, which reads a pack anyway"
-            )
-        dataset.use_pack(opt.packed)
-    return dataset
+    return find_dataset(opt.dataset_mode).from_options(opt)
 
 
 def create_validation_dataset(opt: Namespace) -> Dataset | None:

@@ -21,7 +21,6 @@ from data.base_dataset import BaseDataset
 from util.errors import UserError
 from util.image import image_to_tensor, load_image
 from util.pose import MISSING, present
-from util.tables.lmdb import PackedImages
 from util.tables.manifest import folder_record
 from util.tables.patn import read_keypoints, read_pairs, read_text
 
@@ -69,13 +68,6 @@ class PoseDataset(BaseDataset):
         self._check_names(keypoints, pairs_path, annotation_path)
         used = {name for pair in self.pairs for name in pair}
         self.keypoints = {name: torch.from_numpy(keypoints[name]) for name in used}
-        self.packed: PackedImages | None = None
-
-    def use_pack(self, folder: str | Path) -> None:
-        """Take the pixels from a pack of script/pack_dataset.py instead of the image files."""
-        packed = PackedImages(folder, self.load_size)
-        packed.check(self.keypoints)
-        self.packed = packed
 
     @staticmethod
     def modify_options(parser: ArgumentParser, is_train: bool) -> None:
@@ -136,8 +128,6 @@ class PoseDataset(BaseDataset):
 
     def image(self, name: str) -> torch.Tensor:
         """uint8 image (3, H, W) at load_size."""
-        if self.packed is not None:
-            return self.packed.image(name)
         return image_to_tensor(load_image(self.folder / name), self.load_size)
 
     def photograph(self, name: str) -> np.ndarray:

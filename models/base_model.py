@@ -17,10 +17,10 @@ from torch import nn
 from models.losses.perceptual import RANDOM_NOTE, VGG19Features
 from models.optim import Stepper, update_average
 from util.errors import UserError
+from util.files import write_atomically
 from util.image import normalise_uint8
 from util.pose import keypoints_to_heatmaps
 from util.run import checkpoint, distributed
-from util.run.checkpoint import write_atomically
 from util.run.device import Precision, rng_state, set_rng_state, use_tf32
 
 FILE = "architecture.json"

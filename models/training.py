@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Subset
 
 from models.base_model import BaseModel
 from util.errors import UserError
+from util.files import write_atomically
 from util.image import resize_linear, to_uint8
 from util.metrics.evaluate import higher_is_better, score_pairs
 from util.run import checkpoint, distributed
@@ -226,7 +227,7 @@ class TrainingRun:
             checkpoint.save(self.state_path(label), state)
             self.model.save_networks(label)
         text = f"{self.progress.epoch}\n{self.progress.samples}\n"
-        checkpoint.write_atomically(self.folder / "iter.txt", text.encode())
+        write_atomically(self.folder / "iter.txt", text.encode())
         prune_states(self.folder, self.keep_last)
 
     def _guarded(self, write: Callable[[], None], what: str) -> bool:

@@ -20,9 +20,9 @@ from options.parser import (
     options_text,
     read_saved_options,
 )
+from util.files import write_atomically
 from util.pose import SIGMA
 from util.run import distributed
-from util.run.checkpoint import write_atomically
 from util.run.device import PRECISIONS
 
 Add = Callable[..., Any]  # add_argument of a parser or of one of its groups
@@ -111,12 +111,6 @@ class BaseOptions:
             type=int,
             default=1,
             help="samples per step and process (published: 32 to train, 1 to test)",
-        )
-        add(
-            "--packed",
-            default=None,
-            metavar="FOLDER",
-            help="take the pixels from this pack (script/pack_dataset.py) instead of image files",
         )
         add("--nThreads", "--num_workers", type=int, default=2, help="loader processes")
         add(

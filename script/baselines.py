@@ -20,16 +20,16 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import numpy as np
 from tqdm import tqdm
-from util.run.main import run_main
 
 from data import create_dataloader, create_dataset
 from models import create_model
 from options.test_options import TestOptions
 from util.errors import UserError
+from util.files import write_atomically
 from util.image import resize_linear, to_uint8
 from util.metrics.evaluate import score_pairs
 from util.names import is_flat_deepfashion_name, stem, unflatten_deepfashion_name
-from util.run.checkpoint import write_atomically
+from util.run.main import run_main
 
 VIEWS = ("generated", "copy", "wrong source")
 Pair = tuple[np.ndarray, np.ndarray]

@@ -22,15 +22,15 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from util.run.main import run_main
 
 from data import create_dataloader, create_dataset
 from data.synthetic import write_dataset
 from script import benchmark_parts as parts
 from script import benchmark_parts as training
 from util.errors import UserError
-from util.run.checkpoint import write_atomically
+from util.files import write_atomically
 from util.run.device import PRECISIONS, choose_device
+from util.run.main import run_main
 
 PARTS = ("loader", "training", "switches", "options", "generation", "metrics")
 NEEDS_COMPILER = "options"  # left out on a CPU unless asked for: a laptop may have no C++ compiler

@@ -18,10 +18,7 @@ import functools
 import io
 import json
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
@@ -29,11 +26,12 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 from PIL import Image
 from tqdm import tqdm
-from util.run.main import run_main
 
 from util.errors import UserError
-from util.files import end_with_parent, make_folder, write_file
+from util.files import make_folder, write_file
 from util.image import load_image
+from util.parallel import map_in_order
+from util.run.main import run_main
 from util.tables.frames import to_name
 from util.tables.layouts import CROP_BOX, PHASES, RELEASE_SIZE
 from util.tables.lmdb import LmdbWriter, environment_name, image_key
@@ -175,23 +173,7 @@ def encode_all(
 ) -> Iterator[tuple[Encoded, list[str]]]:
     """Chunks in order, from ``workers`` processes; few are under way so that memory stays small."""
     chunks = (tasks[i : i + CHUNK] for i in range(0, len(tasks), CHUNK))
-    if workers <= 1:
-        yield from (encode_chunk(function, chunk) for chunk in chunks)
-        return
-    pending: deque = deque()
-    try:
-        with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
-            for chunk in chunks:
-                pending.append(pool.submit(encode_chunk, function, chunk))
-                if len(pending) > 4 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process was killed, probably for lack of memory; finished images are kept: "
-            "start again with fewer --workers"
-        ) from None
+    yield from map_in_order(functools.partial(encode_chunk, function), chunks, workers)
 
 
 def prepare(files: dict[str, Path], folder: Path, size: Size, options) -> tuple[int, int]:

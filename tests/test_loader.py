@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-import data
 from data.fashion_dataset import FashionDataset
 from data.loader import EpochBatchSampler, make_loader
-from script import pack_dataset
 from tests import tiny_dataset
-from util.errors import UserError
 from util.image import image_to_tensor, load_image
-from util.tables.lmdb import PackedImages, pack_images
 
 
 @pytest.fixture(scope="module")
@@ -96,64 +90,3 @@ def test_a_rotated_photograph_stands_upright(extension, tmp_path):
     upright = np.asarray(load_image(tmp_path / f"a.{extension}"))
     assert upright.shape == (16, 8, 3)
     assert upright[:2].mean() > 200 > 60 > upright[8:].mean()
-
-
-# ---- packed images -----------------------------------------------------------------------------
-
-
-def run(monkeypatch, *words) -> None:
-    monkeypatch.setattr(sys, "argv", ["pack_dataset.py", *map(str, words)])
-    pack_dataset.main()
-
-
-def test_a_packed_data_set_gives_identical_samples(root, tmp_path, monkeypatch, capsys):
-    pack = tmp_path / "pack"
-    words = ("--dataroot", root, "--load_size", 64, 32, "--out", pack)
-    run(monkeypatch, *words)
-    assert "6 images of 64 x 32 pixels" in capsys.readouterr().out
-    run(monkeypatch, *words)  # nothing left to do
-    assert "6 images of 64 x 32 pixels" in capsys.readouterr().out
-    for phase in ("train", "test"):
-        plain = FashionDataset(root, phase, (64, 32))
-        packed = FashionDataset(root, phase, (64, 32))
-        packed.use_pack(pack)
-        monkeypatch.setattr(packed, "folder", None)  # the files are not touched
-        for index in range(len(plain)):
-            for key, value in plain[index].items():
-                ours = packed[index][key]
-                assert torch.equal(ours, value) if torch.is_tensor(value) else ours == value
-        batches = make_loader(packed, 2, workers=2)
-        assert len(list(batches)) == len(plain) // 2
-
-
-def test_the_option_packed_reaches_the_data_set(root, tmp_path, monkeypatch):
-    from tests.helpers import train_options
-
-    run(monkeypatch, "--dataroot", root, "--load_size", 64, "--out", tmp_path / "pack")
-    opt = train_options(dataroot=root, load_size=64, packed=tmp_path / "pack", gpu_ids=-1)
-    assert isinstance(data.create_dataset(opt).packed, PackedImages)
-    opt.load_size = (32, 32)
-    with pytest.raises(UserError, match="holds images of 64 x 64 pixels, but --load_size is 32 32"):
-        data.create_dataset(opt)
-
-
-def test_a_pack_that_is_missing_unfinished_or_lacks_images_is_refused(root, tmp_path, monkeypatch):
-    dataset = FashionDataset(root, "test", (64, 64))
-    with pytest.raises(UserError, match="is no pack of images; make it with"):
-        dataset.use_pack(tmp_path / "nothing")
-    run(monkeypatch, "--dataroot", root, "--load_size", 64, "--out", tmp_path / "train", "--phases",
-        "train")  # fmt: skip
-    with pytest.raises(UserError, match="lacks 2 images of this list"):
-        dataset.use_pack(tmp_path / "train")
-
-    def stopping():
-        name = sorted(dataset.keypoints)[0]
-        yield name, dataset.image(name)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        pack_images(tmp_path / "half", (64, 64), stopping())
-    with pytest.raises(UserError, match="is not complete; run the same"):
-        dataset.use_pack(tmp_path / "half")
-    with pytest.raises(UserError, match="holds images of 64 x 64"):
-        run(monkeypatch, "--dataroot", root, "--load_size", 32, "--out", tmp_path / "train")

@@ -1,54 +1,68 @@
-"""Writing small files so that they are complete or absent at every moment."""
+"""Writing files so that they are complete or absent at every moment: the one place that does it."""
 
 from __future__ import annotations
 
-import multiprocessing
+import contextlib
 import os
-import threading
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from util.errors import UserError
 
-
-def end_with_parent() -> None:
-    """Let this worker end when the process that started it is killed; an initializer of pools.
-
-    A killed process cannot tell its pool, whose workers would wait for their next task for ever.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_wait, args=(parent,), daemon=True).start()
-
-
-def _wait(parent: multiprocessing.process.BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
-
-
-SUFFIX = ".part"  # of files being written
+SUFFIX = ".tmp"  # of files being written; their names begin with a dot
+_LONGEST = 200  # bytes of a name that go into its temporary name; file systems allow 255 in all
 
 
 class OutputError(UserError):
     """The destination is full or closed: going on with the next file would not help."""
 
 
-def write_file(path: str | os.PathLike, data: bytes) -> None:
-    """Write bytes under a temporary name and rename; OutputError when that is impossible."""
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
+    """An empty file beside ``path`` to be written in the block; it takes its place at the end.
+
+    The name cannot be guessed, an existing file or link is never opened, permissions are those of
+    any new file. ``durable``: the bytes are on the disk before the rename. When the block fails,
+    ``path`` is untouched and nothing is left behind.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem[:40]}.{os.getpid()}{SUFFIX}")
+    name = os.fsdecode(os.fsencode(path.name)[:_LONGEST])
+    temporary = path.with_name(f".{name}.{secrets.token_hex(6)}{SUFFIX}")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
-        temporary.write_bytes(data)
+        yield temporary
+        if durable:
+            with open(temporary, "rb") as stream:
+                os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except (OSError, ValueError) as error:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: str | os.PathLike, data: bytes, durable: bool = True) -> None:
+    """Write bytes; the file appears whole or not at all. Raises OSError."""
+    with replacing(path, durable) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_file(path: str | os.PathLike, data: bytes) -> None:
+    """Like :func:`write_atomically`, not synchronized; OutputError when that is impossible."""
+    try:
+        write_atomically(path, data, durable=False)
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(
             f"{path} cannot be written ({reason}): free some space or choose another place, then "
             "start again; finished files are kept."
         ) from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a killed process was writing in ``folder`` (not below it)."""
+    for leftover in folder.glob(f".*{SUFFIX}"):
+        leftover.unlink(missing_ok=True)
 
 
 def check_writable(path: str | os.PathLike) -> None:

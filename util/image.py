@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from util.errors import UserError
+from util.files import replacing
 from util.names import IMAGE_EXTENSIONS
 
 # What data sets and photographs come in. Others are refused by their content, whatever their
@@ -107,16 +106,8 @@ def save_image(path: str | Path, image: np.ndarray, quality: int = 75) -> None:
     options = {"quality": quality} if path.suffix.lower() in (".jpg", ".jpeg") else {}
     if path.suffix.lower() == ".png":
         options = {"compress_level": 1}
-    # A killed process leaves at most a hidden file that nobody takes for a picture.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            Image.fromarray(image).save(stream, **_pil_format(path), **options)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, **_pil_format(path), **options)
 
 
 def _pil_format(path: Path) -> dict[str, str]:

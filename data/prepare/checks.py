@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,9 @@ from PIL import Image
 
 from data.prepare.identities import group_by_identity, is_distractor
 from util.errors import UserError
-from util.files import end_with_parent
 from util.image import load_image
 from util.names import IMAGE_EXTENSIONS, file_id, parse_result_name, result_name, stem
+from util.parallel import map_in_order
 from util.tables.layouts import Layout
 from util.tables.magpt import read_magpt_keypoints
 from util.tables.manifest import differences, folder_record, problems
@@ -85,11 +85,13 @@ def _files(folder: Path) -> list[str]:
 
 def _inspect_all(paths: list[Path], quick: bool, workers: int) -> Iterator[tuple[Path, object]]:
     task = partial(inspect, quick=quick)
-    if workers <= 1 or len(paths) < 200:
-        yield from zip(paths, map(task, paths), strict=True)
-        return
-    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
-        yield from zip(paths, pool.map(task, paths, chunksize=64), strict=True)
+    chunks = [paths[i : i + 64] for i in range(0, len(paths), 64)]
+    found = map_in_order(partial(_each, task), chunks, workers if len(paths) >= 200 else 1)
+    yield from zip(paths, itertools.chain.from_iterable(found), strict=True)
+
+
+def _each(task: Callable[[Path], object], paths: list[Path]) -> list[object]:
+    return [task(path) for path in paths]
 
 
 def _check_sizes(phase: Phase, sizes: dict[tuple[int, int], list[Path]]) -> None:

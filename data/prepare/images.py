@@ -8,8 +8,6 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +16,10 @@ from typing import Any
 from PIL import Image
 
 from util.errors import UserError
-from util.files import SUFFIX, OutputError, end_with_parent, make_folder, write_file
+from util.files import OutputError, make_folder, remove_leftovers, write_file
 from util.image import FORMATS
 from util.names import IMAGE_EXTENSIONS, flatten_deepfashion_path, unflatten_deepfashion_name
+from util.parallel import map_in_order
 from util.tables.layouts import CROP_BOX, RELEASE_SIZE, Recipe
 from util.tables.manifest import differences, read_manifest, update_manifest
 
@@ -264,27 +263,14 @@ def run(
     """
     for folder in {o.path.parent for outputs in tasks.values() for o in outputs}:
         make_folder(folder)
-        for leftover in folder.glob(f".*{SUFFIX}"):  # of a run that was killed
-            leftover.unlink()
+        remove_leftovers(folder)
     if workers <= 1:
         for item in tasks.items():
             yield _make_one(job, *item)
         return
     chunks = _chunks(list(tasks.items()), 32)
-    try:
-        with ProcessPoolExecutor(workers, initializer=_start, initargs=(job,)) as pool:
-            futures = [pool.submit(_make_many, chunk) for chunk in chunks]
-            try:
-                for future in futures:
-                    yield from future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process was killed, probably for lack of memory; finished images are kept: "
-            "start again with fewer --workers."
-        ) from None
+    for made in map_in_order(_make_many, chunks, workers, start=_start, arguments=(job,)):
+        yield from made
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -334,7 +320,6 @@ _job: Job | None = None
 
 def _start(job: Job) -> None:
     global _job
-    end_with_parent()
     job.source.reopen()
     _job = job
 

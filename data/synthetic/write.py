@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby, permutations
-from multiprocessing import get_context
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
@@ -22,6 +18,8 @@ from data.synthetic.identity import Identity, sample_identity
 from data.synthetic.picture import BACKGROUNDS, render
 from data.synthetic.pose import VIEWS, sample_pose
 from util.errors import UserError
+from util.files import remove_leftovers, replacing, write_file
+from util.parallel import map_in_order
 from util.tables.patn import read_keypoints, write_keypoints, write_pairs
 
 
@@ -140,7 +138,11 @@ def _write_phase(out: Path, phase: str, settings: Settings, workers: int, progre
     task = partial(_write_identity, out, phase, settings)
     keypoints, pairs = {}, []
     bar = tqdm(
-        _each(task, count, workers), total=count, desc=phase, unit="person", disable=not progress
+        map_in_order(task, range(count), workers),
+        total=count,
+        desc=phase,
+        unit="person",
+        disable=not progress,
     )
     for person in bar:
         keypoints.update(person)
@@ -154,18 +156,8 @@ def _write_phase(out: Path, phase: str, settings: Settings, workers: int, progre
     write_pairs(tables[0], pairs)
     write_keypoints(tables[1], keypoints)
     if len(tables) > 2:
-        _write_text(tables[2], "".join(f"{name}\n" for name in keypoints))
+        write_file(tables[2], "".join(f"{name}\n" for name in keypoints).encode())
     return {"identities": count, "images": len(keypoints), "pairs": len(pairs)}
-
-
-def _each(task, count: int, workers: int) -> Iterator[dict[str, np.ndarray]]:
-    """Results of ``task(0 … count - 1)`` in order, computed by ``workers`` processes."""
-    if workers <= 1:
-        yield from map(task, range(count))
-        return
-    context = get_context("spawn")  # a forked process can inherit OpenCV's threads half-locked
-    with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
-        yield from pool.map(task, range(count), chunksize=4)
 
 
 def _write_identity(out: Path, phase: str, settings: Settings, index: int) -> dict[str, np.ndarray]:
@@ -184,10 +176,8 @@ def _write_identity(out: Path, phase: str, settings: Settings, index: int) -> di
         name = _name(settings.layout, identity, number, view, result, scene_rng)
         size = SIZES[settings.layout]
         picture, result[name] = render(identity, pose, size, settings.background, scene_rng)
-        path = out / phase / name
-        temporary = path.with_name(f".{name}.{os.getpid()}.part")
-        Image.fromarray(picture).save(temporary, format="JPEG", quality=settings.quality)
-        os.replace(temporary, path)
+        with replacing(out / phase / name) as temporary:
+            Image.fromarray(picture).save(temporary, format="JPEG", quality=settings.quality)
     return result
 
 
@@ -257,17 +247,11 @@ def _remove(out: Path) -> None:
     for phase in PHASES:
         for name in {name for tables in TABLES.values() for name in tables}:
             (out / name.format(phase)).unlink(missing_ok=True)
-        for pattern in ("*.jpg", ".*.jpg.*.part"):
-            for path in (out / phase).glob(pattern):
-                path.unlink()
+        for path in (out / phase).glob("*.jpg"):
+            path.unlink()
+        remove_leftovers(out / phase)
 
 
 def _save_manifest(out: Path, manifest: dict) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    _write_text(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_file(out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -34,6 +31,7 @@ from util.metrics.protocols import Protocol, find_protocol
 from util.metrics.reconstruction import pad_to_square, size_of
 from util.metrics.registry import Column, MetricUnavailableError, columns_for, list_metrics
 from util.metrics.weights import WEIGHTS, WeightStore
+from util.parallel import map_in_order
 from util.tables.manifest import differences, folder_record, problems
 
 CHEAP_METRICS = ("psnr", "ssim", "l1", "mae")
@@ -240,28 +238,7 @@ def _map_chunks(
     """``work`` over chunks of items, in order, with a bounded number of them in flight."""
     items = iter(items)
     chunks = iter(lambda: tuple(islice(items, CHUNK)), ())
-    if workers <= 1:
-        yield from map(work, chunks)
-        return
-    with ProcessPoolExecutor(workers, _context(), initializer=_single_thread) as pool:
-        waiting = [pool.submit(work, chunk) for chunk in islice(chunks, workers * AHEAD)]
-        while waiting:
-            yield waiting.pop(0).result()
-            waiting += [pool.submit(work, chunk) for chunk in islice(chunks, 1)]
-
-
-def _context() -> multiprocessing.context.BaseContext:
-    """Workers forked from a clean server that has imported this file once, where that exists."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["util.metrics.evaluate"])
-    return context
-
-
-def _single_thread() -> None:
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    yield from map_in_order(work, chunks, workers)
 
 
 NO_KEYPOINTS = (

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from util.errors import UserError
+from util.files import replacing
 from util.metrics.folder import ImagePair, apply_mask, list_images
 from util.metrics.inception import InceptionFeatures, build_inception
 from util.metrics.measure import Score, Task, batches, register_scorer
@@ -74,13 +74,8 @@ class StatisticsCache:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
-            try:
-                with os.fdopen(handle, "wb") as stream:
-                    np.savez(stream, key=np.array(self.key), **state)
-                os.replace(temporary, self._path(collector))
-            finally:
-                Path(temporary).unlink(missing_ok=True)
+            with replacing(self._path(collector)) as temporary, open(temporary, "wb") as stream:
+                np.savez(stream, key=np.array(self.key), **state)
         except OSError as error:
             raise UserError(
                 f"cannot write the statistics of the real set to {self.folder} ({error}); choose "

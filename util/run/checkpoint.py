@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from util.errors import UserError
+from util.files import replacing, write_atomically
 
 SAFETENSORS = ".safetensors"
 _NAMES = "names"  # metadata key: JSON list of [name, name of its tensor in the file], in order
@@ -34,16 +35,9 @@ def write_safetensors(path: Path, state: Mapping[str, torch.Tensor]) -> None:
         place = (value.data_ptr(), value.shape, value.stride()) if value.numel() else (name,)
         names[name] = first.setdefault(place, name)
     kept = {name: state[name].detach().cpu().contiguous().clone() for name in first.values()}
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with replacing(path, durable=True) as temporary:
         metadata = {"format": "pt", _NAMES: json.dumps(list(names.items()))}
         save_file(kept, temporary, metadata)
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -94,40 +88,21 @@ def side_file(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to a temporary name, fsync, and rename it to ``path``."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def save(path: Path, content: Any) -> str:
     """Save tensors and plain values atomically and verified; returns the sha256.
 
     Whatever the disk refuses is an OSError; the older file is then untouched.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with replacing(path) as temporary:
         _write_tensors(temporary, content)
         torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)
         new = file_hash(temporary)
         # Every hash listed stays: after a crash it is unknown which of them the file has.
         known = [h for h in _known_hashes(path) if h != new]
         write_atomically(side_file(path), "\n".join([new, *known]).encode())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-        write_atomically(side_file(path), new.encode())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    sync_folder(path.parent)
+    write_atomically(side_file(path), new.encode())
     return new
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from util.errors import UserError
+from util.files import replacing
 from util.run import checkpoint
 
 TIMEOUT = 30  # seconds without a byte
@@ -84,23 +84,19 @@ def _checked(path: Path, file: PublishedFile) -> Path:
 
 def _download(file: PublishedFile, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{file.name}.")
     try:
-        with os.fdopen(handle, "wb") as out:
-            digest = _stream(file.url, out)
-        if file.sha256 and not digest.startswith(file.sha256):
-            raise UserError(f"its sha256 is {digest}, expected {file.sha256}")
-        load_weights(file, Path(temporary))  # a link that has rotted answers with a web page
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
+        with replacing(target) as temporary:
+            with open(temporary, "wb") as out:
+                digest = _stream(file.url, out)
+            if file.sha256 and not digest.startswith(file.sha256):
+                raise UserError(f"its sha256 is {digest}, expected {file.sha256}")
+            load_weights(file, temporary)  # a link that has rotted answers with a web page
     except (OSError, UserError) as error:  # URLError and timeouts are OSErrors
         places = " or ".join(str(folder) for folder in dict.fromkeys(cache_folders()))
         raise UserError(
             f"{file.what} is in neither cache and could not be downloaded from {file.url} "
             f"({error}): put {file.name} into {places}, or give the path of your copy"
         ) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
     return target
 
 

@@ -11,7 +11,7 @@ from dominate import document, tags
 from dominate.util import raw
 
 from util.errors import UserError
-from util.run.checkpoint import write_atomically
+from util.files import write_atomically
 
 # What a page of ours must never do, run a script or load from elsewhere, the browser refuses too.
 POLICY = (

@@ -16,11 +16,11 @@ import torch
 from dominate import tags
 from dominate.util import raw
 
+from util.files import write_atomically
 from util.image import SAVE_NORMS, resize_linear, save_image, to_uint8
 from util.names import result_name, stem
 from util.pose import draw_skeleton, present, scale_keypoints
 from util.run import distributed
-from util.run.checkpoint import write_atomically
 from util.show.html import clean_text, facts, missing_picture, new_page, picture, write_page
 
 PAGE_IMAGES = "page_images"

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from util.run.checkpoint import write_atomically
+from util.files import write_atomically
 
 T = TypeVar("T")
 WINDOW = 50  # iterations over which rates are averaged

@@ -13,8 +13,8 @@ from pathlib import Path
 from dominate import document, tags
 from dominate.util import raw, text
 
+from util.files import write_atomically
 from util.image import save_image
-from util.run.checkpoint import write_atomically
 from util.show.curves import LossHistory, charts
 from util.show.html import clean_text, facts, new_page, picture, write_page
 from util.show.sinks import Losses, Metrics, Pictures, Sink
