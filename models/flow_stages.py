@@ -14,8 +14,8 @@ from models.losses.flow import (
     sampling_correctness_loss,
 )
 from models.losses.perceptual import Features
-from models.networks.sampling import bilinear_sample
 from util.errors import UserError
+from util.sampling import bilinear_sample
 
 # Hues of the optical-flow colour wheel (Baker et al., IJCV 2011): how many steps lead from each
 # anchor colour to the next. The eye tells more reds and yellows apart than greens.

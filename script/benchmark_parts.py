@@ -35,10 +35,10 @@ from util.show.results import ResultWriter
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch.nn.functional as F
-from util.run.main import run_main
 
 from models.networks.gfla import LocalAttention
-from models.networks.sampling import block_extract, local_attn_reshape, resample2d
+from util.run.main import run_main
+from util.sampling import block_extract, local_attn_reshape, resample2d
 
 
 @dataclass(frozen=True)

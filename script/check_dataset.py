@@ -24,7 +24,6 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
-from util.run.main import run_main
 
 from data.prepare.checks import (
     ERROR,
@@ -40,6 +39,7 @@ from data.prepare.checks import read_phase as read_one_phase
 from util.errors import UserError
 from util.image import load_image, save_image
 from util.pose import draw_skeleton
+from util.run.main import run_main
 from util.tables.layouts import LAYOUTS, PHASES, Layout, detect_layout
 from util.tables.manifest import describe, folder_record
 from util.tables.patn import MISSING

@@ -21,10 +21,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.run.main import run_main
-
 from data.prepare.convert import FORMATS
 from util.errors import UserError
+from util.run.main import run_main
 from util.tables.frames import Settings
 from util.tables.layouts import PHASES
 from util.tables.nted import ORDERS

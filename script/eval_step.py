@@ -30,7 +30,6 @@ import matplotlib
 matplotlib.use("Agg")
 
 from matplotlib import pyplot
-from util.run.main import run_main
 
 from models.networks.dptn_step import check_divisors, coarse_array, step_divisors
 from options.parser import Parser
@@ -43,6 +42,7 @@ from util.metrics.report import check_output_folder, write_report
 from util.metrics.set_pass import default_cache_dir
 from util.metrics.weights import WEIGHTS
 from util.run.device import choose_device
+from util.run.main import run_main
 from util.show.results import step_folder
 
 EXIT_REFUSED = 3

@@ -19,7 +19,6 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from util.run.main import run_main
 
 from api import PoseTransfer
 from models.base_model import BaseModel, Batch
@@ -29,6 +28,7 @@ from script.transfer import add_checkpoint_options, load
 from util.errors import UserError
 from util.files import check_writable
 from util.pose import JOINTS
+from util.run.main import run_main
 
 TOLERANCE = 1e-4  # of outputs in [-1, 1]
 GREY_LEVEL = 2 / 255

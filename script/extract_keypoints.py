@@ -22,7 +22,6 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
-from util.run.main import run_main
 
 from models.estimators import PersonFinder
 from options.parser import Parser
@@ -38,6 +37,7 @@ from util.errors import UserError
 from util.files import check_writable
 from util.image import list_photos, save_image
 from util.run.device import choose_device
+from util.run.main import run_main
 from util.tables.layouts import LAYOUTS
 from util.tables.patn import write_keypoints
 

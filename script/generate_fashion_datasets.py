@@ -23,7 +23,6 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
-from util.run.main import run_main
 
 from data.prepare.images import (
     FILTERS,
@@ -40,6 +39,7 @@ from data.prepare.images import (
 from util.errors import UserError
 from util.files import make_folder
 from util.names import flatten_deepfashion_path
+from util.run.main import run_main
 from util.tables.layouts import (
     LAYOUTS,
     LIST_NAME,

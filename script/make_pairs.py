@@ -23,11 +23,11 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from util.run.main import run_main
 
 from data.prepare.identities import group_by_identity, is_distractor
 from util.errors import UserError
 from util.files import make_folder, write_file
+from util.run.main import run_main
 from util.tables.layouts import LAYOUTS, PHASES
 from util.tables.patn import MISSING, read_keypoints, write_keypoints, write_pairs
 

@@ -15,9 +15,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.run.main import run_main
-
 from data.synthetic import BACKGROUNDS, SIZES, Settings, contact_sheet, write_dataset
+from util.run.main import run_main
 
 
 def build_parser() -> argparse.ArgumentParser:

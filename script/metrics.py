@@ -22,7 +22,6 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import numpy as np
 from PIL import Image
-from util.run.main import run_main
 
 from models.estimators import PersonFinder
 from options.parser import Parser
@@ -46,6 +45,7 @@ from util.metrics.set_pass import default_cache_dir
 from util.metrics.weights import WEIGHTS
 from util.names import check_relative_name, result_name
 from util.run.device import choose_device
+from util.run.main import run_main
 from util.tables.patn import read_pairs
 
 EXIT_REFUSED = 3

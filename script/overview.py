@@ -22,11 +22,11 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import numpy as np
 from PIL import Image, ImageDraw
-from util.run.main import run_main
 
 from util.errors import UserError
 from util.image import load_image, resize_linear, save_image
 from util.names import parse_result_name
+from util.run.main import run_main
 from util.show.results import PAGE_IMAGES
 
 GAP = 4  # white pixels between pictures

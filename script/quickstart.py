@@ -19,9 +19,9 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from util.run.main import run_main
 
 from util.errors import UserError
+from util.run.main import run_main
 
 ROOT = Path(__file__).resolve().parent.parent
 # Small networks and images, an initialisation with gain 1 and a heavier L1 loss learn in minutes;

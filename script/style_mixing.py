@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from tqdm import tqdm
-from util.run.main import run_main
 
 from data import create_dataset
 from models import create_model
@@ -42,6 +41,7 @@ from util.image import resize_linear, save_image, to_uint8
 from util.names import result_name, stem
 from util.pose import draw_skeleton
 from util.run.device import seed_everything
+from util.run.main import run_main
 
 ROWS = 8  # rows of the picture when --how_many does not say otherwise
 HEADER = 14  # pixels, for the captions of the columns

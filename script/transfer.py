@@ -20,7 +20,6 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import numpy as np
 from PIL import Image
-from util.run.main import run_main
 
 from api import GENERATOR_FILE, PoseTransfer
 from models.estimators import ESTIMATORS, MIN_JOINTS, PERSON_RULES, PersonFinder, check_joint_count
@@ -32,6 +31,7 @@ from util.image import as_photo, list_photos, save_image
 from util.keypoint_formats import Pose, read_poses
 from util.pose import draw_skeleton
 from util.run.device import choose_device
+from util.run.main import run_main
 from util.run.weights import find_weights
 
 POSE_FILES = (".json", ".csv")

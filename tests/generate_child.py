@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import torch
-from util.run.main import run_main
 
 import test as test_command
 from util.run import distributed
+from util.run.main import run_main
 from util.show.results import ResultWriter
 
 

@@ -9,7 +9,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from util.run.main import run_main
 
 import test as test_command
 import train as train_command
@@ -18,6 +17,7 @@ from tests.training_child import write_tiny_data
 from util.errors import UserError
 from util.image import load_image
 from util.run import distributed
+from util.run.main import run_main
 
 COMMANDS = {"train": train_command, "resume": train_command, "test": test_command}
 # A picture that turns out to be damaged in the first batch ends a run that has begun.

@@ -7,12 +7,12 @@ import subprocess
 import sys
 
 import pytest
-from util.run.main import run_main
 
 from tests.conftest import ROOT
 from tests.small_runs import assert_clean, small_argv, total, train
 from tests.training_child import Child, write_tiny_data
 from util.run.interrupt import EXIT_AT_ONCE, EXIT_INTERRUPTED, StopRequest
+from util.run.main import run_main
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 

@@ -13,7 +13,6 @@ from models.networks.discriminators import DiscriminatorConfig, build_discrimina
 from models.networks.flow import FlowConfig, PoseFlowNet
 from models.networks.gfla import GFLAConfig, GFLAGenerator, LocalAttention
 from models.networks.layers import initialize
-from models.networks.sampling import block_extract, local_attn_reshape
 from tests.gfla_rules import (
     CONFIGS,
     DISCRIMINATOR_LAYERS,
@@ -22,6 +21,7 @@ from tests.gfla_rules import (
     make_inputs,
 )
 from tests.helpers import GOLDEN
+from util.sampling import block_extract, local_attn_reshape
 
 
 def build(kind: str, name: str) -> torch.nn.Module:

@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.networks.sampling import (
+from tests.gfla_rules import load_golden
+from util.sampling import (
     attend,
     bilinear_sample,
     block_convolution,
@@ -16,7 +17,6 @@ from models.networks.sampling import (
     replicate_pad,
     resample2d,
 )
-from tests.gfla_rules import load_golden
 
 
 @pytest.fixture(scope="module")

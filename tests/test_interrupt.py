@@ -7,7 +7,6 @@ import socket
 
 import pytest
 import torch
-from util.run.main import explain, run_main
 
 from tests.ports import free_port
 from tests.small_runs import assert_clean, small_argv, total, train
@@ -16,6 +15,7 @@ from util.errors import UserError
 from util.run import checkpoint
 from util.run.folder import RunFolder
 from util.run.interrupt import EXIT_AT_ONCE, EXIT_INTERRUPTED, EXIT_NOT_SAVED, StopRequest
+from util.run.main import explain, run_main
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 

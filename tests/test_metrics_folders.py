@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from util.run.main import run_main
 
 from script.metrics import EXIT_REFUSED, main
 from tests.metric_helpers import arguments, listing, make_folders, noisy, picture, save
 from util.errors import UserError
 from util.metrics import score_pairs
+from util.run.main import run_main
 from util.tables.magpt import write_magpt_keypoints
 from util.tables.manifest import update_manifest
 

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 import torch
-from util.run.main import run_main
 
 import test as test_command
 from models import create_model, list_models
@@ -17,6 +16,7 @@ from tests.training_child import assert_equal, write_tiny_data
 from util.errors import UserError
 from util.run import checkpoint
 from util.run.checkpoint import read_safetensors, write_safetensors
+from util.run.main import run_main
 
 
 def build(name: str, folder):

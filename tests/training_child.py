@@ -44,7 +44,6 @@ import torch._inductor  # --deterministic imports it; it takes seconds: once, in
 import torch.utils.tensorboard
 from PIL import Image
 from torch import nn
-from util.run.main import run_main
 
 import train
 from models.base_model import BaseModel
@@ -53,6 +52,7 @@ from models.optim import Stepper
 from tests import interruptions
 from tests.faulty_disk import FaultyDisk
 from util.run import checkpoint
+from util.run.main import run_main
 from util.tables.patn import write_keypoints, write_pairs
 
 random_vgg19_state()  # remembered by the children

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 import torch.nn.functional as F
 
-from models.networks.sampling import resample2d
 from util.run.device import in_full_precision
+from util.sampling import resample2d
 
 EPSILON = 1e-8
 CHUNK_ELEMENTS = 2**24  # largest similarity matrix held at once: 64 MB of float32

@@ -19,7 +19,7 @@ from models.networks.layers import (
     activation,
     channels_at,
 )
-from models.networks.sampling import attend, block_convolution, replicate_pad
+from util.sampling import attend, block_convolution, replicate_pad
 
 ATTENTION_CHANNELS = 128
 
@@ -40,7 +40,7 @@ class LocalAttention(nn.Module):
     stride-k convolution, and averages attention times source block over each block. Here no block
     is ever stored: the target block's half is an ordinary convolution, because the target is
     extracted at integer positions, and the source's half is
-    :func:`~models.networks.sampling.block_convolution`.
+    :func:`~util.sampling.block_convolution`.
     """
 
     def __init__(self, channels: int, kernel_size: int):
