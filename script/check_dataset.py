@@ -40,6 +40,7 @@ from util.errors import UserError
 from util.image import load_image, save_image
 from util.pose import draw_skeleton
 from util.run.main import run_main
+from util.show.grid import grid, in_rows
 from util.tables.layouts import LAYOUTS, PHASES, Layout, detect_layout
 from util.tables.manifest import describe, folder_record
 from util.tables.patn import MISSING
@@ -133,17 +134,8 @@ def contact_sheet(phases: list[Phase], samples: int, seed: int) -> np.ndarray | 
         order = random.Random(seed).sample(phase.pairs, len(phase.pairs))
         drawable = (p for p in order if all(_can_draw(phase, name) for name in p))
         for pair in itertools.islice(drawable, samples):
-            tiles.append(np.concatenate([_draw(phase, name) for name in pair], axis=1))
-    if not tiles:
-        return None
-    height, width = tiles[0].shape[:2]
-    gap = 8
-    rows = -(-len(tiles) // COLUMNS)
-    sheet = np.full((rows * (height + gap), COLUMNS * (width + gap), 3), 255, np.uint8)
-    for i, tile in enumerate(tiles):
-        top, left = (i // COLUMNS) * (height + gap), (i % COLUMNS) * (width + gap)
-        sheet[top : top + height, left : left + width] = tile
-    return sheet
+            tiles.append(grid([[_draw(phase, name) for name in pair]], gap=0))
+    return grid(in_rows(tiles, COLUMNS), gap=8) if tiles else None
 
 
 def _can_draw(phase: Phase, name: str) -> bool:

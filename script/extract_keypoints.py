@@ -29,7 +29,6 @@ from script.transfer import (
     QUALITY,
     Subject,
     add_estimator_options,
-    in_a_row,
     person_finder,
     subject_of_photo,
 )
@@ -38,6 +37,7 @@ from util.files import check_writable
 from util.image import list_photos, save_image
 from util.run.device import choose_device
 from util.run.main import run_main
+from util.show.grid import grid, in_rows
 from util.tables.layouts import LAYOUTS
 from util.tables.patn import write_keypoints
 
@@ -106,10 +106,7 @@ def extract(
 def overview(people: list[Subject], frame: tuple[int, int]) -> np.ndarray:
     """The first pictures with their skeletons, for a look at what the estimator found."""
     tiles = [person.tile(frame, skeleton=True) for person in people[: SHEET_COLUMNS * SHEET_ROWS]]
-    while len(tiles) > SHEET_COLUMNS and len(tiles) % SHEET_COLUMNS:
-        tiles.append(np.full_like(tiles[0], 255))
-    rows = [tiles[i : i + SHEET_COLUMNS] for i in range(0, len(tiles), SHEET_COLUMNS)]
-    return np.concatenate([in_a_row(row) for row in rows])
+    return grid(in_rows(tiles, SHEET_COLUMNS))
 
 
 def run(opt: Namespace) -> None:

@@ -21,17 +21,15 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from util.errors import UserError
 from util.image import load_image, resize_linear, save_image
 from util.names import parse_result_name
 from util.run.main import run_main
+from util.show.grid import grid, in_rows
 from util.show.results import PAGE_IMAGES
 
-GAP = 4  # white pixels between pictures
-SPACE = 20  # and between pairs
-HEADER = 14  # pixels, for the captions of the columns
+SPACE = 20  # white pixels between pairs
 
 
 def steps_of(folder: Path, result: Path) -> dict[str, Path]:
@@ -71,19 +69,12 @@ def files_of(
 
 def tile(files: dict[str, Path], height: int) -> np.ndarray:
     """The pictures of one pair side by side under their captions, uint8 (HEADER + height, W, 3)."""
-    pictures, places, left = [], [], 0
+    pictures = []
     for path in files.values():
         picture = np.asarray(load_image(path))
         width = round(picture.shape[1] * height / picture.shape[0])
         pictures.append(resize_linear(picture, (height, width)))
-        pictures.append(np.full((height, GAP, 3), 255, dtype=np.uint8))
-        places.append(left)
-        left += width + GAP
-    body = np.hstack(pictures[:-1])
-    header = Image.new("RGB", (body.shape[1], HEADER), "white")
-    for place, caption in zip(places, files, strict=True):
-        ImageDraw.Draw(header).text((place, 1), caption, fill="black")
-    return np.vstack([np.asarray(header), body])
+    return grid([pictures], list(files))
 
 
 def overview(
@@ -104,13 +95,7 @@ def overview(
         )
     chosen = np.linspace(0, len(results) - 1, rows * columns).astype(int)
     tiles = [tile(files_of(folder, results[i], steps, show, beside), height) for i in chosen]
-    space = np.full((len(tiles[0]), SPACE, 3), 255, dtype=np.uint8)
-    lines = []
-    for r in range(rows):
-        line = [part for t in tiles[r * columns : (r + 1) * columns] for part in (t, space)]
-        lines.append(np.hstack(line[:-1]))
-        lines.append(np.full((GAP, lines[0].shape[1], 3), 255, dtype=np.uint8))
-    return np.vstack(lines[:-1])
+    return grid(in_rows(tiles, columns), gap=SPACE)
 
 
 def main() -> None:

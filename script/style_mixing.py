@@ -27,7 +27,6 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from data import create_dataset
@@ -39,12 +38,12 @@ from script.baselines import other_person
 from util.errors import UserError
 from util.image import resize_linear, save_image, to_uint8
 from util.names import result_name, stem
-from util.pose import draw_skeleton
+from util.pose import skeleton_picture
 from util.run.device import seed_everything
 from util.run.main import run_main
+from util.show.grid import grid
 
 ROWS = 8  # rows of the picture when --how_many does not say otherwise
-HEADER = 14  # pixels, for the captions of the columns
 
 
 @dataclass(frozen=True)
@@ -160,17 +159,6 @@ def photo(someone: Person, size: tuple[int, int]) -> np.ndarray:
     return resize_linear(np.ascontiguousarray(someone.image.permute(1, 2, 0).numpy()), size)
 
 
-def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> np.ndarray:
-    """Rows of equal tiles under a line of captions."""
-    body = np.concatenate([np.concatenate(row, axis=1) for row in rows])
-    header = Image.new("RGB", (body.shape[1], HEADER), "white")
-    draw = ImageDraw.Draw(header)
-    width = rows[0][0].shape[1]
-    for column, caption in enumerate(captions):
-        draw.text((column * width + 2, 1), caption, fill="black")
-    return np.concatenate([np.asarray(header), body])
-
-
 def mix_all(opt: Namespace, model: DPTNStepModel, dataset) -> list[Path]:
     """Write the images of all cases; returns their paths."""
     steps, folder, size = len(model.divisors), Path(opt.results_dir), opt.annotation_size
@@ -185,8 +173,7 @@ def mix_all(opt: Namespace, model: DPTNStepModel, dataset) -> list[Path]:
         if len(styles) != 2:
             raise UserError(f"a sweep mixes 2 styles, not {len(styles)}; use --assign")
         results = [mix(model, styles, target, assignment) for assignment in sweep(steps)]
-        dark = np.full((*size, 3), 24, dtype=np.uint8)
-        skeleton = draw_skeleton(dark, target.keypoints.numpy())
+        skeleton = skeleton_picture(target.keypoints, size)
         rows.append([*(photo(style, size) for style in styles), skeleton, *results])
     if rows:
         captions = ["A", "B", "pose", *(f"A until {k}" for k in range(steps + 1))]

@@ -29,16 +29,15 @@ from util.errors import UserError
 from util.files import check_writable
 from util.image import as_photo, list_photos, save_image
 from util.keypoint_formats import Pose, read_poses
-from util.pose import draw_skeleton
+from util.pose import BACKDROP, draw_skeleton
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.weights import find_weights
+from util.show.grid import grid
 
 POSE_FILES = (".json", ".csv")
 OUTPUT_FORMATS = (".png", ".jpg", ".jpeg")
 PUBLISHED = "magpt"  # as --checkpoint
-BACKDROP = (24, 24, 24)  # behind poses that come without a photo
-GAP = 4  # pixels between the pictures of a strip
 QUALITY = 95
 
 
@@ -53,7 +52,7 @@ class Subject:
 
     def tile(self, size: tuple[int, int], skeleton: bool) -> np.ndarray:
         """uint8 (h, w, 3) picture of ``size``, the annotation frame."""
-        picture = self.picture or Image.new("RGB", (1, 1), BACKDROP)
+        picture = self.picture or Image.new("RGB", (1, 1), (BACKDROP,) * 3)
         pixels = np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC))
         return draw_skeleton(pixels, self.keypoints) if skeleton else pixels
 
@@ -196,22 +195,13 @@ def load(opt: Namespace, device) -> PoseTransfer:
     return PoseTransfer.from_checkpoint(path, opt.which_epoch, device, options)
 
 
-def in_a_row(tiles: list[np.ndarray]) -> np.ndarray:
-    """Pictures of one size side by side on white."""
-    gap = np.full((tiles[0].shape[0], GAP, 3), 255, dtype=np.uint8)
-    parts = [part for tile in tiles for part in (tile, gap)]
-    return np.concatenate(parts[:-1], axis=1)
-
-
-def skeleton_picture(
+def poses_and_results(
     source: Subject, targets: list[Subject], results: list[np.ndarray]
 ) -> np.ndarray:
     """Above: what went in, with skeletons; below: the source and what came out."""
     size = results[0].shape[:2]
-    above = in_a_row([subject.tile(size, skeleton=True) for subject in (source, *targets)])
-    below = in_a_row([source.tile(size, skeleton=False), *results])
-    gap = np.full((GAP, above.shape[1], 3), 255, dtype=np.uint8)
-    return np.concatenate([above, gap, below])
+    above = [subject.tile(size, skeleton=True) for subject in (source, *targets)]
+    return grid([above, [source.tile(size, skeleton=False), *results]])
 
 
 def output_files(opt: Namespace) -> tuple[Path, Path]:
@@ -256,9 +246,9 @@ def transfer(opt: Namespace) -> list[Path]:
     if len(results) == 1:
         picture = np.asarray(paste(photo, results[0], source.box))
     else:
-        picture = in_a_row([source.tile(model.annotation_size, skeleton=False), *tiles])
+        picture = grid([[source.tile(model.annotation_size, skeleton=False), *tiles]])
     save_image(output, picture, QUALITY)
-    save_image(skeletons, skeleton_picture(source, targets, tiles))
+    save_image(skeletons, poses_and_results(source, targets, tiles))
     return [output, skeletons]
 
 

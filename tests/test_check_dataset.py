@@ -45,7 +45,7 @@ def check(root: Path, capsys, *more: str) -> tuple[int, list[str]]:
 def test_a_sound_data_set_passes_with_a_contact_sheet(root, capsys):
     assert check(root, capsys) == (0, [])
     with Image.open(root / "contact_sheet.jpg") as sheet:
-        assert sheet.size == (4 * (2 * 176 + 8), 2 * (256 + 8))
+        assert sheet.size == (4 * (2 * 176 + 8) - 8, 2 * (256 + 8) - 8)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)

@@ -14,10 +14,11 @@ import test as test_script
 from models.dptn_step_model import DPTNStepModel
 from models.networks.dptn_step import coarse_array, step_divisors
 from script import eval_step, style_mixing
-from script.overview import GAP, HEADER, overview
+from script.overview import overview
 from tests.helpers import train_options
 from util.errors import UserError
 from util.names import result_name
+from util.show.grid import GAP, HEADER
 from util.tables.patn import write_keypoints, write_pairs
 
 SIZE = (64, 32)
@@ -150,8 +151,8 @@ def test_the_sweep_runs_from_pure_b_to_pure_a(world, results):
     (path,) = (root / "sweep").glob("*.png")
     height, width = SIZE
     picture = read(path)
-    assert picture.shape == (height + style_mixing.HEADER, 7 * width, 3)
-    tiles = np.split(picture[style_mixing.HEADER :], 7, axis=1)
+    assert picture.shape == (height + HEADER, 7 * width + 6 * GAP, 3)
+    tiles = [picture[HEADER:, i * (width + GAP) :][:, :width] for i in range(7)]
     assert np.array_equal(tiles[0], read(root / "data" / "test" / NAMES[0]))
     assert np.array_equal(tiles[1], read(root / "data" / "test" / NAMES[3]))
     assert np.array_equal(tiles[6], read(results / "plain" / FILE))  # A alone, A's noise
@@ -162,12 +163,12 @@ def test_the_sweep_over_test_pairs_mixes_different_people(world):
     root, arguments = world
     run(style_mixing.main, *arguments, "--results_dir", root / "rows", "--how_many", "2")
     picture = read(root / "rows" / "mixing.png")
-    assert picture.shape == (2 * SIZE[0] + style_mixing.HEADER, 7 * SIZE[1], 3)
-    first, last = np.split(picture[style_mixing.HEADER :], 2)
+    assert picture.shape == (HEADER + 2 * SIZE[0] + GAP, 7 * SIZE[1] + 6 * GAP, 3)
+    first, last = picture[HEADER:][: SIZE[0]], picture[-SIZE[0] :]
     photos = [read(root / "data" / "test" / name) for name in NAMES]
     for row, (a, b) in ((first, (0, 1)), (last, (2, 0))):  # sources of the first and last pair
         assert np.array_equal(row[:, : SIZE[1]], photos[a])
-        assert np.array_equal(row[:, SIZE[1] : 2 * SIZE[1]], photos[b])
+        assert np.array_equal(row[:, SIZE[1] + GAP : 2 * SIZE[1] + GAP], photos[b])
 
 
 def test_neighbours_that_show_the_same_person_are_not_mixed(world, tmp_path):

@@ -48,7 +48,7 @@ def test_every_photo_gets_a_picture_of_the_frame_and_a_row(photos, capsys):
     points = photo_keypoints((220, 300))
     box = person_box(points, (256, 176))
     assert np.array_equal(table["person0_1.png"], to_frame(points, box, (256, 176)))
-    assert Image.open(output / "skeletons.jpg").size == (8 * 180 - 4, 2 * 256)
+    assert Image.open(output / "skeletons.jpg").size == (8 * 180 - 4, 2 * 256 + 4)
     text = capsys.readouterr().out
     assert "12 of 12 photos" in text
     assert "python -m script.make_pairs --keypoints" in text

@@ -22,6 +22,7 @@ JOINTS = (
     "right eye", "left eye", "right ear", "left ear",
 )  # fmt: skip
 MISSING = -1
+BACKDROP = 24  # grey level behind a skeleton that comes without a photo
 SIGMA = 6.0  # pixels of the load size
 
 # Pairs of joints joined by a line in drawings.
@@ -95,6 +96,11 @@ def draw_skeleton(
     for joint in np.flatnonzero(visible):
         cv2.circle(canvas, pixel(joint), width, _hue(joint, len(JOINTS)), -1, cv2.LINE_AA)
     return canvas
+
+
+def skeleton_picture(keypoints: Sequence | np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The skeleton of (18, 2) keypoints in a dark picture of ``size`` (h, w), uint8 (h, w, 3)."""
+    return draw_skeleton(np.full((*size, 3), BACKDROP, dtype=np.uint8), keypoints)
 
 
 def heatmaps_to_picture(maps: torch.Tensor) -> np.ndarray:

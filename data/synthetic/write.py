@@ -20,6 +20,7 @@ from data.synthetic.pose import VIEWS, sample_pose
 from util.errors import UserError
 from util.files import remove_leftovers, replacing, write_file
 from util.parallel import map_in_order
+from util.show.grid import grid
 from util.tables.patn import read_keypoints, write_keypoints, write_pairs
 
 
@@ -32,17 +33,17 @@ def contact_sheet(
 
     root = Path(root)
     keypoints = read_keypoints(root / TABLES[layout][1].format(phase))
-    rows: list[np.ndarray] = []
+    rows: list[list[np.ndarray]] = []
     for _, names in groupby(keypoints, key=lambda name: _person(name, layout)):
         names = list(names)[:columns]
         pictures = [np.asarray(Image.open(root / phase / name).convert("RGB")) for name in names]
         drawn = [draw_skeleton(p, keypoints[n]) for p, n in zip(pictures, names, strict=True)]
-        rows.append(np.concatenate(pictures + drawn, axis=1))
+        rows.append(pictures + drawn)
         if len(rows) == people:
             break
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(rows, axis=0)).save(path, format="PNG")
+    Image.fromarray(grid(rows, gap=0)).save(path, format="PNG")
 
 
 def _person(name: str, layout: str) -> str:

@@ -19,7 +19,7 @@ from dominate.util import raw
 from util.files import write_atomically
 from util.image import SAVE_NORMS, resize_linear, save_image, to_uint8
 from util.names import result_name, stem
-from util.pose import draw_skeleton, present, scale_keypoints
+from util.pose import present, scale_keypoints, skeleton_picture
 from util.run import distributed
 from util.show.html import clean_text, facts, missing_picture, new_page, picture, write_page
 
@@ -165,8 +165,7 @@ class ResultWriter:
         if self._keypoint_frame != self.size:
             scaled = scale_keypoints(keypoints, self._keypoint_frame, self.size)
             keypoints = torch.where(present(keypoints)[:, None], scaled, -1.0)
-        canvas = np.full((*self.size, 3), 24, dtype=np.uint8)
-        save_image(path, draw_skeleton(canvas, keypoints.numpy()), quality=90)
+        save_image(path, skeleton_picture(keypoints, self.size), quality=90)
 
     def close(self) -> None:
         """Wait for all images, then complete the page."""
