@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +31,15 @@ from options.parser import read_saved_options
 from options.test_options import inference_options
 from util.crop import SIZE, crop_result, fit, fit_keypoints, to_frame, whole_picture
 from util.errors import UserError
-from util.image import (
-    Picture,
-    as_photo,
-    image_to_tensor,
-    normalise_uint8,
-    picture_name,
-    resize_linear,
-    to_uint8,
-)
+from util.image import Picture, as_photo, picture_name, resize_linear
 from util.keypoint_formats import Keypoints, checked_keypoints
 from util.pose import one_hot_pose_maps
 from util.run.checkpoint import load_network, load_state
 from util.run.device import choose_device
 from util.run.weights import PublishedFile, find_weights, load_weights
+from util.tensors import image_to_tensor, normalise_uint8, to_uint8
+
+__all__ = ["KeypointEstimator", "Person", "Pose2Pose", "PoseTransfer", "create_estimator"]
 
 GENERATOR_FILE = PublishedFile(
     "the MAGPT generator",
@@ -54,7 +50,34 @@ GENERATOR_FILE = PublishedFile(
 FRAME = (SIZE, SIZE)
 
 
-class Pose2Pose:
+class _Transfer:
+    """The run loop of both classes: rows become samples, batches of them become pictures."""
+
+    def _pictures(self, rows: Iterable[tuple], batch_size: int) -> Iterator[Image.Image]:
+        """One picture a row, in order; no more than ``batch_size`` rows are held at once."""
+        rows = iter(rows)
+        while batch := [self._sample(*row) for row in islice(rows, batch_size)]:
+            columns = {key: [sample[key] for sample in batch] for key in batch[0]}
+            stacked = {
+                k: torch.stack(v) if torch.is_tensor(v[0]) else v for k, v in columns.items()
+            }
+            fakes = to_uint8(self._generate(stacked))
+            yield from (self._finish(*made) for made in zip(to_uint8(fakes), batch, strict=True))
+
+    def _sample(self, *row: Any) -> dict[str, Any]:
+        """One sample as a data set gives it, without the target image."""
+        raise NotImplementedError
+
+    def _generate(self, batch: dict[str, Any]) -> torch.Tensor:
+        """The generated images (B, 3, H, W), [-1, 1]."""
+        raise NotImplementedError
+
+    def _finish(self, fake: np.ndarray, sample: dict[str, Any]) -> Image.Image:
+        """The result of one sample from the network's uint8 picture (H, W, 3)."""
+        raise NotImplementedError
+
+
+class Pose2Pose(_Transfer):
     """The published MAGPT generator as a function of two pictures.
 
     ``Pose2Pose(pretrained=True).transfer_as(condition, reference).show()``
@@ -118,36 +141,37 @@ class Pose2Pose:
     ) -> list[Image.Image]:
         """:meth:`transfer_as` for many pairs, ``batch_size`` at once."""
         nothing = [None] * len(conditions)
-        rows = list(
-            zip(
-                conditions,
-                references,
-                condition_keypoints or nothing,
-                reference_keypoints or nothing,
-                strict=True,
-            )
-        )
-        results: list[Image.Image] = []
-        for start in range(0, len(rows), batch_size):
-            results += self._run(rows[start : start + batch_size])
-        return results
+        own, target = condition_keypoints or nothing, reference_keypoints or nothing
+        rows = list(zip(conditions, references, own, target, strict=True))
+        return list(self._pictures(rows, batch_size))
 
-    def _run(self, rows: Sequence[tuple]) -> list[Image.Image]:
-        images, poses, sizes = [], [], []
-        for condition, reference, own, target in rows:
-            photo, own = self._prepared(condition, own, "the condition picture")
-            images.append(image_to_tensor(fit(photo), FRAME))
-            photo, target = self._prepared(reference, target, "the reference picture")
-            sizes.append(photo.size)
-            poses.append(np.stack([own, target]))
-        maps = one_hot_pose_maps(torch.from_numpy(np.concatenate(poses)), FRAME, FRAME)
-        maps = maps.to(self.device)
-        with torch.no_grad():
-            fake = self._generator(
-                normalise_uint8(torch.stack(images).to(self.device)), maps[::2], maps[1::2]
-            )
-        pictures = [Image.fromarray(pixels) for pixels in to_uint8(fake)]
-        return [crop_result(p, size) for p, size in zip(pictures, sizes, strict=True)]
+    def _sample(
+        self,
+        condition: Picture,
+        reference: Picture,
+        own: Keypoints | None,
+        target: Keypoints | None,
+    ) -> dict[str, Any]:
+        photo, own = self._prepared(condition, own, "the condition picture")
+        goal, target = self._prepared(reference, target, "the reference picture")
+        return {
+            "source_image": image_to_tensor(fit(photo), FRAME),
+            "source_keypoints": torch.from_numpy(own),
+            "target_keypoints": torch.from_numpy(target),
+            "reference_size": goal.size,
+        }
+
+    @torch.no_grad()
+    def _generate(self, batch: dict[str, Any]) -> torch.Tensor:
+        images = normalise_uint8(batch["source_image"].to(self.device))
+        maps = (
+            one_hot_pose_maps(batch[f"{role}_keypoints"], FRAME, FRAME).to(self.device)
+            for role in ("source", "target")
+        )
+        return self._generator(images, *maps)
+
+    def _finish(self, fake: np.ndarray, sample: dict[str, Any]) -> Image.Image:
+        return crop_result(Image.fromarray(fake), sample["reference_size"])
 
     def _prepared(
         self, picture: Picture, keypoints: Keypoints | None, where: str
@@ -160,10 +184,7 @@ class Pose2Pose:
         return photo, fit_keypoints(points, (photo.height, photo.width))
 
 
-__all__ = ["KeypointEstimator", "Person", "Pose2Pose", "PoseTransfer", "create_estimator"]
-
-
-class PoseTransfer:
+class PoseTransfer(_Transfer):
     """Any trained model as a function of pictures and keypoints.
 
     Pictures are PIL images, uint8 arrays (H, W, 3) or file names of any size. Keypoints are (18,
@@ -260,10 +281,7 @@ class PoseTransfer:
         source_keypoints = source_keypoints or [None] * len(sources)
         names = names or [(picture_name(source), "") for source in sources]
         rows = list(zip(sources, keypoints, source_keypoints, names, strict=True))
-        results: list[Image.Image] = []
-        for start in range(0, len(rows), batch_size):
-            results += self._run([self._sample(*row) for row in rows[start : start + batch_size]])
-        return results
+        return list(self._pictures(rows, batch_size))
 
     def _estimated(self, photo: Image.Image, where: str) -> np.ndarray:
         return to_frame(self.find_person(photo, where), whole_picture(photo), self.annotation_size)
@@ -271,7 +289,6 @@ class PoseTransfer:
     def _sample(
         self, source: Picture, target: Keypoints, own: Keypoints | None, names: tuple[str, str]
     ) -> dict[str, Any]:
-        """One sample as a data set gives it, without the target image."""
         where = picture_name(source) or "the source picture"
         photo = as_photo(source, where)
         if own is None:
@@ -284,16 +301,14 @@ class PoseTransfer:
             "target_name": names[1],
         }
 
-    def _run(self, samples: list[dict[str, Any]]) -> list[Image.Image]:
-        columns = {key: [sample[key] for sample in samples] for key in samples[0]}
-        batch = {k: torch.stack(v) if torch.is_tensor(v[0]) else v for k, v in columns.items()}
+    def _generate(self, batch: dict[str, Any]) -> torch.Tensor:
         inputs = self.model.prepare(batch)
-        if self._generator is None:
-            fake_target = self.model.generate(inputs)["fake_target"]
-        else:
-            fake_target = self._generator.infer(with_noise(self.model, inputs))["fake_target"]
-        pictures = to_uint8(fake_target)
-        return [Image.fromarray(resize_linear(p, self.model.result_size)) for p in pictures]
+        if self._generator is not None:
+            return self._generator.infer(with_noise(self.model, inputs))["fake_target"]
+        return self.model.generate(inputs)["fake_target"]
+
+    def _finish(self, fake: np.ndarray, sample: dict[str, Any]) -> Image.Image:
+        return Image.fromarray(resize_linear(fake, self.model.result_size))
 
 
 def _saved_options(folder: Path, options: Mapping[str, Any] | None) -> dict[str, Any]:

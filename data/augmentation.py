@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from util.errors import UserError
-from util.pose import present
+from util.skeleton import present
 
 GREY = (128, 128, 128)
 Range = tuple[float, float] | None  # (lowest, highest); None: off

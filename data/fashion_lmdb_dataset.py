@@ -11,10 +11,10 @@ import torch
 from data.base_dataset import BaseDataset
 from data.prepare.images import decode
 from util.errors import UserError
-from util.image import image_to_tensor
 from util.tables.frames import Settings, to_cropped_frame, to_name
 from util.tables.lmdb import LmdbReader, environment_name
 from util.tables.nted import ORDERS, pose_path, read_items, read_pose
+from util.tensors import image_to_tensor
 
 
 class FashionLmdbDataset(BaseDataset):

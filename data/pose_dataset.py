@@ -19,10 +19,11 @@ from data.augmentation import (
 )
 from data.base_dataset import BaseDataset
 from util.errors import UserError
-from util.image import image_to_tensor, load_image
-from util.pose import MISSING, present
+from util.image import load_image
+from util.skeleton import MISSING, present
 from util.tables.manifest import folder_record
 from util.tables.patn import read_keypoints, read_pairs, read_text
+from util.tensors import image_to_tensor
 
 
 class PoseDataset(BaseDataset):

@@ -18,10 +18,10 @@ from models.losses.perceptual import RANDOM_NOTE, VGG19Features
 from models.optim import Stepper, update_average
 from util.errors import UserError
 from util.files import write_atomically
-from util.image import normalise_uint8
 from util.pose import keypoints_to_heatmaps
 from util.run import checkpoint, distributed
 from util.run.device import Precision, rng_state, set_rng_state, use_tf32
+from util.tensors import normalise_uint8
 
 FILE = "architecture.json"
 Configs = Mapping[str, Mapping[str, Any]]  # settings of each network, by its label

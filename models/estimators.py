@@ -1,4 +1,8 @@
-"""Keypoint estimators by name: networks and published weights joined with util's decoders."""
+"""The joints of the people in a photograph: estimators by name, and the choice of one person.
+
+The walk of a photo: :class:`PersonFinder` asks the estimator for people, each with the 18 joints of
+:mod:`util.skeleton` in pixels of the photo, and takes one of them.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,13 @@ from typing import Protocol
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
 from models.networks.openpose import OpenPoseBody, decode_people, from_file_keys, network_input
 from util.errors import UserError
 from util.keypoint_formats import to_openpose18
-from util.pose import JOINTS, MISSING, present
 from util.run.checkpoint import load_state
 from util.run.weights import PublishedFile, find_weights, load_weights
+from util.skeleton import JOINTS, MISSING, present
 
 KEYPOINT_RCNN_FILE = PublishedFile(
     "torchvision's keypointrcnn_resnet50_fpn",
@@ -115,6 +118,9 @@ class TorchvisionEstimator:
         device: str | torch.device = "cpu",
         min_size: int = 800,  # pixels of the shorter side inside the network
     ):
+        # Imported here: the detection models take a second that other commands need not wait for.
+        from torchvision.models.detection import keypointrcnn_resnet50_fpn
+
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
             network = keypointrcnn_resnet50_fpn(
@@ -181,7 +187,7 @@ class RtmlibEstimator:
 
     JOINT_SCORE = 0.3
 
-    def __init__(self, device: str | torch.device = "cpu", mode: str = "balanced"):
+    def __init__(self, device: str | torch.device = "cpu"):
         try:
             rtmlib = importlib.import_module("rtmlib")
         except ImportError as error:
@@ -190,7 +196,7 @@ class RtmlibEstimator:
                 "pip install rtmlib, or choose --estimator torchvision"
             ) from error
         try:
-            self.body = rtmlib.Body(mode=mode, backend="onnxruntime", device=str(device))
+            self.body = rtmlib.Body(mode="balanced", backend="onnxruntime", device=str(device))
         except Exception as error:  # the package raises whatever its download raised
             raise UserError(
                 f"rtmlib could not load its weights ({error}); connect to the internet once, or "

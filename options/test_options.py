@@ -10,7 +10,7 @@ from typing import Any
 from options.base_options import BaseOptions
 from options.parser import Parser, image_size
 from util.errors import UserError
-from util.image import SAVE_NORMS
+from util.tensors import SAVE_NORMS
 
 
 class InferenceOptions(BaseOptions):

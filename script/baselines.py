@@ -26,10 +26,11 @@ from models import create_model
 from options.test_options import TestOptions
 from util.errors import UserError
 from util.files import write_atomically
-from util.image import resize_linear, to_uint8
+from util.image import resize_linear
 from util.metrics.evaluate import score_pairs
 from util.names import is_flat_deepfashion_name, stem, unflatten_deepfashion_name
 from util.run.main import run_main
+from util.tensors import to_uint8
 
 VIEWS = ("generated", "copy", "wrong source")
 Pair = tuple[np.ndarray, np.ndarray]

@@ -38,12 +38,11 @@ from data.prepare.checks import (
 from data.prepare.checks import read_phase as read_one_phase
 from util.errors import UserError
 from util.image import load_image, save_image
-from util.pose import draw_skeleton
 from util.run.main import run_main
 from util.show.grid import grid, in_rows
+from util.skeleton import MISSING, draw_skeleton
 from util.tables.layouts import LAYOUTS, PHASES, Layout, detect_layout
 from util.tables.manifest import describe, folder_record
-from util.tables.patn import MISSING
 
 SYNTHETIC = "synthetic.json"  # written by script/make_synthetic_dataset.py
 COLUMNS = 4  # pairs in one row of the contact sheet

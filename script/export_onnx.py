@@ -27,8 +27,8 @@ from options.parser import Parser
 from script.transfer import add_checkpoint_options, load
 from util.errors import UserError
 from util.files import check_writable
-from util.pose import JOINTS
 from util.run.main import run_main
+from util.skeleton import JOINTS
 
 TOLERANCE = 1e-4  # of outputs in [-1, 1]
 GREY_LEVEL = 2 / 255

@@ -28,8 +28,9 @@ from data.prepare.identities import group_by_identity, is_distractor
 from util.errors import UserError
 from util.files import make_folder, write_file
 from util.run.main import run_main
+from util.skeleton import MISSING
 from util.tables.layouts import LAYOUTS, PHASES
-from util.tables.patn import MISSING, read_keypoints, write_keypoints, write_pairs
+from util.tables.patn import read_keypoints, write_keypoints, write_pairs
 
 TORSO = (2, 5, 8, 11)  # both shoulders, both hips
 REQUIREMENTS = {"none": (), "torso": TORSO}

@@ -36,18 +36,19 @@ from options.parser import Parser
 from options.test_options import TestOptions
 from script.baselines import other_person
 from util.errors import UserError
-from util.image import resize_linear, save_image, to_uint8
+from util.image import resize_linear, save_image
 from util.names import result_name, stem
-from util.pose import skeleton_picture
 from util.run.device import seed_everything
 from util.run.main import run_main
 from util.show.grid import grid
+from util.skeleton import skeleton_picture
+from util.tensors import to_uint8
 
 ROWS = 8  # rows of the picture when --how_many does not say otherwise
 
 
 @dataclass(frozen=True)
-class Person:
+class Portrait:
     """One image of the data set with its keypoints."""
 
     name: str
@@ -100,12 +101,12 @@ def sweep(steps: int) -> list[list[int]]:
     return [[0] * k + [1] * (steps - k) for k in range(steps + 1)]
 
 
-def person(sample: dict, role: str) -> Person:
+def person(sample: dict, role: str) -> Portrait:
     """Source or target of a sample."""
-    return Person(*(sample[f"{role}_{part}"] for part in ("name", "image", "keypoints")))
+    return Portrait(*(sample[f"{role}_{part}"] for part in ("name", "image", "keypoints")))
 
 
-def find_people(dataset, names: Sequence[str]) -> list[Person]:
+def find_people(dataset, names: Sequence[str]) -> list[Portrait]:
     """Images of the data set by name."""
     places = {}
     for index, pair in enumerate(dataset.pairs):
@@ -120,7 +121,7 @@ def find_people(dataset, names: Sequence[str]) -> list[Person]:
     return [person(dataset[index], role) for index, role in (places[name] for name in names)]
 
 
-def cases(opt: Namespace, dataset) -> Iterator[tuple[list[Person], Person]]:
+def cases(opt: Namespace, dataset) -> Iterator[tuple[list[Portrait], Portrait]]:
     """(styles, target) of every row."""
     if opt.styles is not None:
         *styles, target = find_people(dataset, [*opt.styles, opt.pose])
@@ -133,7 +134,7 @@ def cases(opt: Namespace, dataset) -> Iterator[tuple[list[Person], Person]]:
 
 
 def mix(
-    model: DPTNStepModel, styles: Sequence[Person], target: Person, assignment: Sequence[int]
+    model: DPTNStepModel, styles: Sequence[Portrait], target: Portrait, assignment: Sequence[int]
 ) -> np.ndarray:
     """uint8 image (H, W, 3) in ``target``'s pose, with style ``assignment[j - 1]`` at step j."""
     prepared = []
@@ -154,7 +155,7 @@ def mix(
     return resize_linear(to_uint8(outputs["fake_target"][0]), model.opt.annotation_size)
 
 
-def photo(someone: Person, size: tuple[int, int]) -> np.ndarray:
+def photo(someone: Portrait, size: tuple[int, int]) -> np.ndarray:
     """The image of a person at ``size`` (h, w)."""
     return resize_linear(np.ascontiguousarray(someone.image.permute(1, 2, 0).numpy()), size)
 

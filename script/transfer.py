@@ -28,12 +28,12 @@ from util.crop import Box, cut, paste, person_box, to_frame, whole_picture
 from util.errors import UserError
 from util.files import check_writable
 from util.image import as_photo, list_photos, save_image
-from util.keypoint_formats import Pose, read_poses
-from util.pose import BACKDROP, draw_skeleton
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.weights import find_weights
 from util.show.grid import grid
+from util.skeleton import BACKDROP, draw_skeleton
+from util.tables.poses import NamedPose, read_poses
 
 POSE_FILES = (".json", ".csv")
 OUTPUT_FORMATS = (".png", ".jpg", ".jpeg")
@@ -141,7 +141,7 @@ def _subject(
     return Subject(name, cut(photo, box), to_frame(keypoints, box, frame), box)
 
 
-def checked_poses(path: str | Path, min_joints: int) -> list[Pose]:
+def checked_poses(path: str | Path, min_joints: int) -> list[NamedPose]:
     """All poses of a file; a UserError when one has too few joints."""
     poses = read_poses(path)
     for pose in poses:
@@ -177,7 +177,7 @@ def read_targets(opt: Namespace, find: PersonFinder, frame: tuple[int, int]) -> 
     return targets
 
 
-def _subject_of_pose(pose: Pose, frame: tuple[int, int]) -> Subject:
+def _subject_of_pose(pose: NamedPose, frame: tuple[int, int]) -> Subject:
     """A pose from a file: CSV rows are in the annotation frame, others are framed like photos."""
     points = pose.keypoints
     if not pose.in_annotation_frame:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from models import create_model
 from models.estimators import Person
 from tests.helpers import draw, random_batch, train_options
-from util.pose import JOINTS, LIMBS
+from util.skeleton import JOINTS, LIMBS
 
 # A standing person in a box of height and width 1, (y, x).
 STANDING = np.array([

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from util.errors import UserError
-from util.keypoint_formats import read_poses
 from util.tables.patn import write_keypoints
+from util.tables.poses import read_poses
 
 
 def flat(count: int) -> list[float]:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from util.errors import UserError
-from util.keypoint_formats import FORMATS, checked_keypoints, format_of, to_openpose18
-from util.pose import JOINTS
+from util.keypoint_formats import JOINT_SETS, checked_keypoints, format_of, to_openpose18
+from util.skeleton import JOINTS
 
 # Index of each of our joints in the other set, from the documentation of each; None: it has
 # no such joint. Order: nose, neck, R shoulder, elbow, wrist, L shoulder, elbow, wrist, R hip, knee,
@@ -51,7 +51,7 @@ def test_a_joint_that_was_not_found_is_missing_and_no_other_is(name, ours):
 
 
 def test_the_table_of_formats_is_the_one_tested_here():
-    assert {name: len(joints) for name, joints in FORMATS.items()} == COUNTS
+    assert {name: len(joints) for name, joints in JOINT_SETS.items()} == COUNTS
 
 
 @pytest.mark.parametrize("name", ["coco17", "mediapipe33", "wholebody133"])
@@ -68,7 +68,7 @@ def test_the_neck_is_the_middle_of_the_shoulders_with_the_smaller_score(name):
 @pytest.mark.parametrize("side", ["left shoulder", "right shoulder"])
 def test_there_is_no_neck_without_both_shoulders(side):
     points, scores = numbered("coco17")
-    scores[FORMATS["coco17"].index(side)] = 0
+    scores[JOINT_SETS["coco17"].index(side)] = 0
     keypoints, out_scores = to_openpose18(points, scores, "coco17")
     assert keypoints[NECK].tolist() == [-1, -1]
     assert out_scores[NECK] == 0

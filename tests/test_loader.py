@@ -10,7 +10,8 @@ from PIL import Image
 from data.fashion_dataset import FashionDataset
 from data.loader import EpochBatchSampler, make_loader
 from tests import tiny_dataset
-from util.image import image_to_tensor, load_image
+from util.image import load_image
+from util.tensors import image_to_tensor
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from tests.metric_helpers import arguments, made_backbone, make_folders, noisy, 
 from util.errors import UserError
 from util.metrics import score_pairs
 from util.metrics.evaluate import evaluate_folder
-from util.metrics.folder import LIMBS, apply_mask, body_mask, scale_keypoints
+from util.metrics.folder import MASK_LIMBS, apply_mask, body_mask, scale_keypoints
 from util.metrics.measure import Settings
 from util.metrics.persons import pckh
 from util.metrics.protocols import find_protocol
@@ -92,9 +92,9 @@ def test_limbs_without_length_and_joints_outside_the_frame_are_no_problem():
 
 
 def test_limb_list_is_the_published_one():
-    assert len(LIMBS) == 23
-    assert LIMBS[0] == (1, 2)
-    assert LIMBS[-1] == (16, 17)
+    assert len(MASK_LIMBS) == 23
+    assert MASK_LIMBS[0] == (1, 2)
+    assert MASK_LIMBS[-1] == (16, 17)
 
 
 def test_keypoints_are_scaled_between_frames_and_missing_ones_stay():

@@ -9,7 +9,7 @@ from PIL import Image
 from script import transfer
 from tests.photo_helpers import StickFigureEstimator, make_run, photo, photo_keypoints, standing
 from util.errors import UserError
-from util.keypoint_formats import FORMATS
+from util.keypoint_formats import JOINT_SETS
 from util.tables.patn import write_keypoints
 
 ESTIMATOR = "tests.photo_helpers:StickFigureEstimator"
@@ -97,9 +97,9 @@ def test_several_poses_and_folders_make_a_strip(command, tmp_path):
 def test_a_json_pose_is_framed_like_the_photo_it_comes_from(command, joints):
     points = photo_keypoints((600, 500))
     if joints == 25:
-        from util.pose import JOINTS
+        from util.skeleton import JOINTS
 
-        places = [JOINTS.index(j) if j in JOINTS else None for j in FORMATS["body25"]]
+        places = [JOINTS.index(j) if j in JOINTS else None for j in JOINT_SETS["body25"]]
         points = np.array([(-1, -1) if i is None else points[i] for i in places])
     with open("pose.json", "w") as stream:
         json.dump(openpose_json(points), stream)

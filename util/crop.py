@@ -1,4 +1,8 @@
-"""A person out of a photograph and back: the crop a network sees, and the pasted result."""
+"""A person out of a photograph and back: the crop a network sees, and the pasted result.
+
+First the crop around a person, of any generator; then :func:`fit`, the fixed 256 x 256 geometry of
+MAGPT's published inference code. Boxes and keypoints are in pixels of the photo, (y, x).
+"""
 
 from __future__ import annotations
 
@@ -10,72 +14,10 @@ from PIL import Image
 from scipy.ndimage import uniform_filter1d
 
 from util.errors import UserError
-from util.pose import MISSING, present
+from util.skeleton import MISSING, present
 
-SIZE = 256
+SIZE = 256  # of both sides of a picture that MAGPT's published API works on
 WHITE = (255, 255, 255)
-
-
-def strip_width(width: int, height: int, size: int = SIZE) -> int:
-    """Columns that are kept of a width x height picture at ``size`` rows: at most 11/16 of it."""
-    columns = size * width // height
-    if columns < 1:
-        raise UserError(
-            f"the picture is {width} x {height} pixels, too narrow for a person; crop it to the "
-            "person"
-        )
-    return min(columns, size * 11 // 16)
-
-
-def fit(image: Image.Image, size: int = SIZE) -> Image.Image:
-    """An RGB picture as ``size`` x ``size``: scaled to that height, at most 11:16 wide, on white.
-
-    Wider pictures lose their left and right sides.
-    """
-    kept = strip_width(*image.size, size)
-    columns = size * image.width // image.height
-    image = image.resize((columns, size), Image.Resampling.BICUBIC)
-    left = round((columns - kept) / 2)
-    canvas = Image.new("RGB", (size, size), WHITE)
-    canvas.paste(image.crop((left, 0, left + kept, size)), (_margin(kept, size), 0))
-    return canvas
-
-
-def fit_keypoints(
-    keypoints: np.ndarray,  # (18, 2), (y, x) pixels of the picture, -1 = missing
-    image_size: tuple[int, int],  # (h, w) of the picture
-    size: int = SIZE,
-) -> np.ndarray:
-    """Whole-pixel keypoints after :func:`fit`; joints in a side that is cut off become missing."""
-    height, width = image_size
-    kept = strip_width(width, height, size)
-    columns = size * width // height
-    points = np.asarray(keypoints, dtype=np.float64)
-    missing = (points == MISSING).any(axis=-1)
-    scale = np.array([size / height, columns / width])
-    moved = np.rint((points + 0.5) * scale - 0.5)  # pixel centres
-    moved[:, 1] -= round((columns - kept) / 2)
-    missing |= (moved < 0).any(axis=-1) | (moved[:, 0] >= size) | (moved[:, 1] >= kept)
-    moved[:, 1] += _margin(kept, size)
-    moved[missing] = MISSING
-    return moved
-
-
-def crop_result(image: Image.Image, reference_size: tuple[int, int]) -> Image.Image:
-    """Middle columns of a result, as wide as the reference picture (w, h) is after :func:`fit`."""
-    kept = strip_width(*reference_size, image.height)
-    left = round((image.width - kept) / 2)
-    return image.crop((left, 0, left + kept, image.height))
-
-
-def _margin(kept: int, size: int) -> int:
-    """White columns left of a strip: the published code pads by p all around, crops the centre.
-
-    For odd p this is one more than :func:`crop_result` cuts off; both are as published.
-    """
-    padding = size - kept
-    return padding - round(padding / 2)
-
 
 # Added around the joints, as shares of the larger of their height and (frame-shaped) width.
 MARGIN_TOP = 0.15  # hair above the eyes
@@ -136,9 +78,7 @@ def to_frame(keypoints: np.ndarray, box: Box, frame: tuple[int, int]) -> np.ndar
     """Photo keypoints (18, 2) as whole pixels of ``frame`` (h, w), onto which the box is scaled."""
     points = np.asarray(keypoints, dtype=np.float64)
     scaled = np.floor((points - (box.top, box.left)) * np.array(frame) / np.array(box.size))
-    scaled[scaled == MISSING] = (
-        MISSING - 1
-    )  # just outside the frame is not the mark of a missing joint
+    scaled[scaled == MISSING] = MISSING - 1  # just outside the frame is not a missing joint
     return np.where(present(points)[:, None], scaled, float(MISSING))
 
 
@@ -205,3 +145,63 @@ def _fade(box: Box, photo_size: tuple[int, int]) -> np.ndarray:
         return np.minimum(np.minimum(rising, falling), 1)
 
     return np.outer(ramp(box.height, top, bottom), ramp(box.width, left, right))
+
+
+def strip_width(width: int, height: int) -> int:
+    """Columns that are kept of a width x height picture at SIZE rows: at most 11/16 of it."""
+    columns = SIZE * width // height
+    if columns < 1:
+        raise UserError(
+            f"the picture is {width} x {height} pixels, too narrow for a person; crop it to the "
+            "person"
+        )
+    return min(columns, SIZE * 11 // 16)
+
+
+def fit(image: Image.Image) -> Image.Image:
+    """An RGB picture as SIZE x SIZE: scaled to that height, at most 11:16 wide, on white.
+
+    Wider pictures lose their left and right sides.
+    """
+    kept = strip_width(*image.size)
+    columns = SIZE * image.width // image.height
+    image = image.resize((columns, SIZE), Image.Resampling.BICUBIC)
+    left = round((columns - kept) / 2)
+    canvas = Image.new("RGB", (SIZE, SIZE), WHITE)
+    canvas.paste(image.crop((left, 0, left + kept, SIZE)), (_margin(kept), 0))
+    return canvas
+
+
+def fit_keypoints(
+    keypoints: np.ndarray,  # (18, 2), (y, x) pixels of the picture, -1 = missing
+    image_size: tuple[int, int],  # (h, w) of the picture
+) -> np.ndarray:
+    """Whole-pixel keypoints after :func:`fit`; joints in a side that is cut off become missing."""
+    height, width = image_size
+    kept = strip_width(width, height)
+    columns = SIZE * width // height
+    points = np.asarray(keypoints, dtype=np.float64)
+    missing = ~present(points)
+    scale = np.array([SIZE / height, columns / width])
+    moved = np.rint((points + 0.5) * scale - 0.5)  # pixel centres
+    moved[:, 1] -= round((columns - kept) / 2)
+    missing |= (moved < 0).any(axis=-1) | (moved[:, 0] >= SIZE) | (moved[:, 1] >= kept)
+    moved[:, 1] += _margin(kept)
+    moved[missing] = MISSING
+    return moved
+
+
+def crop_result(image: Image.Image, reference_size: tuple[int, int]) -> Image.Image:
+    """Middle columns of a result, as wide as the reference picture (w, h) is after :func:`fit`."""
+    kept = strip_width(*reference_size)
+    left = round((image.width - kept) / 2)
+    return image.crop((left, 0, left + kept, image.height))
+
+
+def _margin(kept: int) -> int:
+    """White columns left of a strip: the published code pads by p all around, crops the centre.
+
+    For odd p this is one more than :func:`crop_result` cuts off; both are as published.
+    """
+    padding = SIZE - kept
+    return padding - round(padding / 2)

@@ -1,13 +1,11 @@
-"""Images between files, uint8 arrays and network tensors."""
+"""Pictures between files and uint8 arrays: the one reader, and the writer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from util.errors import UserError
@@ -16,7 +14,7 @@ from util.names import IMAGE_EXTENSIONS
 
 # What data sets and photographs come in. Others are refused by their content, whatever their
 # name: PIL would hand an EPS file to Ghostscript, for example.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 MAX_PIXELS = 50_000_000  # larger files are refused before they are decoded
 # Where Pillow looks for an orientation; without any of them, parsing EXIF would be lost time.
 _HOLDS_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
@@ -30,7 +28,7 @@ def load_image(path: str | Path) -> Image.Image:
     """
     path = Path(path)
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=PICTURE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(
                     f"{path} has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are "
@@ -65,30 +63,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
-
-
-def image_to_tensor(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
-    """PIL image -> uint8 tensor (3, H, W), resized to ``size`` (h, w) with PIL's bilinear
-    filter."""
-    if (image.height, image.width) != tuple(size):
-        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    planes = np.empty((3, *size), dtype=np.uint8)
-    cv2.split(np.asarray(image), list(planes))  # faster than a strided copy
-    return torch.from_numpy(planes)
-
-
-def normalise_uint8(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """uint8 [0, 255] -> float [-1, 1]: (v/255 - 0.5) / 0.5."""
-    return (images.to(dtype) / 255 - 0.5) / 0.5
-
-
-def to_uint8(image: torch.Tensor) -> np.ndarray:
-    """[-1, 1] tensor (3, H, W) or (B, 3, H, W) -> uint8 array with channels last.
-
-    The published conversion: (x + 1) / 2 * 255, clipped, truncated (not rounded).
-    """
-    values = ((image.detach().float() + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
-    return np.ascontiguousarray(values.movedim(-3, -1).cpu().numpy())
 
 
 def resize_linear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -203,26 +177,3 @@ def _check(image: Image.Image, where: str) -> None:
             f"{where} is {width} x {height} pixels, longer than {MAX_ASPECT} times its width; crop "
             "it to the person"
         )
-
-
-SMALLEST_RANGE = 1e-5  # the published guard: an image of one colour becomes black
-
-
-def to_uint8_min_max(image: torch.Tensor) -> np.ndarray:
-    """(3, H, W) or (B, 3, H, W) of any range -> uint8, channels last; each image fills 0 to 255.
-
-    (v - min) / max(max - min, 1e-5) * 255 per image over all channels, truncated: how the published
-    MAGPT test saves real and generated images, and what its metrics are computed on. The contrast
-    depends on the image, so results are comparable only with images saved in the same way.
-    """
-    values = image.detach().float()
-    low = values.amin(dim=(-3, -2, -1), keepdim=True)
-    high = values.amax(dim=(-3, -2, -1), keepdim=True)
-    unit = (values - low) / (high - low).clamp_min(SMALLEST_RANGE)
-    return np.ascontiguousarray((unit * 255).to(torch.uint8).movedim(-3, -1).cpu().numpy())
-
-
-SAVE_NORMS: dict[str, Callable[[torch.Tensor], np.ndarray]] = {
-    "fixed": to_uint8,  # (v + 1) / 2
-    "minmax": to_uint8_min_max,
-}

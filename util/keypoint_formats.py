@@ -7,16 +7,12 @@ shoulder is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from util.errors import UserError
-from util.pose import JOINTS, MISSING
-from util.tables.patn import read_keypoints, read_text
+from util.skeleton import JOINTS, MISSING
 
 COCO17 = (
     "nose", "left eye", "right eye", "left ear", "right ear",
@@ -42,7 +38,7 @@ MEDIAPIPE33 = (
 # COCO-WholeBody, as DWPose and RTMW give it: COCO-17, then 6 feet, 68 face and 42 hand points.
 WHOLEBODY133 = COCO17 + tuple(f"wholebody {i}" for i in range(len(COCO17), 133))
 
-FORMATS: dict[str, tuple[str, ...]] = {
+JOINT_SETS: dict[str, tuple[str, ...]] = {
     "openpose18": JOINTS,
     "coco17": COCO17,
     "body25": BODY25,
@@ -67,10 +63,10 @@ def checked_keypoints(keypoints: Keypoints, where: str) -> np.ndarray:
 
 def format_of(joint_count: int, where: str = "the keypoints") -> str:
     """Name of the format that has ``joint_count`` joints; the five counts are all different."""
-    for name, joints in FORMATS.items():
+    for name, joints in JOINT_SETS.items():
         if len(joints) == joint_count:
             return name
-    known = ", ".join(f"{len(joints)} ({name})" for name, joints in FORMATS.items())
+    known = ", ".join(f"{len(joints)} ({name})" for name, joints in JOINT_SETS.items())
     raise UserError(
         f"{where}: found {joint_count} joints, expected {known}: export one of these sets"
     )
@@ -79,7 +75,7 @@ def format_of(joint_count: int, where: str = "the keypoints") -> str:
 def to_openpose18(
     points: np.ndarray,  # (..., K, 2), (x, y)
     scores: np.ndarray | None = None,  # (..., K); None: every joint was found
-    source_format: str = "coco17",  # a key of FORMATS
+    source_format: str = "coco17",  # a key of JOINT_SETS
     threshold: float = 0.0,  # a joint is present when its score is above this
 ) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) points -> our keypoints (..., 18, 2), (y, x), -1 = missing, and scores (..., 18).
@@ -87,7 +83,7 @@ def to_openpose18(
     The unit of the coordinates is kept. A missing joint has score 0. The neck of a format that has
     none is the shoulder midpoint with the smaller of the two scores.
     """
-    joints = FORMATS[source_format]
+    joints = JOINT_SETS[source_format]
     points = np.asarray(points, dtype=np.float64)
     if points.shape[-2:] != (len(joints), 2):
         raise UserError(
@@ -107,113 +103,3 @@ def to_openpose18(
         out_found[..., neck] = found[..., sides].all(axis=-1)
     keypoints = np.where(out_found[..., None], out[..., ::-1], float(MISSING))
     return keypoints, np.where(out_found, out_scores, 0.0)
-
-
-class Pose(NamedTuple):
-    """One pose read from a file."""
-
-    name: str
-    keypoints: np.ndarray  # (18, 2), (y, x), -1 = missing
-    in_annotation_frame: bool  # True: a data set's frame; False: pixels of some photo
-
-
-def read_poses(path: str | Path) -> list[Pose]:
-    """All poses of a ``.csv`` (``name:keypoints_y:keypoints_x``) or ``.json`` file.
-
-    JSON: OpenPose ("people" with "pose_keypoints_2d", 18 or 25 joints), COCO annotations or results
-    ("keypoints": 17 or 133 triples), Ultralytics ("keypoints": {"x", "y", "visible"}), or a plain
-    list of [x, y] or [x, y, score]. The number of joints decides the format. MediaPipe's landmarks
-    ({"x", "y", "visibility"}, fractions of the picture) need "width" and "height" beside
-    "landmarks".
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; expected keypoints as .json or .csv")
-    if path.suffix.lower() == ".csv":
-        table = read_keypoints(path)
-        return [Pose(name, points, True) for name, points in table.items()]
-    try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not a JSON file ({error}); export it again") from error
-    poses = []
-    for i, (points, scores) in enumerate(_people(content, path)):
-        where = f"{path}, person {i}"
-        keypoints, _ = to_openpose18(points, scores, format_of(len(points), where))
-        poses.append(Pose(f"{path.stem}_{i}", keypoints, False))
-    if not poses:
-        raise UserError(f"{path} holds no person; expected at least one set of keypoints")
-    return poses
-
-
-def _people(content: Any, path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(x, y) points (K, 2) and scores (K,) of every person in the JSON value."""
-    if _is_plain(content):
-        return [_triples(np.asarray(content, dtype=np.float64).ravel(), len(content[0]), path)]
-    if isinstance(content, list):
-        return [person for item in content for person in _people(item, path)]
-    if isinstance(content, dict):
-        for key in ("people", "annotations", "instances"):
-            if isinstance(content.get(key), list):
-                return _people(content[key], path) if content[key] else []
-        if "pose_keypoints_2d" in content:
-            return [_triples(content["pose_keypoints_2d"], 3, path)]
-        if "landmarks" in content:
-            return [_landmarks(content, path)]
-        if isinstance(content.get("keypoints"), dict):
-            return [_columns(content["keypoints"], path)]
-        if isinstance(content.get("keypoints"), list):
-            points = content["keypoints"]
-            return _people(points, path) if _is_plain(points) else [_triples(points, 3, path)]
-    raise UserError(
-        f"{path}: found no keypoints; expected OpenPose's people/pose_keypoints_2d, COCO's "
-        "keypoints, MediaPipe's landmarks or a list of [x, y, score]"
-    )
-
-
-def _is_plain(content: Any) -> bool:
-    """[[x, y], ...] or [[x, y, score], ...]."""
-    return (
-        isinstance(content, list)
-        and bool(content)
-        and all(isinstance(point, list) and len(point) in (2, 3) for point in content)
-        and len({len(point) for point in content}) == 1
-    )
-
-
-def _triples(flat: Any, width: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        values = np.asarray(flat, dtype=np.float64).reshape(-1, width)
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{path}: keypoints are not a list of numbers in groups of {width}; export it again"
-        ) from error
-    points = values[:, :2]
-    if width == 3:
-        return points, values[:, 2]
-    return points, np.where((points == -1).any(axis=1), 0.0, 1.0)
-
-
-def _columns(table: dict, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        points = np.stack([np.float64(table["x"]), np.float64(table["y"])], axis=1)
-        given = np.float64(table.get("visible", (points != 0).any(axis=1)))
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{path}: keypoints need lists x and y of the same length; export it again"
-        ) from error
-    return points, given
-
-
-def _landmarks(content: dict, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        size = np.array([content["width"], content["height"]], dtype=np.float64)
-        marks = content["landmarks"]
-        points = np.array([[mark["x"], mark["y"]] for mark in marks], dtype=np.float64)
-        scores = np.array([mark.get("visibility", 1.0) for mark in marks], dtype=np.float64)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path}: MediaPipe landmarks are fractions of the picture; expected "
-            '{"width": W, "height": H, "landmarks": [{"x": .., "y": .., "visibility": ..}, ...]}'
-        ) from error
-    return points * size, np.where(scores > 0.5, scores, 0.0)

@@ -1,40 +1,18 @@
-"""Keypoints, heatmaps and drawings of the 18-joint OpenPose-COCO skeleton.
+"""What a network is told of a pose: heatmaps, one-hot maps and limb maps of keypoints.
 
-Keypoints are (y, x) pairs; a joint is missing when either coordinate is -1. The frame of the
-coordinates (``annotation_size``) may differ from the image size the network sees (``load_size``);
-sizes are (h, w).
+Keypoints are (y, x) pairs as in :mod:`util.skeleton`. The frame of the coordinates
+(``annotation_size``) may differ from the image size the network sees (``load_size``); sizes are
+(h, w). Every map truncates a joint toward zero to a whole pixel, as the published systems do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import cv2
 import numpy as np
 import torch
 
-JOINTS = (
-    "nose", "neck",
-    "right shoulder", "right elbow", "right wrist",
-    "left shoulder", "left elbow", "left wrist",
-    "right hip", "right knee", "right ankle",
-    "left hip", "left knee", "left ankle",
-    "right eye", "left eye", "right ear", "left ear",
-)  # fmt: skip
-MISSING = -1
-BACKDROP = 24  # grey level behind a skeleton that comes without a photo
+from util.skeleton import JOINTS, MISSING, hue, present
+
 SIGMA = 6.0  # pixels of the load size
-
-# Pairs of joints joined by a line in drawings.
-LIMBS = (
-    (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10),
-    (1, 11), (11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
-)  # fmt: skip
-
-
-def present(keypoints: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:
-    """Boolean mask (..., J) of joints whose two coordinates (..., J, 2) are both given."""
-    return (keypoints[..., 0] != MISSING) & (keypoints[..., 1] != MISSING)
 
 
 def scale_keypoints(
@@ -70,43 +48,10 @@ def keypoints_to_heatmaps(
     return rows[..., :, None] * profiles[1][..., None, :]
 
 
-def _hue(index: int, count: int) -> tuple[int, int, int]:
-    pixel = np.uint8([[[int(180 * index / count), 255, 255]]])
-    return tuple(int(v) for v in cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0])
-
-
-def draw_skeleton(
-    image: np.ndarray,  # (H, W, 3) uint8
-    keypoints: Sequence | np.ndarray,  # (18, 2), (y, x) in the image's frame
-) -> np.ndarray:
-    """A copy of ``image`` with the present joints and limbs drawn over it, line width by image
-    size."""
-    canvas = np.ascontiguousarray(image).copy()
-    points = np.asarray(keypoints, dtype=np.float64)
-    visible = present(points) & np.isfinite(points).all(axis=1)
-    width = max(1, round(min(canvas.shape[:2]) / 64))
-
-    def pixel(joint: int) -> tuple[int, int]:
-        y, x = np.clip(points[joint], -10_000, 10_000)
-        return int(x), int(y)
-
-    for i, (a, b) in enumerate(LIMBS):
-        if visible[a] and visible[b]:
-            cv2.line(canvas, pixel(a), pixel(b), _hue(i, len(LIMBS)), width, cv2.LINE_AA)
-    for joint in np.flatnonzero(visible):
-        cv2.circle(canvas, pixel(joint), width, _hue(joint, len(JOINTS)), -1, cv2.LINE_AA)
-    return canvas
-
-
-def skeleton_picture(keypoints: Sequence | np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The skeleton of (18, 2) keypoints in a dark picture of ``size`` (h, w), uint8 (h, w, 3)."""
-    return draw_skeleton(np.full((*size, 3), BACKDROP, dtype=np.uint8), keypoints)
-
-
 def heatmaps_to_picture(maps: torch.Tensor) -> np.ndarray:
     """Pose maps (P, H, W) in [0, 1] -> uint8 picture (H, W, 3), one hue a map on black."""
     values = maps.detach().float().clamp(0, 1).cpu().numpy()
-    hues = np.array([_hue(i, len(values)) for i in range(len(values))], dtype=np.float32)
+    hues = np.array([hue(i, len(values)) for i in range(len(values))], dtype=np.float32)
     picture = (values[:, :, :, None] * hues[:, None, None, :]).max(axis=0)
     return picture.astype(np.uint8)
 
@@ -133,13 +78,13 @@ def one_hot_pose_maps(
     return maps.view(*index.shape, height, width)
 
 
-# Pairs of joints (indices into util.pose.JOINTS), in channel order.
+# Pairs of joints (indices into util.skeleton.JOINTS), in channel order.
 STEP_LIMBS = (
     (0, 16), (0, 14), (0, 15), (0, 17), (16, 17), (0, 1), (2, 3), (3, 4), (5, 6), (6, 7),
     (8, 9), (9, 10), (11, 12), (12, 13), (1, 2), (2, 8), (8, 11), (11, 5), (5, 1), (2, 11),
     (1, 8), (1, 11), (5, 8),
 )  # fmt: skip
-POSE_CHANNELS = 18 + len(STEP_LIMBS)
+POSE_CHANNELS = len(JOINTS) + len(STEP_LIMBS)
 LIMB_SIGMA = 3.0  # cross-section of a limb that is LIMB_LENGTH pixels long
 LIMB_LENGTH = 256.0
 RIGHT_EYE, LEFT_EYE = 14, 15

@@ -17,10 +17,11 @@ from util.errors import UserError
 from util.image import load_image
 from util.names import IMAGE_EXTENSIONS, file_id, parse_result_name, result_name, stem
 from util.parallel import map_in_order
+from util.skeleton import MISSING
 from util.tables.layouts import Layout
 from util.tables.magpt import read_magpt_keypoints
 from util.tables.manifest import differences, folder_record, problems
-from util.tables.patn import MISSING, read_keypoints, read_pairs
+from util.tables.patn import read_keypoints, read_pairs
 
 ASPECT_TOLERANCE = 0.03  # 750 x 1101 files and 176 x 256 strips differ by 0.9 %
 

@@ -12,6 +12,7 @@ import numpy as np
 from util.errors import UserError
 from util.files import make_folder, write_file
 from util.names import file_id, flatten_deepfashion_path
+from util.skeleton import MISSING
 from util.tables.frames import (
     Annotations,
     Settings,
@@ -24,7 +25,6 @@ from util.tables.layouts import LIST_NAME
 from util.tables.magpt import PAIR_COLUMNS, read_magpt_keypoints, write_magpt_keypoints
 from util.tables.nted import pose_path, read_items, read_pose, write_items, write_pose
 from util.tables.patn import (
-    MISSING,
     read_keypoints,
     read_list,
     read_pairs,

@@ -17,7 +17,7 @@ from PIL import Image
 
 from util.errors import UserError
 from util.files import OutputError, make_folder, remove_leftovers, write_file
-from util.image import FORMATS
+from util.image import PICTURE_FORMATS
 from util.names import IMAGE_EXTENSIONS, flatten_deepfashion_path, unflatten_deepfashion_name
 from util.parallel import map_in_order
 from util.tables.layouts import CROP_BOX, RELEASE_SIZE, Recipe
@@ -248,7 +248,7 @@ STEPS: dict[str, Callable[..., Image.Image]] = {
 def decode(data: bytes, name: str) -> Image.Image:
     """RGB image from the bytes of a file; UserError naming it when they are damaged."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{name} is not a readable image ({error}); replace the file.") from None

@@ -21,6 +21,7 @@ from util.errors import UserError
 from util.files import remove_leftovers, replacing, write_file
 from util.parallel import map_in_order
 from util.show.grid import grid
+from util.skeleton import draw_skeleton
 from util.tables.patn import read_keypoints, write_keypoints, write_pairs
 
 
@@ -29,8 +30,6 @@ def contact_sheet(
     people: int = 6, columns: int = 5,
 ) -> None:  # fmt: skip
     """Write a PNG of the first people: a row each, pictures left, the same with skeletons right."""
-    from util.pose import draw_skeleton  # pulls in torch, which rendering does not need
-
     root = Path(root)
     keypoints = read_keypoints(root / TABLES[layout][1].format(phase))
     rows: list[list[np.ndarray]] = []

@@ -28,7 +28,7 @@ MIN_MEAN_SCORE = 0.4
 JOINT_COUNT = 18
 
 # (joint A, joint B, paf channel of x, paf channel of y), in the order of assembly.
-LIMBS = (
+AFFINITIES = (
     (1, 2, 12, 13), (1, 5, 20, 21), (2, 3, 14, 15), (3, 4, 16, 17), (5, 6, 22, 23), (6, 7, 24, 25),
     (1, 8, 0, 1), (8, 9, 2, 3), (9, 10, 4, 5), (1, 11, 6, 7), (11, 12, 8, 9), (12, 13, 10, 11),
     (1, 0, 28, 29), (0, 14, 30, 31), (14, 16, 34, 35), (0, 15, 32, 33), (15, 17, 36, 37),
@@ -115,9 +115,9 @@ def _limb_score(start: Peak, end: Peak, field: np.ndarray) -> float | None:
 
 
 def find_connections(peaks: list[list[Peak]], paf: np.ndarray) -> list[list[Connection]]:
-    """For each of :data:`LIMBS` the greedy one-to-one matching of its ends, best score first."""
+    """For each of :data:`AFFINITIES` the greedy matching of its ends, best score first."""
     result = []
-    for joint_a, joint_b, channel_x, channel_y in LIMBS:
+    for joint_a, joint_b, channel_x, channel_y in AFFINITIES:
         field = paf[:, :, [channel_x, channel_y]]
         candidates = []
         for a in peaks[joint_a]:
@@ -160,9 +160,9 @@ class _Person:
 
 
 def _assemble(connections: list[list[Connection]], scores: list[float]) -> list[_Person]:
-    """Join limbs to people, limb by limb in the order of :data:`LIMBS`."""
+    """Join limbs to people, limb by limb in the order of :data:`AFFINITIES`."""
     people: list[_Person] = []
-    for limb, (joint_a, joint_b, _, _) in enumerate(LIMBS):
+    for limb, (joint_a, joint_b, _, _) in enumerate(AFFINITIES):
         for link in connections[limb]:
             touching = [p for p in people if p.ids[joint_a] == link.a or p.ids[joint_b] == link.b]
             if len(touching) >= 2 and not touching[0].overlaps(touching[1]):

@@ -28,7 +28,7 @@ _LIMBS = (
     "2-3 2-6 3-4 4-5 6-7 7-8 2-9 9-10 10-11 2-12 12-13 13-14 2-1 1-15 15-17 1-16 16-18 2-17 2-18 "
     "9-12 12-6 9-3 17-18"
 )
-LIMBS = tuple(tuple(int(end) - 1 for end in limb.split("-")) for limb in _LIMBS.split())
+MASK_LIMBS = tuple(tuple(int(end) - 1 for end in limb.split("-")) for limb in _LIMBS.split())
 RADIUS = 4
 CLOSING = np.ones((5, 5), np.uint8)
 
@@ -43,7 +43,7 @@ def body_mask(keypoints: np.ndarray, size: tuple[int, int], radius: int = RADIUS
     joints = np.asarray(keypoints, dtype=np.float64).round().astype(int)
     present = (joints != -1).all(axis=1)
     mask = np.zeros(size, dtype=np.uint8)
-    for a, b in LIMBS:
+    for a, b in MASK_LIMBS:
         if present[a] and present[b]:
             _fill_bar(mask, joints[a], joints[b], radius)
     rows, columns = np.ogrid[: size[0], : size[1]]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from util.image import to_uint8
 from util.pose import heatmaps_to_picture
+from util.tensors import to_uint8
 
 
 def pictures_of(visuals: Mapping[str, torch.Tensor], index: int = 0) -> dict[str, np.ndarray]:

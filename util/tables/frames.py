@@ -16,8 +16,8 @@ from util.names import (
     is_flat_deepfashion_name,
     unflatten_deepfashion_name,
 )
+from util.skeleton import MISSING
 from util.tables.layouts import CROP_BOX, LAYOUTS, RELEASE_SIZE
-from util.tables.patn import MISSING
 
 
 @dataclass

@@ -9,14 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from util.errors import UserError
-from util.tables.patn import (
-    MISSING,
-    NUM_JOINTS,
-    check_new_name,
-    finite_table,
-    read_table,
-    write_table,
-)
+from util.skeleton import MISSING
+from util.tables.patn import NUM_JOINTS, check_new_name, finite_table, read_table, write_table
 
 PAIR_COLUMNS = ("imgA", "imgB")
 COLUMNS = (

@@ -17,7 +17,8 @@ import numpy as np
 from util.errors import UserError
 from util.files import make_folder, write_file
 from util.names import check_relative_name
-from util.tables.patn import MISSING, NUM_JOINTS, finite_table, number_text, read_text
+from util.skeleton import MISSING
+from util.tables.patn import NUM_JOINTS, finite_table, number_text, read_text
 
 ORDERS = ("target_first", "source_first")
 

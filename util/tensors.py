@@ -1,0 +1,56 @@
+"""Pictures as network tensors, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+SMALLEST_RANGE = 1e-5  # the published guard: an image of one colour becomes black
+
+
+def image_to_tensor(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
+    """PIL image -> uint8 tensor (3, H, W), resized to ``size`` (h, w) with PIL's bilinear
+    filter."""
+    if (image.height, image.width) != tuple(size):
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    planes = np.empty((3, *size), dtype=np.uint8)
+    cv2.split(np.asarray(image), list(planes))  # faster than a strided copy
+    return torch.from_numpy(planes)
+
+
+def normalise_uint8(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """uint8 [0, 255] -> float [-1, 1]: (v/255 - 0.5) / 0.5."""
+    return (images.to(dtype) / 255 - 0.5) / 0.5
+
+
+def to_uint8(image: torch.Tensor) -> np.ndarray:
+    """[-1, 1] tensor (3, H, W) or (B, 3, H, W) -> uint8 array with channels last.
+
+    The published conversion: (x + 1) / 2 * 255, clipped, truncated (not rounded).
+    """
+    values = ((image.detach().float() + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(values.movedim(-3, -1).cpu().numpy())
+
+
+def to_uint8_min_max(image: torch.Tensor) -> np.ndarray:
+    """(3, H, W) or (B, 3, H, W) of any range -> uint8, channels last; each image fills 0 to 255.
+
+    (v - min) / max(max - min, 1e-5) * 255 per image over all channels, truncated: how the published
+    MAGPT test saves real and generated images, and what its metrics are computed on. The contrast
+    depends on the image, so results are comparable only with images saved in the same way.
+    """
+    values = image.detach().float()
+    low = values.amin(dim=(-3, -2, -1), keepdim=True)
+    high = values.amax(dim=(-3, -2, -1), keepdim=True)
+    unit = (values - low) / (high - low).clamp_min(SMALLEST_RANGE)
+    return np.ascontiguousarray((unit * 255).to(torch.uint8).movedim(-3, -1).cpu().numpy())
+
+
+SAVE_NORMS: dict[str, Callable[[torch.Tensor], np.ndarray]] = {
+    "fixed": to_uint8,  # (v + 1) / 2
+    "minmax": to_uint8_min_max,
+}
