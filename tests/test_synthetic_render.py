@@ -11,6 +11,7 @@ from data.synthetic import (
     BACKGROUNDS,
     Identity,
     Pose,
+    pose_keypoints,
     render,
     render_layers,
     sample_identity,
@@ -126,6 +127,18 @@ def test_a_joint_behind_the_body_is_missing_and_one_in_front_is_not():
 def test_the_far_leg_is_hidden_in_a_side_view():
     keypoints = render(person(), posed("side"))[1]
     assert missing(keypoints, L_ANKLE) != missing(keypoints, R_ANKLE)
+
+
+@pytest.mark.parametrize("view", ["front", "side", "back"])
+def test_projected_joints_are_those_of_the_picture_and_the_hidden_ones(view):
+    identity = replace(person(), bottom=replace(person().bottom, kind="trousers"))
+    pose = posed(view)
+    _, seen = render(identity, pose)
+    every = pose_keypoints(identity.body, pose)
+    shown = (seen != -1).all(axis=1)
+    assert np.array_equal(np.floor(every[shown]), seen[shown])
+    assert (every[2:14] != -1).all()  # shoulders to ankles, also of the far side
+    assert missing(every, NOSE) == (view == "back")
 
 
 def test_joints_outside_the_picture_are_missing():

@@ -7,7 +7,7 @@ This module is the public face; the work is done in the ``synthetic_*`` modules 
 """
 
 from data.synthetic.identity import Identity, sample_identity
-from data.synthetic.picture import BACKGROUNDS, render, render_layers
+from data.synthetic.picture import BACKGROUNDS, pose_keypoints, render, render_layers
 from data.synthetic.pose import VIEWS, Pose, sample_pose
 from data.synthetic.write import SIZES, Settings, contact_sheet, write_dataset
 
@@ -19,6 +19,7 @@ __all__ = [
     "Pose",
     "Settings",
     "contact_sheet",
+    "pose_keypoints",
     "render",
     "render_layers",
     "sample_identity",

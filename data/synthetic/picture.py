@@ -11,9 +11,9 @@ import numpy as np
 
 from data.synthetic.body import build_body
 from data.synthetic.clothes import Wardrobe
-from data.synthetic.identity import Identity
+from data.synthetic.identity import Body, Identity
 from data.synthetic.pose import Pose, Skeleton, solve
-from data.synthetic.render import Camera, locate, occlusion, rasterise, shade
+from data.synthetic.render import Camera, locate, occlusion, project_joints, rasterise, shade
 from util.errors import UserError
 
 
@@ -155,6 +155,15 @@ def render_layers(
     picture = np.clip(person[..., :3], 0.0, 1.0) * dark[..., None] + scene * (1.0 - coverage)
     picture = (np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
     return picture, coverage[..., 0], locate(skeleton, parts, surface, camera, identity.body.height)
+
+
+def pose_keypoints(body: Body, pose: Pose, size: tuple[int, int] = (256, 176)) -> np.ndarray:
+    """Where :func:`render` puts the 18 joints, float64 (18, 2) as (y, x), hidden or not.
+
+    Only the parts of an averted face are -1.
+    """
+    skeleton = solve(body, pose)
+    return project_joints(skeleton, _camera(skeleton, pose, size, body.height), body.height)
 
 
 def _hampered(pose: Pose, identity: Identity) -> Pose:

@@ -8,6 +8,7 @@ maximise z(t) + sqrt(q(t)) over t in [0, 1].
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -36,24 +37,39 @@ def locate(
     """Keypoints, int64 (18, 2) as (y, x) pixels, -1 for joints that are hidden or outside."""
     keypoints = np.full((18, 2), -1, np.int64)
     limbs = [part.limb for part in parts]
-
-    def enter(index: int, point: np.ndarray, own: tuple[str, ...] | None) -> None:
+    for index, point, own in _joints(skeleton, height):
         y, x = np.floor(camera.project(point)).astype(int)
         if not (0 <= y < camera.size[0] and 0 <= x < camera.size[1]):
-            return
+            continue
         if own is None or not _hidden(surface, limbs, camera, point, own, CLEARANCE * height):
             keypoints[index] = y, x
+    return keypoints
 
-    enter(1, skeleton.points["neck"], None)
+
+def project_joints(skeleton: Skeleton, camera: Camera, height: float) -> np.ndarray:
+    """Keypoints, float64 (18, 2) as (y, x), also of joints behind other parts or outside.
+
+    Eyes, ears and the nose of an averted face are -1 all the same: they tell the sides apart.
+    """
+    keypoints = np.full((18, 2), -1.0)
+    for index, point, _ in _joints(skeleton, height):
+        keypoints[index] = camera.project(point)
+    return keypoints
+
+
+def _joints(
+    skeleton: Skeleton, height: float
+) -> Iterator[tuple[int, np.ndarray, tuple[str, ...] | None]]:
+    """Index and place of every joint that faces the viewer, and the parts that never hide it."""
+    yield 1, skeleton.points["neck"], None
     for name, index in LIMB_JOINTS.items():
         side, joint = name[0], name[1:]
         own = (*(side + part for part in OWN[joint]), "skirt") if joint in OWN else None
-        enter(index, skeleton.points[name], own)
+        yield index, skeleton.points[name], own
     for index, (offset, facing, least) in _face(height).items():
         frame = skeleton.frames["head"]
         if (frame @ facing)[2] > least:
-            enter(index, skeleton.points["head"] + frame @ offset, ("head",))
-    return keypoints
+            yield index, skeleton.points["head"] + frame @ offset, ("head",)
 
 
 def _face(h: float) -> dict[int, tuple[np.ndarray, np.ndarray, float]]:
