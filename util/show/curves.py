@@ -1,4 +1,4 @@
-"""The curves of a training run, bounded in memory however long the run is."""
+"""The curves of a training run: bounded in memory however long the run is, and drawn as SVG."""
 
 from __future__ import annotations
 
@@ -10,117 +10,14 @@ from dominate import svg, tags
 
 from util.show.html import clean_text
 
+MAX_POINTS = 600  # of a curve
+
 WIDTH, HEIGHT = 340, 180
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 8, 24
 SMOOTHING = 40  # the dark curve averages over 1/40 of the points to each side
 LOG_RATIO = 30.0  # curves that span more than this factor get a logarithmic axis
 
 HUGE = 1e30  # losses beyond it have diverged; the axis could not show them beside others
-
-_GRID, _INK, _RAW, _SMOOTH = "#dfe3ea", "#5b6577", "#a9c4ec", "#1f5fbf"
-
-
-def charts(curves: Mapping[str, Curve]) -> tags.div:
-    """One chart a curve: losses differ by orders of magnitude and would hide each other in one."""
-    cards = []
-    for name, curve in curves.items():
-        finite = [value for value in curve.values if math.isfinite(value)]
-        last = f"{finite[-1]:.4g}" if finite else "no finite value"
-        heading = tags.h3(clean_text(f"{name}: {last}"))
-        cards.append(tags.div(heading, chart(curve, name), cls="card"))
-    return tags.div(cards, cls="charts")
-
-
-def chart(curve: Curve, name: str) -> svg.svg:
-    """The points of one curve (pale) and their local mean (dark) over training samples.
-
-    Values that are not finite (or beyond ``HUGE``) interrupt the line. The axis is logarithmic
-    where all values are positive and span a large factor.
-    """
-    points = list(zip(curve.samples, curve.values, strict=True))
-    finite = [(x, y) for x, y in points if _drawable(y)]
-    picture = svg.svg(
-        viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=clean_text(f"curve of {name}")
-    )
-    if not finite:
-        return picture
-    values = [y for _, y in finite]
-    logarithmic = min(values) > 1 / HUGE and max(values) / min(values) > LOG_RATIO
-    scale = math.log10 if logarithmic else float
-    low, high = _limits([scale(y) for y in values])
-    if min(values) >= 0 and not logarithmic:
-        low = max(low, 0.0)
-    left, right = finite[0][0], max(finite[-1][0], finite[0][0] + 1)
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = (x - left) / (right - left)
-        up = (scale(y) - low) / (high - low)
-        return (
-            LEFT + across * (WIDTH - LEFT - RIGHT),
-            HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM),
-        )
-
-    picture.add(_axes(low, high, left, right, logarithmic))
-    picture.add(_line([place(*p) if _drawable(p[1]) else None for p in points], _RAW, 1.0))
-    picture.add(_line([place(x, y) for x, y in _smoothed(finite)], _SMOOTH, 1.8))
-    return picture
-
-
-def _drawable(value: float) -> bool:
-    return abs(value) < HUGE  # False for NaN too
-
-
-def _limits(values: list[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    margin = 0.05 * (high - low) or max(abs(high) * 0.05, 1e-6)
-    return low - margin, high + margin
-
-
-def _smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Mean over the neighbours on both sides, which does not lag; few points stay as they are."""
-    out = []
-    for i, (x, _) in enumerate(points):
-        reach = min(len(points) // SMOOTHING, i, len(points) - 1 - i)
-        near = [y for _, y in points[i - reach : i + reach + 1]]
-        out.append((x, sum(near) / len(near)))
-    return out
-
-
-def _line(points: list[tuple[float, float] | None], colour: str, width: float) -> svg.path:
-    """A path through the points; ``None`` lifts the pen. A single point becomes a dot."""
-    commands, pen_down = [], False
-    for point in points:
-        if point is not None:
-            commands.append(f"{'L' if pen_down else 'M'}{point[0]:.1f} {point[1]:.1f}")
-            if not pen_down:
-                commands.append("h0")
-        pen_down = point is not None
-    return svg.path(
-        d=" ".join(commands), fill="none", stroke=colour, stroke_width=width, stroke_linecap="round"
-    )
-
-
-def _axes(low: float, high: float, left: int, right: int, logarithmic: bool) -> list[svg.svg_tag]:
-    marks: list[svg.svg_tag] = []
-    for step in range(4):
-        y = HEIGHT - BOTTOM - step / 3 * (HEIGHT - TOP - BOTTOM)
-        value = low + step / 3 * (high - low)
-        shown = f"{10**value if logarithmic else value:.3g}"
-        marks.append(
-            svg.line(x1=LEFT, x2=WIDTH - RIGHT, y1=f"{y:.1f}", y2=f"{y:.1f}", stroke=_GRID)
-        )
-        marks.append(_label(shown, LEFT - 5, y + 3.5, "end"))
-    marks.append(_label(f"{left:,}", LEFT, HEIGHT - 8, "start"))
-    unit = "samples, log scale" if logarithmic else "samples"
-    marks.append(_label(f"{right:,} {unit}", WIDTH - RIGHT, HEIGHT - 8, "end"))
-    return marks
-
-
-def _label(text: str, x: float, y: float, anchor: str) -> svg.text:
-    return svg.text(text, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, font_size="10", fill=_INK)
-
-
-MAX_POINTS = 600
 
 
 @dataclass
@@ -184,3 +81,99 @@ class LossHistory:
             key: Curve([int(x) for x in curve["samples"]], [float(y) for y in curve["values"]])
             for key, curve in state.items()
         }
+
+
+def charts(curves: Mapping[str, Curve]) -> tags.div:
+    """One chart a curve: losses differ by orders of magnitude and would hide each other in one."""
+    cards = []
+    for name, curve in curves.items():
+        finite = [value for value in curve.values if math.isfinite(value)]
+        last = f"{finite[-1]:.4g}" if finite else "no finite value"
+        heading = tags.h3(clean_text(f"{name}: {last}"))
+        cards.append(tags.div(heading, chart(curve, name), cls="card"))
+    return tags.div(cards, cls="charts")
+
+
+def chart(curve: Curve, name: str) -> svg.svg:
+    """The points of one curve (pale) and their local mean (dark) over training samples.
+
+    Values that are not finite (or beyond ``HUGE``) interrupt the line. The axis is logarithmic
+    where all values are positive and span a large factor.
+    """
+    points = list(zip(curve.samples, curve.values, strict=True))
+    finite = [(x, y) for x, y in points if _drawable(y)]
+    picture = svg.svg(
+        viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=clean_text(f"curve of {name}")
+    )
+    if not finite:
+        return picture
+    values = [y for _, y in finite]
+    logarithmic = min(values) > 1 / HUGE and max(values) / min(values) > LOG_RATIO
+    scale = math.log10 if logarithmic else float
+    low, high = _limits([scale(y) for y in values])
+    if min(values) >= 0 and not logarithmic:
+        low = max(low, 0.0)
+    left, right = finite[0][0], max(finite[-1][0], finite[0][0] + 1)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x - left) / (right - left)
+        up = (scale(y) - low) / (high - low)
+        return (
+            LEFT + across * (WIDTH - LEFT - RIGHT),
+            HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM),
+        )
+
+    picture.add(_axes(low, high, left, right, logarithmic))
+    picture.add(_line([place(*p) if _drawable(p[1]) else None for p in points], "raw"))
+    picture.add(_line([place(x, y) for x, y in _smoothed(finite)], "smooth"))
+    return picture
+
+
+def _drawable(value: float) -> bool:
+    return abs(value) < HUGE  # False for NaN too
+
+
+def _limits(values: list[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    margin = 0.05 * (high - low) or max(abs(high) * 0.05, 1e-6)
+    return low - margin, high + margin
+
+
+def _smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Mean over the neighbours on both sides, which does not lag; few points stay as they are."""
+    out = []
+    for i, (x, _) in enumerate(points):
+        reach = min(len(points) // SMOOTHING, i, len(points) - 1 - i)
+        near = [y for _, y in points[i - reach : i + reach + 1]]
+        out.append((x, sum(near) / len(near)))
+    return out
+
+
+def _line(points: list[tuple[float, float] | None], style: str) -> svg.path:
+    """A path through the points; ``None`` lifts the pen. A single point becomes a dot."""
+    commands, pen_down = [], False
+    for point in points:
+        if point is not None:
+            commands.append(f"{'L' if pen_down else 'M'}{point[0]:.1f} {point[1]:.1f}")
+            if not pen_down:
+                commands.append("h0")
+        pen_down = point is not None
+    return svg.path(d=" ".join(commands), cls=style)
+
+
+def _axes(low: float, high: float, left: int, right: int, logarithmic: bool) -> list[svg.svg_tag]:
+    marks: list[svg.svg_tag] = []
+    for step in range(4):
+        y = HEIGHT - BOTTOM - step / 3 * (HEIGHT - TOP - BOTTOM)
+        value = low + step / 3 * (high - low)
+        shown = f"{10**value if logarithmic else value:.3g}"
+        marks.append(svg.line(x1=LEFT, x2=WIDTH - RIGHT, y1=f"{y:.1f}", y2=f"{y:.1f}", cls="grid"))
+        marks.append(_label(shown, LEFT - 5, y + 3.5, "end"))
+    marks.append(_label(f"{left:,}", LEFT, HEIGHT - 8, "start"))
+    unit = "samples, log scale" if logarithmic else "samples"
+    marks.append(_label(f"{right:,} {unit}", WIDTH - RIGHT, HEIGHT - 8, "end"))
+    return marks
+
+
+def _label(text: str, x: float, y: float, anchor: str) -> svg.text:
+    return svg.text(text, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
@@ -19,15 +20,21 @@ POLICY = (
 )
 
 STYLE = """
-:root { color-scheme: light; --ink: #1c2330; --soft: #5b6577; --line: #dfe3ea; --paper: #f5f6f9;
-        --card: #ffffff; --accent: #1f5fbf; }
+:root { color-scheme: light dark; --ink: #1c2330; --soft: #5b6577; --line: #dfe3ea;
+        --paper: #f5f6f9; --card: #ffffff; --accent: #1f5fbf; --on-accent: #ffffff;
+        --raw: #a9c4ec; --good: #1a7f4b; --bad: #b3372f; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e9ef; --soft: #a2abbb; --line: #363d4a; --paper: #14171d; --card: #1d222b;
+          --accent: #7db1ff; --on-accent: #10131a; --raw: #3b5784; --good: #5fcf95;
+          --bad: #ff8f87; }
+}
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0 auto; max-width: 1680px; padding: 16px;
        background: var(--paper); color: var(--ink);
        font: 15px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-h1 { font-size: 1.5rem; margin: 4px 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.1rem; margin: 24px 0 8px; overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; line-height: 1.25; margin: 4px 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.1rem; margin: 28px 0 8px; overflow-wrap: anywhere; }
 p { margin: 4px 0 12px; color: var(--soft); overflow-wrap: anywhere; }
 a { color: var(--accent); }
 figure { margin: 0; min-width: 0; }
@@ -46,8 +53,13 @@ figcaption { margin-top: 3px; font-size: .78rem; line-height: 1.3; color: var(--
 .pictures { display: grid; gap: 8px;
             grid-template-columns: repeat(auto-fit, minmax(88px, 1fr)); }
 .pictures figure { max-width: 256px; }
-.strip { display: flex; gap: 4px; margin-top: 8px; }
-.strip figure { flex: 1 1 0; max-width: 128px; }
+.pairs { display: flex; flex-wrap: wrap; gap: 8px; }
+.given { display: grid; gap: 8px; flex: 3 1 280px; min-width: 0;
+         grid-template-columns: repeat(3, minmax(0, 1fr)); }
+.result { display: grid; gap: 8px; flex: 2 1 190px; min-width: 0;
+          grid-template-columns: repeat(2, minmax(0, 1fr)); }
+.strip { display: flex; gap: 4px; margin-top: 8px; overflow-x: auto; }
+.strip figure { flex: 1 1 0; min-width: 44px; max-width: 128px; }
 .missing { display: grid; place-items: center; min-height: 88px; border: 1px dashed var(--soft);
            border-radius: 4px; color: var(--soft); font-size: .78rem; }
 .facts { display: flex; flex-wrap: wrap; gap: 8px; margin: 12px 0; padding: 0; }
@@ -59,10 +71,35 @@ figcaption { margin-top: 3px; font-size: .78rem; line-height: 1.3; color: var(--
 nav { display: flex; flex-wrap: wrap; gap: 6px; margin: 12px 0; align-items: center; }
 nav a, nav span { padding: 6px 11px; border: 1px solid var(--line); border-radius: 6px;
                   background: var(--card); text-decoration: none; }
-nav .here { background: var(--accent); border-color: var(--accent); color: #ffffff;
+nav .here { background: var(--accent); border-color: var(--accent); color: var(--on-accent);
             font-weight: 600; }
 nav .gap { border: 0; background: none; padding: 6px 2px; }
+table { border-collapse: collapse; width: 100%; background: var(--card); font-size: .9rem;
+        border: 1px solid var(--line); border-radius: 8px; margin: 8px 0; }
+th, td { padding: 6px 10px; text-align: left; vertical-align: top; overflow-wrap: anywhere;
+         border-bottom: 1px solid var(--line); }
+th { color: var(--soft); font-weight: 500; font-size: .8rem; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.best { font-weight: 700; color: var(--good); }
+@media (max-width: 700px) {
+  table, tbody, tr { display: block; }
+  thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  tr { padding: 8px 0; border-bottom: 1px solid var(--line); }
+  td, td.number { display: flex; justify-content: space-between; gap: 12px; border: 0;
+                  padding: 3px 12px; text-align: right; white-space: normal; }
+  td::before { content: attr(data-name); color: var(--soft); text-align: left; flex: none;
+               max-width: 45%; }
+}
+details { margin: 12px 0; }
+summary { cursor: pointer; color: var(--accent); }
+code { font-size: .88em; overflow-wrap: anywhere; }
+.good { color: var(--good); }
+.bad { color: var(--bad); }
 svg { display: block; width: 100%; height: auto; }
+svg text { fill: var(--soft); font-size: 10px; }
+svg .grid { stroke: var(--line); }
+svg .raw { stroke: var(--raw); fill: none; stroke-width: 1; stroke-linecap: round; }
+svg .smooth { stroke: var(--accent); fill: none; stroke-width: 1.8; stroke-linecap: round; }
 """
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -126,13 +163,29 @@ def missing_picture(caption: str) -> tags.figure:
     return tags.figure(tags.div("none", cls="missing"), tags.figcaption(clean_text(caption)))
 
 
-def facts(values: dict[str, object]) -> tags.dl:
+def facts(values: Mapping[str, object]) -> tags.dl:
     """Names and values as a row of small boxes; floats are shown with four digits."""
     boxes = []
     for name, value in values.items():
         shown = f"{value:.4g}" if isinstance(value, float) else clean_text(value)
         boxes.append(tags.div(tags.dt(clean_text(name)), tags.dd(shown)))
     return tags.dl(boxes, cls="facts")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> tags.table:
+    """A table that becomes a list of name and value where the screen is narrow.
+
+    Numbers are flush right; floats are shown with four digits.
+    """
+    body = tags.tbody()
+    for row in rows:
+        line = body.add(tags.tr())
+        for head, value in zip(heads, row, strict=True):
+            shown = f"{value:.4g}" if isinstance(value, float) else clean_text(value)
+            cell = line.add(tags.td(shown, data_name=clean_text(head)))
+            if isinstance(value, int | float):
+                cell.set_attribute("class", "number")
+    return tags.table(tags.thead(tags.tr([tags.th(clean_text(head)) for head in heads])), body)
 
 
 def write_page(path: str | Path, page: document) -> None:
