@@ -58,10 +58,9 @@ class _Transfer:
         rows = iter(rows)
         while batch := [self._sample(*row) for row in islice(rows, batch_size)]:
             columns = {key: [sample[key] for sample in batch] for key in batch[0]}
-            stacked = {
-                k: torch.stack(v) if torch.is_tensor(v[0]) else v for k, v in columns.items()
-            }
-            fakes = to_uint8(self._generate(stacked))
+            fakes = self._generate(
+                {k: torch.stack(v) if torch.is_tensor(v[0]) else v for k, v in columns.items()}
+            )
             yield from (self._finish(*made) for made in zip(to_uint8(fakes), batch, strict=True))
 
     def _sample(self, *row: Any) -> dict[str, Any]:
