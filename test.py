@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from data import create_dataloader, create_dataset
+from data import create_dataset
 from data.base_dataset import BaseDataset
+from data.loader import create_dataloader
 from models import create_model
 from models.base_model import BaseModel
 from options.test_options import TestOptions

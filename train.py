@@ -14,12 +14,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from data import (
-    create_dataloader,
-    create_dataset,
-    create_validation_dataset,
-    report_preparation,
-)
+from data import create_dataset, report_preparation
+from data.loader import create_dataloader, create_validation_dataset
 from models import create_model
 from models.training import TrainingRun, create_validator, create_visualizer
 from options.train_options import TrainOptions

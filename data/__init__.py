@@ -1,19 +1,16 @@
-"""Data set registry: ``data/foo_dataset.py`` with ``class FooDataset`` is ``--dataset_mode
-foo``."""
+"""Registry: ``data/foo_dataset.py`` with ``class FooDataset`` is ``--dataset_mode foo``."""
 
 from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import DataLoader, Dataset
-
-from data.base_dataset import BaseDataset
-from data.loader import make_loader
 from util.plugins import find_plugin, plugin_names
-from util.run import distributed
 from util.tables.manifest import describe, differences, folder_record, problems
+
+if TYPE_CHECKING:  # torch: the preparation of data sets does without it
+    from data.base_dataset import BaseDataset
 
 _NOT_MODES = ("base", "pose")
 
@@ -28,34 +25,9 @@ def find_dataset(name: str) -> type:
     return find_plugin(sys.modules[__name__], "dataset", _NOT_MODES, "--dataset_mode", name)
 
 
-def create_dataset(opt: Namespace) -> Dataset:
+def create_dataset(opt: Namespace) -> BaseDataset:
     """Open the data set that the options describe; all its lists are read and checked here."""
     return find_dataset(opt.dataset_mode).from_options(opt)
-
-
-def create_validation_dataset(opt: Namespace) -> Dataset | None:
-    """The whole list of ``--val_phase``, on the main process; None without --val_freq."""
-    if not opt.val_freq or not distributed.is_main():
-        return None
-    settings = Namespace(**{**vars(opt), "phase": opt.val_phase, "is_train": False})
-    settings.max_dataset_size = None
-    return create_dataset(settings)
-
-
-def create_dataloader(dataset: Dataset, opt: Namespace) -> DataLoader:
-    """Loader whose ``batch_sampler`` gives this process its share; see data.loader."""
-    return make_loader(
-        dataset,
-        batch_size=opt.batchSize * getattr(opt, "accumulate", 1),
-        workers=opt.nThreads,
-        seed=opt.seed,
-        shuffle=opt.is_train and not opt.serial_batches,
-        drop_last=opt.is_train,
-        rank=distributed.rank(),
-        processes=distributed.world_size(),
-        limit=opt.max_dataset_size,
-        pin_memory=opt.device.startswith("cuda"),
-    )
 
 
 def report_preparation(opt: Namespace, dataset: BaseDataset, run: Any) -> None:
@@ -65,7 +37,7 @@ def report_preparation(opt: Namespace, dataset: BaseDataset, run: Any) -> None:
     resumed, the images that it began with.
     """
     record, before = dataset.record, run.extra.get("images")
-    if record is None or not distributed.is_main():
+    if record is None:
         return
     run.extra["images"] = record
     run.visualizer.message(f"images: {describe(record)}")

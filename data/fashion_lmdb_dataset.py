@@ -11,7 +11,8 @@ import torch
 from data.base_dataset import BaseDataset
 from data.prepare.images import decode
 from util.errors import UserError
-from util.tables.frames import Settings, to_cropped_frame, to_name
+from util.tables.frames import Conversion, to_cropped_frame, to_name
+from util.tables.layouts import NTED_PAIRS_NAME, STRIP_SIZE
 from util.tables.lmdb import LmdbReader, environment_name
 from util.tables.nted import ORDERS, pose_path, read_items, read_pose
 from util.tensors import image_to_tensor
@@ -28,8 +29,7 @@ class FashionLmdbDataset(BaseDataset):
     pixels further left; with another ``annotation_size`` (own data) they use that frame itself.
     """
 
-    load_size = (256, 176)
-    annotation_size = (256, 176)
+    load_size = annotation_size = STRIP_SIZE
 
     @staticmethod
     def modify_options(parser, is_train: bool) -> None:
@@ -53,13 +53,13 @@ class FashionLmdbDataset(BaseDataset):
         self.load_size = tuple(load_size or type(self).load_size)
         self.annotation_size = tuple(annotation_size or type(self).annotation_size)
         framed = self.annotation_size == type(self).annotation_size
-        self._frame = Settings("fashion" if framed else "market")
+        self._conversion = Conversion("fashion" if framed else "market")
         if not self.root.is_dir():
             raise UserError(
                 f"--dataroot {root}: no such folder; expected {phase}_pairs.txt, pose/ and an LMDB "
                 "environment in it, see python -m script.prepare_data --help"
             )
-        pairs_file = self.root / f"{phase}_pairs.txt"
+        pairs_file = self.root / NTED_PAIRS_NAME.format(phase=phase)
         self.items = read_items(pairs_file, pairs_order)[:max_pairs]
         self.images = LmdbReader(Path(lmdb_root or root) / environment_name(self.load_size))
         len(self.images)  # complete?
@@ -103,7 +103,7 @@ class FashionLmdbDataset(BaseDataset):
     def keypoints(self, path: str) -> torch.Tensor:
         """Keypoints (18, 2) float64, (y, x) in the annotation frame, -1 = missing."""
         full = read_pose(pose_path(self.root, path))
-        return torch.from_numpy(to_cropped_frame({path: full}, self._frame, [])[path])
+        return torch.from_numpy(to_cropped_frame({path: full}, self._conversion, [])[path])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         target, sources = self.items[index % len(self)]

@@ -3,12 +3,15 @@ worker count."""
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterator
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from data import create_dataset
 from util.errors import UserError
+from util.run import distributed
 from util.run.interrupt import shield_worker
 
 
@@ -104,3 +107,28 @@ def _start_worker(worker: int) -> None:
     """Workers decode images; more torch threads would only fight the training process."""
     torch.set_num_threads(1)
     shield_worker()
+
+
+def create_validation_dataset(opt: Namespace) -> Dataset | None:
+    """The whole list of ``--val_phase``, on the main process; None without --val_freq."""
+    if not opt.val_freq or not distributed.is_main():
+        return None
+    settings = Namespace(**{**vars(opt), "phase": opt.val_phase, "is_train": False})
+    settings.max_dataset_size = None
+    return create_dataset(settings)
+
+
+def create_dataloader(dataset: Dataset, opt: Namespace) -> DataLoader:
+    """Loader whose ``batch_sampler`` gives this process its share; see data.loader."""
+    return make_loader(
+        dataset,
+        batch_size=opt.batchSize * getattr(opt, "accumulate", 1),
+        workers=opt.nThreads,
+        seed=opt.seed,
+        shuffle=opt.is_train and not opt.serial_batches,
+        drop_last=opt.is_train,
+        rank=distributed.rank(),
+        processes=distributed.world_size(),
+        limit=opt.max_dataset_size,
+        pin_memory=opt.device.startswith("cuda"),
+    )

@@ -9,6 +9,7 @@ import numpy as np
 from data.pose_dataset import PoseDataset
 from util.errors import UserError
 from util.names import file_id
+from util.tables.layouts import LAYOUTS
 from util.tables.magpt import PAIR_COLUMNS, read_magpt_keypoints
 from util.tables.patn import read_pairs
 
@@ -20,11 +21,10 @@ class MagptDataset(PoseDataset):
     ``both_directions`` appends every pair with source and target exchanged, the published test.
     """
 
-    load_size = (256, 256)
-    annotation_size = (256, 256)
-    pairs_files = ("{phase}_img_pairs.csv",)
-    annotation_files = ("{phase}_img_keypoints.csv",)
-    image_folders = (".",)
+    load_size = annotation_size = LAYOUTS["magpt"].annotation_size
+    pairs_files = LAYOUTS["magpt"].pairs
+    annotation_files = LAYOUTS["magpt"].annotations
+    image_folders = (LAYOUTS["magpt"].image_folder,)
 
     def __init__(self, *args, both_directions: bool = False, **kwargs):
         self.both_directions = both_directions

@@ -4,15 +4,15 @@ from argparse import ArgumentParser
 
 from data.augmentation import AffineRanges
 from data.pose_dataset import PoseDataset
+from util.tables.layouts import LAYOUTS
 
 
 class MarketDataset(PoseDataset):
     """64 x 128 photographs; keypoints in the same 128 x 64 frame."""
 
-    load_size = (128, 64)
-    annotation_size = (128, 64)
-    pairs_files = ("market-pairs-{phase}.csv",)
-    annotation_files = ("market-annotation-{phase}.csv",)
+    load_size = annotation_size = LAYOUTS["market"].annotation_size
+    pairs_files = LAYOUTS["market"].pairs
+    annotation_files = LAYOUTS["market"].annotations
     augmentation = AffineRanges(angle=(-5, 5), shift=(-5, 5), scale=(0.95, 1.05))
 
     @staticmethod

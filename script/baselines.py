@@ -21,7 +21,8 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import numpy as np
 from tqdm import tqdm
 
-from data import create_dataloader, create_dataset
+from data import create_dataset
+from data.loader import create_dataloader
 from models import create_model
 from options.test_options import TestOptions
 from util.errors import UserError

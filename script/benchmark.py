@@ -23,7 +23,8 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import torch
 
-from data import create_dataloader, create_dataset
+from data import create_dataset
+from data.loader import create_dataloader
 from data.synthetic import write_dataset
 from script import benchmark_parts as parts
 from script import benchmark_parts as training

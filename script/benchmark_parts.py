@@ -23,7 +23,8 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from data import create_dataloader, create_dataset
+from data import create_dataset
+from data.loader import create_dataloader
 from models import create_model
 from models.losses import perceptual
 from models.networks import ptm

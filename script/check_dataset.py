@@ -40,11 +40,9 @@ from util.errors import UserError
 from util.image import load_image, save_image
 from util.run.main import run_main
 from util.show.grid import grid, in_rows
-from util.skeleton import MISSING, draw_skeleton
-from util.tables.layouts import LAYOUTS, PHASES, Layout, detect_layout
+from util.tables.layouts import LAYOUTS, PHASES, SYNTHETIC_NAME, Layout, detect_layout
 from util.tables.manifest import describe, folder_record
 
-SYNTHETIC = "synthetic.json"  # written by script/make_synthetic_dataset.py
 COLUMNS = 4  # pairs in one row of the contact sheet
 
 
@@ -113,7 +111,7 @@ def progress(items: Iterable, total: int) -> Iterable:
 
 def check(root: Path, layout: Layout, options: argparse.Namespace) -> tuple[list[Phase], list]:
     """All findings of all phases, in the order in which they should be mended."""
-    own = options.own or (root / SYNTHETIC).exists()
+    own = options.own or (root / SYNTHETIC_NAME).exists()
     phases = [read_one_phase(root, layout, name) for name in options.phase]
     for phase in phases:
         check_tables(phase, own)

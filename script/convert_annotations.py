@@ -21,10 +21,10 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.prepare.convert import FORMATS
+from data.prepare.convert import TEXT_FORMATS
 from util.errors import UserError
 from util.run.main import run_main
-from util.tables.frames import Settings
+from util.tables.frames import Conversion
 from util.tables.layouts import PHASES
 from util.tables.nted import ORDERS
 
@@ -34,8 +34,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--from", dest="source_format", choices=tuple(FORMATS), required=True)
-    add("--to", dest="target_format", choices=tuple(FORMATS), required=True)
+    add("--from", dest="source_format", choices=tuple(TEXT_FORMATS), required=True)
+    add("--to", dest="target_format", choices=tuple(TEXT_FORMATS), required=True)
     add("--input", required=True, help="folder of the files to read")
     add("--output", required=True, help="folder that receives the converted files")
     add("--phase", nargs="+", choices=PHASES, default=list(PHASES))
@@ -59,22 +59,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def refuse_overwriting(output: Path, format_name: str, phase: str) -> None:
+def refuse_overwriting(output: Path, name: str, phase: str, conversion: Conversion) -> None:
     """UserError when tables of the target format are there already."""
-    patterns = {
-        "patn": (f"*-resize-*-{phase}.csv", f"market-*-{phase}.csv"),
-        "gfla": (
-            f"fa*ion-*s-{phase}.csv",
-            f"fa*ion-annotation-{phase}.csv",
-            f"market-*-{phase}.csv",
-        ),
-        "magpt": (f"{phase}_img_*.csv",),
-        "nted": (f"{phase}_pairs.txt",),
-    }[format_name]
-    found = [path for pattern in patterns for path in output.glob(pattern)]
-    if found:
+    tables = (output / table.format(phase=phase) for table in TEXT_FORMATS[name].tables(conversion))
+    for path in filter(Path.exists, tables):
         raise UserError(
-            f"{found[0]} exists already; expected a folder without {format_name} files of {phase}: "
+            f"{path} exists already; expected a folder without {name} files of {phase}: "
             "choose another --output, or replace them with --overwrite."
         )
 
@@ -82,17 +72,17 @@ def refuse_overwriting(output: Path, format_name: str, phase: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     root, output = Path(options.input), Path(options.output)
-    settings = Settings(options.dataset_mode, options.outside == "keep", options.pairs_order)
-    read, write = FORMATS[options.source_format][0], FORMATS[options.target_format][1]
+    conversion = Conversion(options.dataset_mode, options.outside == "keep", options.pairs_order)
+    source, target = TEXT_FORMATS[options.source_format], TEXT_FORMATS[options.target_format]
     if not root.is_dir():
         raise UserError(
             f"--input {root} is no folder; expected the folder of the files to convert."
         )
     for phase in options.phase:
         if not options.overwrite:
-            refuse_overwriting(output, options.target_format, phase)
-        data = read(root, phase, settings)
-        write(output, phase, data, settings)
+            refuse_overwriting(output, options.target_format, phase, conversion)
+        data = source.read(root, phase, conversion)
+        target.write(output, phase, data, conversion)
         print(
             f"{phase}: {len(data.pairs):,} pairs, {len(data.keypoints):,} keypoint rows, "
             f"{len(data.images):,} image names"

@@ -44,10 +44,10 @@ from util.tables.layouts import (
     LAYOUTS,
     LIST_NAME,
     PHASES,
-    RECIPES,
+    PREPARATIONS,
     RELEASE_SIZE,
     STRIP_SIZE,
-    Recipe,
+    Preparation,
 )
 from util.tables.manifest import file_sha256, update_manifest
 from util.tables.patn import read_list, read_table
@@ -68,7 +68,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--dataroot", default="./dataset/fashion", help="folder of the lists and of the release")
     add("--source", help="release elsewhere: a folder or a zip file (default: look in DATAROOT)")
     add("--source_kind", choices=("auto", *PLACES), default="auto", help="auto: by image size")
-    add("--layout", choices=tuple(RECIPES), default="dptn", help="for which system (see above)")
+    add(
+        "--layout", choices=tuple(PREPARATIONS), default="dptn", help="for which system (see above)"
+    )
     add("--output", help="folder that receives the image folders (default: DATAROOT)")
     add("--filter", choices=tuple(FILTERS), default="bicubic", help="for everything resized")
     add(
@@ -172,18 +174,23 @@ def refuse_empty_match(
 
 
 def make_record(
-    recipe: Recipe, phase: str, kind: str, options: argparse.Namespace, names: list, path: Path
+    how: Preparation,
+    phase: str,
+    kind: str,
+    options: argparse.Namespace,
+    names: list,
+    path: Path,
 ) -> dict:
     """What the manifest says about one folder before its images are made."""
-    resizes = "resize" in recipe.steps
-    encodes = recipe.steps != ("copy",)
+    resizes = "resize" in how.steps
+    encodes = how.steps != ("copy",)
     return {
         "source": kind,
-        "steps": list(recipe.steps),
+        "steps": list(how.steps),
         "filter": options.filter if resizes else None,
-        "size": list(RELEASE_SIZE if "pad" in recipe.steps else recipe.size or []) or None,
-        "file_format": recipe.file_format,
-        "quality": options.quality if encodes and recipe.file_format == "JPEG" else None,
+        "size": list(RELEASE_SIZE if "pad" in how.steps else how.size or []) or None,
+        "file_format": how.file_format,
+        "quality": options.quality if encodes and how.file_format == "JPEG" else None,
         "images": 0,
         "expected": len(names),
         "list": path.name,
@@ -193,7 +200,10 @@ def make_record(
 
 
 def plan(
-    output: Path, recipes: tuple[Recipe, ...], splits: dict[str, list[str]], entries: dict[str, str]
+    output: Path,
+    preparations: tuple[Preparation, ...],
+    splits: dict[str, list[str]],
+    entries: dict[str, str],
 ) -> dict[str, list[Output]]:
     """Source path -> the files to make from it."""
     tasks: dict[str, list[Output]] = {}
@@ -201,10 +211,10 @@ def plan(
         for name in names:
             if name not in entries:
                 continue
-            for recipe in recipes:
-                file = Path(name).with_suffix(".png") if recipe.file_format == "PNG" else name
-                path = output / recipe.folder.format(phase=phase) / file
-                tasks.setdefault(entries[name], []).append(Output(path, recipe))
+            for how in preparations:
+                file = Path(name).with_suffix(".png") if how.file_format == "PNG" else name
+                path = output / how.folder.format(phase=phase) / file
+                tasks.setdefault(entries[name], []).append(Output(path, how))
     return tasks
 
 
@@ -222,19 +232,19 @@ def main(arguments: list[str] | None = None) -> int:
     for phase in PHASES:
         refuse_empty_match(source, splits[phase], lists[phase], entries, others)
     kind = release_kind(source, entries[matched[0]], options.source_kind)
-    recipes = RECIPES[options.layout][kind]
+    preparations = PREPARATIONS[options.layout][kind]
     records = {
-        recipe.folder.format(phase=phase): make_record(
-            recipe, phase, kind, options, splits[phase], lists[phase]
+        how.folder.format(phase=phase): make_record(
+            how, phase, kind, options, splits[phase], lists[phase]
         )
         for phase in PHASES
-        for recipe in recipes
+        for how in preparations
     }
     print(f"release {kind}: {len(matched):,} of {len(names):,} listed images found")
     make_folder(output)
     refuse_other_settings(output, records, options.overwrite)
     update_manifest(output, records)
-    tasks = plan(output, recipes, splits, entries)
+    tasks = plan(output, preparations, splits, entries)
     problems = make_images(Job(source, options.filter, options.quality), tasks, options.workers)
     missing = [name for name in names if name not in entries]
     return report(output, records, tasks, missing, problems, options.allow_missing)

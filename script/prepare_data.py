@@ -24,16 +24,16 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from PIL import Image
 from tqdm import tqdm
 
+from data.prepare.images import FILTERS
 from util.errors import UserError
 from util.files import make_folder, write_file
 from util.image import load_image
 from util.parallel import map_in_order
 from util.run.main import run_main
 from util.tables.frames import to_name
-from util.tables.layouts import CROP_BOX, PHASES, RELEASE_SIZE
+from util.tables.layouts import CROP_BOX, NTED_PAIRS_NAME, PHASES, RELEASE_SIZE
 from util.tables.lmdb import LmdbWriter, environment_name, image_key
 from util.tables.nted import read_items
 
@@ -42,10 +42,6 @@ Encoded = list[tuple[str, bytes]]  # path of the lists, PNG
 
 CHUNK = 10  # images a worker makes at a time, as published
 COMMIT = 100  # images a transaction: what a kill can cost
-FILTERS = {
-    name: Image.Resampling[name.upper()]
-    for name in ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
-}
 
 
 def parse_size(text: str) -> Size:
@@ -84,7 +80,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def list_images(root: Path) -> list[str]:
     """Every path of the pairs lists, once, in order of appearance."""
-    lists = [root / f"{phase}_pairs.txt" for phase in PHASES]
+    lists = [root / NTED_PAIRS_NAME.format(phase=phase) for phase in PHASES]
     present = [path for path in lists if path.is_file()]
     if not present:
         raise UserError(

@@ -31,10 +31,9 @@ from util.errors import UserError
 from util.files import make_folder
 from util.names import IMAGE_EXTENSIONS
 from util.run.main import run_main
-from util.tables.layouts import LAYOUTS, PHASES, Recipe
+from util.tables.layouts import LAYOUTS, MARKET_PREPARATIONS, PHASES, Preparation
 from util.tables.manifest import differences, read_manifest, update_manifest
 
-RECIPES = (Recipe("{phase}", ("copy",), None), Recipe("{phase}_12864", ("copy",), (128, 64)))
 PLACES = (".", "Market-1501-v15.09.15", "Market-1501-v15.09.15.zip", "Market-1501.zip", "Market")
 
 
@@ -90,23 +89,25 @@ def find_source(root: Path) -> Path:
 
 
 def make_records(
-    images: dict[str, dict[str, str]], recipes: tuple[Recipe, ...], options: argparse.Namespace
+    images: dict[str, dict[str, str]],
+    preparations: tuple[Preparation, ...],
+    options: argparse.Namespace,
 ) -> dict[str, dict]:
     """What the manifest says about each folder before its images are made."""
     return {
-        recipe.folder.format(phase=phase): {
+        how.folder.format(phase=phase): {
             "source": "Market-1501",
-            "steps": list(recipe.steps),
-            "filter": options.filter if recipe.size else None,
-            "size": list(recipe.size) if recipe.size else None,
-            "file_format": recipe.file_format,
+            "steps": list(how.steps),
+            "filter": options.filter if how.size else None,
+            "size": list(how.size) if how.size else None,
+            "file_format": how.file_format,
             "quality": None,
             "images": 0,
             "expected": len(images[phase]),
             "complete": False,
         }
         for phase in PHASES
-        for recipe in recipes
+        for how in preparations
     }
 
 
@@ -128,13 +129,13 @@ def main(arguments: list[str] | None = None) -> int:
     root = Path(options.dataroot)
     source = ImageSource(options.source or find_source(root))
     images = find_images(source)
-    recipes = RECIPES[:1] if options.no_12864 else RECIPES
-    records = make_records(images, recipes, options)
+    preparations = MARKET_PREPARATIONS[:1] if options.no_12864 else MARKET_PREPARATIONS
+    records = make_records(images, preparations, options)
     make_folder(root)
     refuse_foreign_folders(root, records)
     update_manifest(root, records)
     tasks = {
-        path: [Output(root / r.folder.format(phase=phase) / name, r) for r in recipes]
+        path: [Output(root / r.folder.format(phase=phase) / name, r) for r in preparations]
         for phase in PHASES
         for name, path in images[phase].items()
     }

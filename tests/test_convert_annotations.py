@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from data.prepare.convert import FORMATS
+from data.prepare.convert import TEXT_FORMATS
 from script import convert_annotations
 from tests import tiny_dataset
 from util.errors import UserError
-from util.tables.frames import Annotations, Settings, to_name, to_path
+from util.tables.frames import Annotations, Conversion, to_name, to_path
 from util.tables.magpt import read_magpt_keypoints
 from util.tables.nted import read_items, read_pose, write_items, write_pose
 from util.tables.patn import read_keypoints, read_pairs, write_keypoints, write_pairs
@@ -27,20 +27,20 @@ def keypoints() -> dict[str, np.ndarray]:
     return table
 
 
-def read(name: str, root, settings: Settings | None = None) -> Annotations:
-    return FORMATS[name][0](root, "train", settings or Settings())
+def read(name: str, root, conversion: Conversion | None = None) -> Annotations:
+    return TEXT_FORMATS[name].read(root, "train", conversion or Conversion())
 
 
-def write(name: str, root, data: Annotations, settings: Settings | None = None) -> None:
-    FORMATS[name][1](root, "train", data, settings or Settings())
+def write(name: str, root, data: Annotations, conversion: Conversion | None = None) -> None:
+    TEXT_FORMATS[name].write(root, "train", data, conversion or Conversion())
 
 
 def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("first", FORMATS)
-@pytest.mark.parametrize("second", FORMATS)
+@pytest.mark.parametrize("first", TEXT_FORMATS)
+@pytest.mark.parametrize("second", TEXT_FORMATS)
 def test_every_two_formats_convert_there_and_back_without_loss(tmp_path, keypoints, first, second):
     write(first, tmp_path / "a", Annotations(PAIRS, keypoints, list(NAMES)))
     start = read(first, tmp_path / "a")
@@ -56,13 +56,13 @@ def test_every_two_formats_convert_there_and_back_without_loss(tmp_path, keypoin
     assert start.notes == middle.notes == end.notes == []
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", TEXT_FORMATS)
 def test_market_tables_keep_their_frame(tmp_path, name):
-    settings = Settings("market")
+    conversion = Conversion("market")
     table = {"0002_c1_1.jpg": np.tile([127.0, 63.0], (18, 1))}
     data = Annotations([("0002_c1_1.jpg", "0002_c2_1.jpg")], table, ["0002_c1_1.jpg"])
-    write(name, tmp_path, data, settings)
-    result = read(name, tmp_path, settings)
+    write(name, tmp_path, data, conversion)
+    result = read(name, tmp_path, conversion)
     assert same(result.keypoints, table)
     assert result.pairs == data.pairs
 
@@ -109,7 +109,7 @@ def test_a_joint_that_would_read_as_missing_is_counted(tmp_path):
 
 def test_joints_outside_the_crop_become_missing_on_request(tmp_path, keypoints):
     write("magpt", tmp_path, Annotations(PAIRS, keypoints, list(NAMES)))
-    result = read("magpt", tmp_path, Settings(keep_outside=False))
+    result = read("magpt", tmp_path, Conversion(keep_outside=False))
     assert (result.keypoints[NAMES[1]][[5, 6, 7]] == -1).all()
     assert result.notes == ["9 joints outside the cropped frame became missing."]
 
@@ -142,10 +142,10 @@ def test_several_sources_of_one_target_become_pairs_of_their_own(tmp_path):
 
 
 def test_the_order_of_nteds_lists_can_be_exchanged(tmp_path):
-    settings = Settings(pairs_order="source_first")
-    write("nted", tmp_path, Annotations(PAIRS), settings)
+    conversion = Conversion(pairs_order="source_first")
+    write("nted", tmp_path, Annotations(PAIRS), conversion)
     assert (tmp_path / "train_pairs.txt").read_text().startswith(f"{PATHS[0]},{PATHS[1]}\n")
-    assert read("nted", tmp_path, settings).pairs == PAIRS
+    assert read("nted", tmp_path, conversion).pairs == PAIRS
     assert read("nted", tmp_path).pairs == [(b, a) for a, b in PAIRS]
 
 
@@ -236,7 +236,7 @@ def test_correctly_spelled_file_names_are_read_too(tmp_path, keypoints):
     assert same(read_keypoints(tmp_path / "out" / "fasion-annotation-train.csv"), keypoints)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", TEXT_FORMATS)
 def test_a_folder_without_the_format_is_refused(tmp_path, name):
     with pytest.raises(UserError, match=r"holds neither|does not exist"):
         read(name, tmp_path)

@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from data import create_dataloader, create_dataset
+from data import create_dataset
 from data.fashion_dataset import FashionDataset
 from data.fashion_lmdb_dataset import FashionLmdbDataset
-from data.loader import make_loader
+from data.loader import create_dataloader, make_loader
 from script import convert_annotations, prepare_data
 from tests.helpers import train_options
 from util.errors import UserError

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data import create_dataloader, create_dataset, find_dataset
+from data import create_dataset, find_dataset
+from data.loader import create_dataloader
 from data.magpt_dataset import MagptDataset
 from options.test_options import TestOptions
 from tests.helpers import GOLDEN

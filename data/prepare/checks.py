@@ -1,4 +1,4 @@
-"""What is wrong with the tables of a data set: pairs, keypoints, counts, people in both phases."""
+"""What is wrong with a data set: its tables, its images, people in both phases."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -23,138 +23,18 @@ from util.tables.magpt import read_magpt_keypoints
 from util.tables.manifest import differences, folder_record, problems
 from util.tables.patn import read_keypoints, read_pairs
 
+ERROR, WARNING, NOTE = "error", "warning", "note"
+MARGIN = 40  # pixels beyond the frame at which joints of the published tables still lie
 ASPECT_TOLERANCE = 0.03  # 750 x 1101 files and 176 x 256 strips differ by 0.9 %
 
 Progress = Callable[[Iterable, int], Iterable]  # (items, total) -> items, e.g. a progress bar
 
 
-def inspect(path: Path, quick: bool = False) -> tuple[tuple[int, int], str] | str:
-    """((h, w), colour mode) of an image file as training would read it, or what is wrong with it.
-
-    ``quick`` reads the header only, so that a truncated file goes unnoticed.
-    """
-    try:
-        image = None if quick else load_image(path)
-        with Image.open(path) as header:
-            size = (image or header).size
-            return (size[1], size[0]), header.mode
-    except UserError as error:
-        return str(error)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return f"{path} is not a readable image ({error}); replace the file"
-
-
-def check_images(
-    phase: Phase, quick: bool, workers: int, own: bool, progress: Progress = lambda items, _: items
-) -> None:
-    """Look at every image the pairs need, and count the files of the folder."""
-    if not phase.folder.is_dir():
-        return
-    paths = {name: phase.folder / name for name in phase.names or _files(phase.folder)}
-    missing = [name for name, path in paths.items() if not path.is_file()]
-    if missing:
-        where = f" (row {phase.row_of(missing[0])})" if phase.pairs else ""
-        phase.add(
-            ERROR,
-            "no image",
-            f"{len(missing):,} images of {phase.pairs_path} are not in {phase.folder}, the first "
-            f"is {missing[0]!r}{where}: prepare the images again or remove the pairs.",
-        )
-    present = [path for name, path in paths.items() if path.is_file()]
-    sizes: dict[tuple[int, int], list[Path]] = {}
-    modes: Counter[str] = Counter()
-    broken = []
-    results = _inspect_all(present, quick, workers)
-    for path, result in progress(results, len(present)):
-        if isinstance(result, str):
-            broken.append(result)
-            continue
-        sizes.setdefault(result[0], []).append(path)
-        modes[result[1]] += 1
-    if broken:
-        phase.add(ERROR, "unreadable", f"{len(broken):,} images cannot be read: {broken[0]}.")
-    _check_sizes(phase, sizes)
-    if set(modes) - {"RGB"}:
-        found = ", ".join(f"{count:,} {mode}" for mode, count in sorted(modes.items()))
-        phase.add(NOTE, "colours", f"{phase.folder}: {found}; all are read as 8-bit RGB.")
-    _check_count(phase, own)
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_EXTENSIONS)
-
-
-def _inspect_all(paths: list[Path], quick: bool, workers: int) -> Iterator[tuple[Path, object]]:
-    task = partial(inspect, quick=quick)
-    chunks = [paths[i : i + 64] for i in range(0, len(paths), 64)]
-    found = map_in_order(partial(_each, task), chunks, workers if len(paths) >= 200 else 1)
-    yield from zip(paths, itertools.chain.from_iterable(found), strict=True)
-
-
-def _each(task: Callable[[Path], object], paths: list[Path]) -> list[object]:
-    return [task(path) for path in paths]
-
-
-def _check_sizes(phase: Phase, sizes: dict[tuple[int, int], list[Path]]) -> None:
-    """Sizes that do not have the shape of the keypoint frame are errors, others notes."""
-    height, width = phase.layout.annotation_size
-    wrong = {
-        size: paths
-        for size, paths in sizes.items()
-        if abs(size[1] / size[0] / (width / height) - 1) > ASPECT_TOLERANCE
-    }
-    for size, paths in wrong.items():
-        phase.add(
-            ERROR,
-            "size",
-            f"{len(paths):,} images in {phase.folder} have {size[1]}x{size[0]} pixels (width x "
-            f"height), the first is {paths[0].name!r}; expected the shape of the keypoint frame, "
-            f"{width}x{height}: make them again (script/generate_fashion_datasets.py or "
-            "script/prepare_market.py), or say --annotation_size for a table in another frame.",
-        )
-    if len(sizes) > 1 and not wrong:
-        found = ", ".join(f"{len(p):,} of {s[1]}x{s[0]}" for s, p in sorted(sizes.items())[:5])
-        phase.add(
-            WARNING,
-            "sizes",
-            f"{phase.folder} holds images of {len(sizes)} sizes ({found}): they were made in "
-            "different ways; make them again the same way.",
-        )
-    elif sizes and not wrong and (height, width) not in sizes:
-        (size,) = sizes
-        phase.add(
-            NOTE,
-            "sizes",
-            f"images of {phase.folder} have {size[1]}x{size[0]} pixels: resized when loaded.",
-        )
-
-
-def _check_count(phase: Phase, own: bool) -> None:
-    expected = phase.layout.image_counts.get(phase.name)
-    for problem in problems(phase.folder):
-        phase.add(WARNING, "manifest", problem)
-    if expected is None or own:
-        return
-    count = len(_files(phase.folder))
-    if count != expected:
-        phase.add(
-            WARNING,
-            "image count",
-            f"{phase.folder} holds {count:,} images, the published set {expected:,}: results "
-            "cannot be compared with published numbers; for your own data this is fine (--own).",
-        )
-
-
-ERROR, WARNING, NOTE = "error", "warning", "note"
-MARGIN = 40  # pixels beyond the frame at which joints of the published tables still lie
-
-
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know; ``code`` names the kind of damage, ``text`` says what to do."""
+    """One thing to know: what is wrong and what to do."""
 
     level: str
-    code: str
     text: str
 
 
@@ -171,8 +51,12 @@ class Phase:
     keypoints: dict[str, np.ndarray] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
-    def add(self, level: str, code: str, text: str) -> None:
-        self.findings.append(Finding(level, code, text))
+    def add(self, level: str, text: str) -> None:
+        self.findings.append(Finding(level, text))
+
+    error = partialmethod(add, ERROR)
+    warn = partialmethod(add, WARNING)
+    note = partialmethod(add, NOTE)
 
     @property
     def names(self) -> list[str]:
@@ -190,10 +74,8 @@ def read_phase(root: Path, layout: Layout, name: str) -> Phase:
     phase.pairs_path = _find(phase, root, "pairs", layout.pairs)
     phase.keypoints_path = _find(phase, root, "keypoints", layout.annotations)
     if not phase.folder.is_dir():
-        phase.add(
-            ERROR,
-            "no folder",
-            f"the image folder {phase.folder} does not exist; get {layout.origins['images']}.",
+        phase.error(
+            f"the image folder {phase.folder} does not exist; get {layout.origins['images']}."
         )
     if phase.pairs_path:
         _read_pairs(phase)
@@ -201,7 +83,7 @@ def read_phase(root: Path, layout: Layout, name: str) -> Phase:
         try:
             phase.keypoints = _read_keypoints(phase)
         except UserError as error:
-            phase.add(ERROR, "keypoints", str(error))
+            phase.error(str(error))
     return phase
 
 
@@ -209,11 +91,9 @@ def _find(phase: Phase, root: Path, kind: str, names: tuple[str, ...]) -> Path |
     path = phase.layout.find(root, names, phase.name)
     if path is None:
         wanted = " or ".join(name.format(phase=phase.name) for name in names)
-        phase.add(
-            ERROR,
-            f"no {kind}",
+        phase.error(
             f"the {kind} table {wanted} is missing in {root}; get it from "
-            f"{phase.layout.origins[kind]}, or make your own with script/make_pairs.py.",
+            f"{phase.layout.origins[kind]}, or make your own with script/make_pairs.py."
         )
     return path
 
@@ -223,7 +103,7 @@ def _read_pairs(phase: Phase) -> None:
     try:
         phase.pairs = read_pairs(phase.pairs_path, columns)
     except UserError as error:
-        phase.add(ERROR, "pairs", str(error))
+        phase.error(str(error))
         try:  # duplicated rows are an error, but the rest of the table can still be checked
             phase.pairs = read_pairs(phase.pairs_path, columns, allow_duplicates=True)
         except UserError:
@@ -248,12 +128,10 @@ def check_tables(phase: Phase, own: bool) -> None:
     _check_result_names(phase)
     expected = phase.layout.pair_counts.get(phase.name)
     if phase.pairs and expected and len(phase.pairs) != expected and not own:
-        phase.add(
-            WARNING,
-            "pair count",
+        phase.warn(
             f"{phase.pairs_path.name} holds {len(phase.pairs):,} pairs, the published one "
             f"{expected:,}: results cannot be compared with published numbers; for your own data "
-            "this is fine (--own).",
+            "this is fine (--own)."
         )
 
 
@@ -262,21 +140,17 @@ def _check_keypoint_rows(phase: Phase) -> None:
         return
     lacking = [name for name in phase.names if name not in phase.keypoints]
     if lacking:
-        phase.add(
-            ERROR,
-            "no keypoints",
+        phase.error(
             f"{len(lacking):,} images of {phase.pairs_path} have no keypoints in "
             f"{phase.keypoints_path}, the first is {lacking[0]!r} (row "
             f"{phase.row_of(lacking[0])}): add their rows "
-            "(script/extract_keypoints.py) or remove the pairs.",
+            "(script/extract_keypoints.py) or remove the pairs."
         )
     nobody = [n for n, points in phase.keypoints.items() if not _seen(points).any()]
     if nobody:
-        phase.add(
-            WARNING,
-            "nobody",
+        phase.warn(
             f"{len(nobody):,} images in {phase.keypoints_path} have no joint at all, the first is "
-            f"{nobody[0]!r}: their pose map is empty; remove their pairs if nobody is shown.",
+            f"{nobody[0]!r}: their pose map is empty; remove their pairs if nobody is shown."
         )
 
 
@@ -307,7 +181,6 @@ def _check_frame(phase: Phase) -> None:
         advice = "correct the row."
     phase.add(
         WARNING if many or far.any() else NOTE,
-        "outside",
         f"{outside.sum():,} of {seen.sum():,} joints in {phase.keypoints_path} lie outside the "
         f"{frame[0]} high, {frame[1]} wide frame ({far.sum():,} of them by more than {MARGIN} "
         f"pixels), for example {list(phase.keypoints)[image]!r} joint {joint} at y {y:g}, x {x:g}: "
@@ -318,11 +191,9 @@ def _check_frame(phase: Phase) -> None:
 def _check_pairs(phase: Phase) -> None:
     same = [i for i, (a, b) in enumerate(phase.pairs, start=2) if a == b]
     if same:
-        phase.add(
-            WARNING,
-            "same image",
+        phase.warn(
             f"{len(same):,} pairs of {phase.pairs_path} have one image as source and target, the "
-            f"first in row {same[0]}: such a pair is no test of anything; remove it.",
+            f"first in row {same[0]}: such a pair is no test of anything; remove it."
         )
     if not phase.pairs or phase.layout.identities == "prefix":
         return
@@ -333,11 +204,9 @@ def _check_pairs(phase: Phase) -> None:
     mixed = [i for i, (a, b) in enumerate(phase.pairs, start=2) if people[a] != people[b]]
     if mixed:
         a, b = phase.pairs[mixed[0] - 2]
-        phase.add(
-            WARNING,
-            "two people",
+        phase.warn(
             f"{len(mixed):,} pairs of {phase.pairs_path} join two people, the first in row "
-            f"{mixed[0]}: {a!r} and {b!r}; correct them.",
+            f"{mixed[0]}: {a!r} and {b!r}; correct them."
         )
 
 
@@ -352,21 +221,17 @@ def _check_result_names(phase: Phase) -> None:
     for name in phase.names:
         other = owners.setdefault(stem(name), name)
         if other != name:
-            phase.add(
-                ERROR,
-                "result name",
+            phase.error(
                 f"{name!r} and {other!r} in {phase.pairs_path} give results of the same name; "
-                "rename one of them.",
+                "rename one of them."
             )
             return
     for target in dict.fromkeys(target for _, target in phase.pairs):
         if not _reads_back(target):
-            phase.add(
-                WARNING,
-                "result name",
+            phase.warn(
                 f"{phase.pairs_path}: the target name {target!r} holds '_2_' or '_vis', so the "
                 "published metric commands cannot read it back from a result name; rename the "
-                "image if you use them.",
+                "image if you use them."
             )
             return
 
@@ -378,6 +243,113 @@ def _reads_back(target: str) -> bool:
         return False
 
 
+def examine(path: Path, quick: bool = False) -> tuple[tuple[int, int], str] | str:
+    """((h, w), colour mode) of an image file as training would read it, or what is wrong with it.
+
+    ``quick`` reads the header only, so that a truncated file goes unnoticed.
+    """
+    try:
+        image = None if quick else load_image(path)
+        with Image.open(path) as header:
+            size = (image or header).size
+            return (size[1], size[0]), header.mode
+    except UserError as error:
+        return str(error)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return f"{path} is not a readable image ({error}); replace the file"
+
+
+def check_images(
+    phase: Phase, quick: bool, workers: int, own: bool, progress: Progress = lambda items, _: items
+) -> None:
+    """Look at every image the pairs need, and count the files of the folder."""
+    if not phase.folder.is_dir():
+        return
+    paths = {name: phase.folder / name for name in phase.names or _files(phase.folder)}
+    missing = [name for name, path in paths.items() if not path.is_file()]
+    if missing:
+        where = f" (row {phase.row_of(missing[0])})" if phase.pairs else ""
+        phase.error(
+            f"{len(missing):,} images of {phase.pairs_path} are not in {phase.folder}, the first "
+            f"is {missing[0]!r}{where}: prepare the images again or remove the pairs."
+        )
+    present = [path for name, path in paths.items() if path.is_file()]
+    sizes: dict[tuple[int, int], list[Path]] = {}
+    modes: Counter[str] = Counter()
+    broken = []
+    results = _examine_all(present, quick, workers)
+    for path, result in progress(results, len(present)):
+        if isinstance(result, str):
+            broken.append(result)
+            continue
+        sizes.setdefault(result[0], []).append(path)
+        modes[result[1]] += 1
+    if broken:
+        phase.error(f"{len(broken):,} images cannot be read: {broken[0]}.")
+    _check_sizes(phase, sizes)
+    if set(modes) - {"RGB"}:
+        found = ", ".join(f"{count:,} {mode}" for mode, count in sorted(modes.items()))
+        phase.note(f"{phase.folder}: {found}; all are read as 8-bit RGB.")
+    _check_count(phase, own)
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_EXTENSIONS)
+
+
+def _examine_all(paths: list[Path], quick: bool, workers: int) -> Iterator[tuple[Path, object]]:
+    task = partial(examine, quick=quick)
+    chunks = [paths[i : i + 64] for i in range(0, len(paths), 64)]
+    found = map_in_order(partial(_each, task), chunks, workers if len(paths) >= 200 else 1)
+    yield from zip(paths, itertools.chain.from_iterable(found), strict=True)
+
+
+def _each(task: Callable[[Path], object], paths: list[Path]) -> list[object]:
+    return [task(path) for path in paths]
+
+
+def _check_sizes(phase: Phase, sizes: dict[tuple[int, int], list[Path]]) -> None:
+    """Sizes that do not have the shape of the keypoint frame are errors, others notes."""
+    height, width = phase.layout.annotation_size
+    wrong = {
+        size: paths
+        for size, paths in sizes.items()
+        if abs(size[1] / size[0] / (width / height) - 1) > ASPECT_TOLERANCE
+    }
+    for size, paths in wrong.items():
+        phase.error(
+            f"{len(paths):,} images in {phase.folder} have {size[1]}x{size[0]} pixels (width x "
+            f"height), the first is {paths[0].name!r}; expected the shape of the keypoint frame, "
+            f"{width}x{height}: make them again (script/generate_fashion_datasets.py or "
+            "script/prepare_market.py), or say --annotation_size for a table in another frame."
+        )
+    if len(sizes) > 1 and not wrong:
+        found = ", ".join(f"{len(p):,} of {s[1]}x{s[0]}" for s, p in sorted(sizes.items())[:5])
+        phase.warn(
+            f"{phase.folder} holds images of {len(sizes)} sizes ({found}): they were made in "
+            "different ways; make them again the same way."
+        )
+    elif sizes and not wrong and (height, width) not in sizes:
+        (size,) = sizes
+        phase.note(
+            f"images of {phase.folder} have {size[1]}x{size[0]} pixels: resized when loaded."
+        )
+
+
+def _check_count(phase: Phase, own: bool) -> None:
+    expected = phase.layout.image_counts.get(phase.name)
+    for problem in problems(phase.folder):
+        phase.warn(problem)
+    if expected is None or own:
+        return
+    count = len(_files(phase.folder))
+    if count != expected:
+        phase.warn(
+            f"{phase.folder} holds {count:,} images, the published set {expected:,}: results "
+            "cannot be compared with published numbers; for your own data this is fine (--own)."
+        )
+
+
 def check_between(train: Phase, test: Phase, rule: str | None) -> list[Finding]:
     """Images and people in both phases, and folders that were made in different ways."""
     findings = []
@@ -386,7 +358,6 @@ def check_between(train: Phase, test: Phase, rule: str | None) -> list[Finding]:
         findings.append(
             Finding(
                 ERROR,
-                "image leak",
                 f"{len(both):,} images are in the pairs of train and of test, the first is "
                 f"{both[0]!r}: results on seen images prove nothing; remove them from one table.",
             )
@@ -396,7 +367,6 @@ def check_between(train: Phase, test: Phase, rule: str | None) -> list[Finding]:
         findings.append(
             Finding(
                 WARNING,
-                "identity leak",
                 f"{len(people):,} people are in train and in test, the first is {people[0]!r}: "
                 "results on seen people are too good; make a new split (script/make_pairs.py "
                 "--test_share), or say with --identity how names tell people apart.",
@@ -407,7 +377,6 @@ def check_between(train: Phase, test: Phase, rule: str | None) -> list[Finding]:
         findings.append(
             Finding(
                 WARNING,
-                "manifest",
                 f"{train.folder} and {test.folder} were made in different ways "
                 f"({'; '.join(changes)}): FID and all comparisons change with it; make both the "
                 "same way.",

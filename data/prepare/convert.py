@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +16,13 @@ from util.names import file_id, flatten_deepfashion_path
 from util.skeleton import MISSING
 from util.tables.frames import (
     Annotations,
-    Settings,
+    Conversion,
     to_cropped_frame,
     to_full_frame,
     to_name,
     to_path,
 )
-from util.tables.layouts import LIST_NAME
+from util.tables.layouts import LAYOUTS, LIST_NAME, MAGPT_LIST_NAME, NTED_PAIRS_NAME
 from util.tables.magpt import PAIR_COLUMNS, read_magpt_keypoints, write_magpt_keypoints
 from util.tables.nted import pose_path, read_items, read_pose, write_items, write_pose
 from util.tables.patn import (
@@ -40,43 +41,48 @@ _MAGPT_ID = re.compile(r"(?:img)?(WOMEN|MEN)([^0-9/]+)id_([0-9]{8})([0-9]{2})_([
 # --- PATN and GFLA: the same tables under two names ---------------------------------------------
 
 
-def _table_names(kind: str, phase: str, settings: Settings, resize: str) -> str:
-    if settings.mode == "market":
-        return f"market-{kind}-{phase}.csv"
-    return f"fasion{resize}-{kind}-{phase}.csv"
+def _table_names(kind: str, conversion: Conversion, resize: bool) -> list[str]:
+    """Accepted names of the pairs or the annotations, the one to write first."""
+    layout = LAYOUTS[conversion.mode]
+    names = layout.pairs if kind == "pairs" else layout.annotations
+    return [name for name in names if ("-resize" in name) == resize] or list(names)
 
 
-def _read_tables(root: Path, phase: str, settings: Settings, resize: str) -> Annotations:
+def _read_tables(root: Path, phase: str, conversion: Conversion, resize: bool) -> Annotations:
     result = Annotations()
-    found = False
-    for kind in ("pairs", "annotation"):
-        path = root / _table_names(kind, phase, settings, resize)
-        path = path if path.exists() else path.with_name(path.name.replace("fasion", "fashion"))
-        if not path.exists():
-            result.notes.append(f"{path} does not exist: nothing to convert from it.")
-        elif kind == "pairs":
-            result.pairs, found = read_pairs(path, allow_duplicates=True), True
-        else:
-            result.keypoints, found = read_keypoints(path), True
-    if not found:
+    names = {kind: _table_names(kind, conversion, resize) for kind in ("pairs", "annotation")}
+    paths = {k: LAYOUTS[conversion.mode].find(root, found, phase) for k, found in names.items()}
+    if not any(paths.values()):
+        first, second = (found[0].format(phase=phase) for found in names.values())
         raise UserError(
-            f"{root} holds neither {_table_names('pairs', phase, settings, resize)} nor "
-            f"{_table_names('annotation', phase, settings, resize)}: check --input, --from, "
-            "--dataset_mode and --phase."
+            f"{root} holds neither {first} nor {second}: check --input, --from, --dataset_mode and "
+            "--phase."
         )
+    for kind, path in paths.items():
+        if path is None:
+            lacking = " or ".join(name.format(phase=phase) for name in names[kind])
+            result.notes.append(f"{root / lacking} does not exist: nothing to convert from it.")
+    if paths["pairs"]:
+        result.pairs = read_pairs(paths["pairs"], allow_duplicates=True)
+    if paths["annotation"]:
+        result.keypoints = read_keypoints(paths["annotation"])
     path = root / LIST_NAME.format(phase=phase)
     result.images = read_list(path) if path.exists() else list(result.keypoints)
     return result
 
 
 def _write_tables(
-    root: Path, phase: str, data: Annotations, settings: Settings, resize: str
+    root: Path, phase: str, data: Annotations, conversion: Conversion, resize: bool
 ) -> None:
+    pairs, keypoints = (
+        root / _table_names(kind, conversion, resize)[0].format(phase=phase)
+        for kind in ("pairs", "annotation")
+    )
     if data.pairs:
-        write_pairs(root / _table_names("pairs", phase, settings, resize), data.pairs)
+        write_pairs(pairs, data.pairs)
     if data.keypoints:
-        write_keypoints(root / _table_names("annotation", phase, settings, resize), data.keypoints)
-    if data.images and settings.mode == "fashion":
+        write_keypoints(keypoints, data.keypoints)
+    if data.images and conversion.mode == "fashion":
         _write_lines(root / LIST_NAME.format(phase=phase), data.images)
 
 
@@ -88,9 +94,15 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
 # --- MAGPT --------------------------------------------------------------------------------------
 
 
-def _read_magpt(root: Path, phase: str, settings: Settings) -> Annotations:
+def _magpt_paths(root: Path, phase: str) -> dict[str, Path]:
+    magpt = LAYOUTS["magpt"]
+    names = {"pairs": magpt.pairs[0], "keypoints": magpt.annotations[0], "list": MAGPT_LIST_NAME}
+    return {kind: root / name.format(phase=phase) for kind, name in names.items()}
+
+
+def _read_magpt(root: Path, phase: str, conversion: Conversion) -> Annotations:
     result = Annotations()
-    tables = {k: root / f"{phase}_img_{k}.csv" for k in ("pairs", "keypoints", "list")}
+    tables = _magpt_paths(root, phase)
     if not (tables["pairs"].exists() or tables["keypoints"].exists()):
         raise UserError(
             f"{root} holds neither {tables['pairs'].name} nor {tables['keypoints'].name}: check "
@@ -111,8 +123,8 @@ def _read_magpt(root: Path, phase: str, settings: Settings) -> Annotations:
             if name is None:
                 result.notes.append(f"no path is known for the file id {key!r}: its row is lost.")
             else:
-                full[name] = framed.in_frame(settings.full_frame)
-        result.keypoints = to_cropped_frame(full, settings, result.notes)
+                full[name] = framed.in_frame(conversion.full_frame)
+        result.keypoints = to_cropped_frame(full, conversion, result.notes)
     result.images = list(dict.fromkeys([*names.values(), *result.keypoints]))
     return result
 
@@ -126,13 +138,14 @@ def _name_of_id(key: str) -> str | None:
     return flatten_deepfashion_path(f"{gender}/{category}/id_{identity}/{number}_{view}_{word}.jpg")
 
 
-def _write_magpt(root: Path, phase: str, data: Annotations, settings: Settings) -> None:
+def _write_magpt(root: Path, phase: str, data: Annotations, conversion: Conversion) -> None:
+    tables = _magpt_paths(root, phase)
     if data.pairs:
         pairs = ((to_path(a), to_path(b)) for a, b in data.pairs)
-        write_pairs(root / f"{phase}_img_pairs.csv", pairs, PAIR_COLUMNS)
+        write_pairs(tables["pairs"], pairs, PAIR_COLUMNS)
     if data.images:
         rows = ([to_path(name)] for name in data.images)
-        write_table(root / f"{phase}_img_list.csv", ",", ("img",), rows)
+        write_table(tables["list"], ",", ("img",), rows)
     if not data.keypoints:
         return
     keypoints, owners, rounded, aliased = {}, {}, 0, 0
@@ -143,12 +156,12 @@ def _write_magpt(root: Path, phase: str, data: Annotations, settings: Settings) 
                 f"{name!r} and {owners[key]!r} share the file id {key!r}, so MAGPT's table cannot "
                 "tell them apart: rename one of the files."
             )
-        full = to_full_frame(points, settings)
+        full = to_full_frame(points, conversion)
         rounded += int((full != np.rint(full)).any(axis=1).sum())
         full = np.rint(full)
         aliased += int(((full == MISSING).any(axis=1) & (points != MISSING).all(axis=1)).sum())
         keypoints[key] = full
-    write_magpt_keypoints(root / f"{phase}_img_keypoints.csv", keypoints, settings.full_frame)
+    write_magpt_keypoints(tables["keypoints"], keypoints, conversion.full_frame)
     if rounded:
         data.notes.append(f"{rounded} joints were rounded to whole pixels, as MAGPT needs.")
     _note_aliased(data.notes, aliased)
@@ -162,10 +175,10 @@ def _note_aliased(notes: list[str], count: int) -> None:
 # --- NTED and PIDM ------------------------------------------------------------------------------
 
 
-def _read_nted(root: Path, phase: str, settings: Settings) -> Annotations:
+def _read_nted(root: Path, phase: str, conversion: Conversion) -> Annotations:
     result = Annotations()
     list_path = root / LIST_NAME.format(phase=phase)
-    items = read_items(root / f"{phase}_pairs.txt", settings.pairs_order)
+    items = read_items(root / NTED_PAIRS_NAME.format(phase=phase), conversion.pairs_order)
     result.pairs = [(to_name(s), to_name(target)) for target, sources in items for s in sources]
     several = sum(len(sources) > 1 for _, sources in items)
     if several:
@@ -188,29 +201,50 @@ def _read_nted(root: Path, phase: str, settings: Settings) -> Annotations:
             f"{len(without)} images have no file below {root / 'pose'}, the first is {without[0]}: "
             "they have no row in the keypoint table."
         )
-    result.keypoints = to_cropped_frame(full, settings, result.notes)
+    result.keypoints = to_cropped_frame(full, conversion, result.notes)
     return result
 
 
-def _write_nted(root: Path, phase: str, data: Annotations, settings: Settings) -> None:
+def _write_nted(root: Path, phase: str, data: Annotations, conversion: Conversion) -> None:
     if data.pairs:
         pairs = ((to_path(a), to_path(b)) for a, b in data.pairs)
-        write_items(root / f"{phase}_pairs.txt", pairs, settings.pairs_order)
+        write_items(root / NTED_PAIRS_NAME.format(phase=phase), pairs, conversion.pairs_order)
     if data.images:
         _write_lines(root / LIST_NAME.format(phase=phase), data.images)
     aliased = 0
     for name, points in data.keypoints.items():
-        full = to_full_frame(points, settings)
+        full = to_full_frame(points, conversion)
         aliased += int(((full == MISSING).any(axis=1) & (points != MISSING).all(axis=1)).sum())
         write_pose(pose_path(root, to_path(name)), full)
     _note_aliased(data.notes, aliased)
 
 
-Reader = Callable[[Path, str, Settings], Annotations]
-Writer = Callable[[Path, str, Annotations, Settings], None]
-FORMATS: dict[str, tuple[Reader, Writer]] = {
-    "patn": (partial(_read_tables, resize="-resize"), partial(_write_tables, resize="-resize")),
-    "gfla": (partial(_read_tables, resize=""), partial(_write_tables, resize="")),
-    "magpt": (_read_magpt, _write_magpt),
-    "nted": (_read_nted, _write_nted),
+@dataclass(frozen=True)
+class TextFormat:
+    """How the annotations of one phase are read and written, and in which tables."""
+
+    read: Callable[[Path, str, Conversion], Annotations]
+    write: Callable[[Path, str, Annotations, Conversion], None]
+    tables: Callable[[Conversion], list[str]]  # {phase} is train or test
+
+
+def _patn_tables(resize: bool) -> TextFormat:
+    def names(conversion: Conversion) -> list[str]:
+        kinds = ("pairs", "annotation")
+        return [name for kind in kinds for name in _table_names(kind, conversion, resize)]
+
+    return TextFormat(
+        partial(_read_tables, resize=resize), partial(_write_tables, resize=resize), names
+    )
+
+
+TEXT_FORMATS: dict[str, TextFormat] = {
+    "patn": _patn_tables(resize=True),
+    "gfla": _patn_tables(resize=False),
+    "magpt": TextFormat(
+        _read_magpt,
+        _write_magpt,
+        lambda _: [*LAYOUTS["magpt"].pairs, *LAYOUTS["magpt"].annotations, MAGPT_LIST_NAME],
+    ),
+    "nted": TextFormat(_read_nted, _write_nted, lambda _: [NTED_PAIRS_NAME]),
 }

@@ -1,4 +1,4 @@
-"""Make folders of images from a release by recipe: parallel, restartable, never half a file."""
+"""Make folders of images from a release: parallel, restartable, never half a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from util.files import OutputError, make_folder, remove_leftovers, write_file
 from util.image import PICTURE_FORMATS
 from util.names import IMAGE_EXTENSIONS, flatten_deepfashion_path, unflatten_deepfashion_name
 from util.parallel import map_in_order
-from util.tables.layouts import CROP_BOX, RELEASE_SIZE, Recipe
+from util.tables.layouts import CROP_BOX, RELEASE_SIZE, Preparation
 from util.tables.manifest import differences, read_manifest, update_manifest
 
 
@@ -170,7 +170,7 @@ class Output:
     """One file to make: destination and recipe."""
 
     path: Path
-    recipe: Recipe
+    how: Preparation
 
 
 @dataclass(frozen=True)
@@ -189,18 +189,18 @@ class Job:
         data = self.source.read(member)
         image = decode(data, f"{self.source.path}: {member}")
         for output in missing:
-            write_file(output.path, self.encode(data, image, output.recipe, member))
+            write_file(output.path, self.encode(data, image, output.how, member))
         return len(missing)
 
-    def encode(self, data: bytes, image: Image.Image, recipe: Recipe, member: str) -> bytes:
+    def encode(self, data: bytes, image: Image.Image, how: Preparation, member: str) -> bytes:
         """Bytes of the result; ``copy`` keeps the source bytes, everything else encodes once."""
-        if recipe.steps == ("copy",) and (recipe.size is None or _size(image) == recipe.size):
+        if how.steps == ("copy",) and (how.size is None or _size(image) == how.size):
             return data
-        for step in recipe.steps:
-            image = STEPS[step](image, recipe.size or _size(image), FILTERS[self.filter], member)
+        for step in how.steps:
+            image = STEPS[step](image, how.size or _size(image), FILTERS[self.filter], member)
         buffer = io.BytesIO()
-        options = {"quality": self.quality} if recipe.file_format == "JPEG" else {}
-        image.save(buffer, recipe.file_format, **options)
+        options = {"quality": self.quality} if how.file_format == "JPEG" else {}
+        image.save(buffer, how.file_format, **options)
         return buffer.getvalue()
 
 

@@ -3,7 +3,6 @@
 No data set of this field may be downloaded without asking; this one is made on the spot. Sampling
 is split in two: an :class:`Identity` (body, hair, clothes) stays, a :class:`Pose` changes from
 picture to picture.
-This module is the public face; the work is done in the ``synthetic_*`` modules beside it.
 """
 
 from data.synthetic.identity import Identity, sample_identity

@@ -19,45 +19,15 @@ from data.synthetic.picture import BACKGROUNDS, render
 from data.synthetic.pose import VIEWS, sample_pose
 from util.errors import UserError
 from util.files import remove_leftovers, replacing, write_file
+from util.image import load_image, save_image
 from util.parallel import map_in_order
 from util.show.grid import grid
 from util.skeleton import draw_skeleton
+from util.tables.layouts import LAYOUTS, LIST_NAME, PHASES, SYNTHETIC_NAME
 from util.tables.patn import read_keypoints, write_keypoints, write_pairs
 
-
-def contact_sheet(
-    root: str | os.PathLike, path: str | os.PathLike, layout: str = "fashion", phase: str = "train",
-    people: int = 6, columns: int = 5,
-) -> None:  # fmt: skip
-    """Write a PNG of the first people: a row each, pictures left, the same with skeletons right."""
-    root = Path(root)
-    keypoints = read_keypoints(root / TABLES[layout][1].format(phase))
-    rows: list[list[np.ndarray]] = []
-    for _, names in groupby(keypoints, key=lambda name: _person(name, layout)):
-        names = list(names)[:columns]
-        pictures = [np.asarray(Image.open(root / phase / name).convert("RGB")) for name in names]
-        drawn = [draw_skeleton(p, keypoints[n]) for p, n in zip(pictures, names, strict=True)]
-        rows.append(pictures + drawn)
-        if len(rows) == people:
-            break
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(grid(rows, gap=0)).save(path, format="PNG")
-
-
-def _person(name: str, layout: str) -> str:
-    """The part of a file name that all pictures of a person share."""
-    return name.split("_")[0] if layout == "market" else re.split(r"(?<=id\d{8})", name)[0]
-
-
-MANIFEST = "synthetic.json"
 RENDERER = 6  # raise it when the same settings begin to give other pictures
-PHASES = ("train", "test")
-SIZES = {"fashion": (256, 176), "market": (128, 64)}  # (h, w)
-TABLES = {
-    "fashion": ("fasion-resize-pairs-{}.csv", "fasion-resize-annotation-{}.csv", "{}.lst"),
-    "market": ("market-pairs-{}.csv", "market-annotation-{}.csv"),
-}
+SIZES = {name: LAYOUTS[name].annotation_size for name in ("fashion", "market")}  # (h, w)
 VIEW_NUMBERS = {"front": 1, "side": 2, "back": 3, "full": 4}
 
 
@@ -131,6 +101,13 @@ def write_dataset(
     return {**manifest, "unchanged": False}
 
 
+def tables_of(root: Path, layout: str, phase: str) -> list[Path]:
+    """Pairs, keypoints and, for fashion, the list of the images."""
+    files = LAYOUTS[layout]
+    names = [files.pairs[0], files.annotations[0], *([LIST_NAME] if layout == "fashion" else [])]
+    return [root / name.format(phase=phase) for name in names]
+
+
 def _write_phase(out: Path, phase: str, settings: Settings, workers: int, progress: bool) -> dict:
     """Render one split and write its tables; returns its counts."""
     (out / phase).mkdir(parents=True, exist_ok=True)
@@ -152,11 +129,11 @@ def _write_phase(out: Path, phase: str, settings: Settings, workers: int, progre
         rng = np.random.default_rng([settings.seed, PHASES.index(phase)])
         kept = np.sort(rng.choice(len(pairs), limit, replace=False))
         pairs = [pairs[i] for i in kept]
-    tables = [out / name.format(phase) for name in TABLES[settings.layout]]
-    write_pairs(tables[0], pairs)
-    write_keypoints(tables[1], keypoints)
-    if len(tables) > 2:
-        write_file(tables[2], "".join(f"{name}\n" for name in keypoints).encode())
+    pairs_table, keypoint_table, *lists = tables_of(out, settings.layout, phase)
+    write_pairs(pairs_table, pairs)
+    write_keypoints(keypoint_table, keypoints)
+    for path in lists:
+        write_file(path, "".join(f"{name}\n" for name in keypoints).encode())
     return {"identities": count, "images": len(keypoints), "pairs": len(pairs)}
 
 
@@ -224,12 +201,12 @@ def _existing(out: Path, settings: Settings, overwrite: bool) -> dict | None:
 
 def _load_manifest(out: Path) -> dict:
     try:
-        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((out / SYNTHETIC_NAME).read_text(encoding="utf-8"))
         return {key: manifest[key] for key in ("renderer", "settings", "complete")} | manifest
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"{out} holds files but no readable {MANIFEST}, so it is not a synthetic data set and "
-            "is left alone: choose an empty or new folder for --out."
+            f"{out} holds files but no readable {SYNTHETIC_NAME}, so it is not a synthetic data "
+            "set and is left alone: choose an empty or new folder for --out."
         ) from None
 
 
@@ -237,7 +214,7 @@ def _all_there(out: Path, manifest: dict) -> bool:
     layout = manifest["settings"]["layout"]
     return all(
         len(list((out / phase).glob("*.jpg"))) == manifest["counts"][phase]["images"]
-        and all((out / name.format(phase)).is_file() for name in TABLES[layout])
+        and all(path.is_file() for path in tables_of(out, layout, phase))
         for phase in PHASES
     )
 
@@ -245,8 +222,9 @@ def _all_there(out: Path, manifest: dict) -> bool:
 def _remove(out: Path) -> None:
     """Delete the pictures and tables of an earlier data set, nothing else."""
     for phase in PHASES:
-        for name in {name for tables in TABLES.values() for name in tables}:
-            (out / name.format(phase)).unlink(missing_ok=True)
+        for layout in SIZES:
+            for path in tables_of(out, layout, phase):
+                path.unlink(missing_ok=True)
         for path in (out / phase).glob("*.jpg"):
             path.unlink()
         remove_leftovers(out / phase)
@@ -254,4 +232,30 @@ def _remove(out: Path) -> None:
 
 def _save_manifest(out: Path, manifest: dict) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    write_file(out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    write_file(out / SYNTHETIC_NAME, (json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def contact_sheet(
+    root: str | os.PathLike,
+    path: str | os.PathLike,
+    layout: str = "fashion",
+    people: int = 6,
+    columns: int = 5,
+) -> None:
+    """Write a PNG of the first people: a row each, pictures left, the same with skeletons right."""
+    root, phase = Path(root), PHASES[0]
+    keypoints = read_keypoints(tables_of(root, layout, phase)[1])
+    rows: list[list[np.ndarray]] = []
+    for _, names in groupby(keypoints, key=lambda name: _person(name, layout)):
+        names = list(names)[:columns]
+        pictures = [np.asarray(load_image(root / phase / name)) for name in names]
+        drawn = [draw_skeleton(p, keypoints[n]) for p, n in zip(pictures, names, strict=True)]
+        rows.append(pictures + drawn)
+        if len(rows) == people:
+            break
+    save_image(path, grid(rows, gap=0))
+
+
+def _person(name: str, layout: str) -> str:
+    """The part of a file name that all pictures of a person share."""
+    return name.split("_")[0] if layout == "market" else re.split(r"(?<=id\d{8})", name)[0]

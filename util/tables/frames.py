@@ -34,13 +34,11 @@ class Annotations:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Choices of a conversion."""
+class Conversion:
+    """Between which frames and orders annotations are converted."""
 
     mode: str = "fashion"  # fashion or market: file names and frames
-    keep_outside: bool = (
-        True  # joints outside the cropped frame stay; otherwise they become missing
-    )
+    keep_outside: bool = True  # joints outside the cropped frame stay, or become missing
     pairs_order: str = "target_first"  # of the lines of NTED's pairs lists
 
     @property
@@ -78,25 +76,25 @@ def to_name(path: str) -> str:
         ) from None
 
 
-def to_full_frame(points: np.ndarray, settings: Settings) -> np.ndarray:
+def to_full_frame(points: np.ndarray, conversion: Conversion) -> np.ndarray:
     """Cropped frame -> full frame: x + offset; both coordinates of a missing joint are -1."""
-    full = points + np.array([0, settings.offset])
+    full = points + np.array([0, conversion.offset])
     full[(points == MISSING).any(axis=1)] = MISSING
     return full
 
 
 def to_cropped_frame(
-    keypoints: dict[str, np.ndarray], settings: Settings, notes: list[str]
+    keypoints: dict[str, np.ndarray], conversion: Conversion, notes: list[str]
 ) -> dict[str, np.ndarray]:
     """Full frame -> cropped frame: x - offset. What becomes missing is counted in ``notes``."""
-    (height, width), aliased, outside = settings.frame, 0, 0
+    (height, width), aliased, outside = conversion.frame, 0, 0
     cropped = {}
     for name, full in keypoints.items():
-        points = full - np.array([0, settings.offset])
+        points = full - np.array([0, conversion.offset])
         missing = (full == MISSING).any(axis=1)
         lost = ~missing & (points == MISSING).any(axis=1)
         aliased += int(lost.sum())
-        if not settings.keep_outside:
+        if not conversion.keep_outside:
             beyond = ((points < 0) | (points >= (height, width))).any(axis=1) & ~missing & ~lost
             outside += int(beyond.sum())
             lost |= beyond
@@ -104,8 +102,8 @@ def to_cropped_frame(
         cropped[name] = points
     if aliased:
         notes.append(
-            f"{aliased} joints lie at x = {settings.offset + MISSING}, which is written -1 in the "
-            "cropped frame: they became missing."
+            f"{aliased} joints lie at x = {conversion.offset + MISSING}, which is written -1 in "
+            "the cropped frame: they became missing."
         )
     if outside:
         notes.append(f"{outside} joints outside the cropped frame became missing.")

@@ -7,6 +7,10 @@ from pathlib import Path
 
 PHASES = ("train", "test")
 MANIFEST_NAME = "dataset_manifest.json"
+SYNTHETIC_NAME = "synthetic.json"  # the manifest of script/make_synthetic_dataset.py
+LIST_NAME = "{phase}.lst"  # the images of a phase, one name a line
+MAGPT_LIST_NAME = "{phase}_img_list.csv"
+NTED_PAIRS_NAME = "{phase}_pairs.txt"
 
 _DEEPFASHION = (
     "DeepFashion In-shop Clothes Retrieval, https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion.html "
@@ -94,21 +98,16 @@ def detect_layout(root: Path) -> Layout | None:
     return best if present(best) else None
 
 
-# --- images made from the DeepFashion releases -------------------------------------------------
+# --- images made from the DeepFashion and Market-1501 releases ----------------------------------
 
-CROP_BOX = (
-    40,
-    0,
-    216,
-    256,
-)  # left, top, right, bottom of the person strip in the 256 x 256 release
-RELEASE_SIZE = (256, 256)
-STRIP_SIZE = (256, 176)  # (h, w)
-LIST_NAME = "{phase}.lst"
+CROP_BOX = (40, 0, 216, 256)  # left, top, right, bottom of the person in the 256 x 256 release
+RELEASE_SIZE = (256, 256)  # (h, w)
+STRIP_SIZE = LAYOUTS["fashion"].annotation_size
+MARKET_SIZE = LAYOUTS["market"].annotation_size
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Preparation:
     """How the images of one folder are made from a release; ``size`` is (h, w)."""
 
     folder: str  # {phase} is train or test
@@ -118,30 +117,34 @@ class Recipe:
 
 
 _CROP, _STRIP = ("crop",), ("resize",)
-# layout of the consumer -> release -> folders. GFLA trains on unresized high-resolution files and
-# is measured on 256 x 256 stretched ones; MAGPT is measured on the uncropped 256 x 256 files; NTED
-# and PIDM on 176 x 256 PNG files.
-RECIPES: dict[str, dict[str, tuple[Recipe, ...]]] = {
+# system -> release -> folders. GFLA trains on unresized high-resolution files and is measured on
+# 256 x 256 stretched ones; MAGPT is measured on the uncropped 256 x 256 files; NTED and PIDM on
+# 176 x 256 PNG files.
+PREPARATIONS: dict[str, dict[str, tuple[Preparation, ...]]] = {
     "dptn": {
-        "img": (Recipe("{phase}", _CROP, STRIP_SIZE),),
-        "img_highres": (Recipe("{phase}", _STRIP, STRIP_SIZE),),
+        "img": (Preparation("{phase}", _CROP, STRIP_SIZE),),
+        "img_highres": (Preparation("{phase}", _STRIP, STRIP_SIZE),),
     },
     "gfla": {
         "img": (
-            Recipe("{phase}", _CROP, STRIP_SIZE),
-            Recipe("{phase}_256", ("crop", "resize"), (256, 256)),
+            Preparation("{phase}", _CROP, STRIP_SIZE),
+            Preparation("{phase}_256", ("crop", "resize"), (256, 256)),
         ),
         "img_highres": (
-            Recipe("{phase}", ("copy",), None),
-            Recipe("{phase}_256", ("resize",), (256, 256)),
+            Preparation("{phase}", ("copy",), None),
+            Preparation("{phase}_256", ("resize",), (256, 256)),
         ),
     },
     "magpt": {
-        "img": (Recipe("{phase}_256", ("copy",), RELEASE_SIZE),),
-        "img_highres": (Recipe("{phase}_256", ("resize", "pad"), STRIP_SIZE),),
+        "img": (Preparation("{phase}_256", ("copy",), RELEASE_SIZE),),
+        "img_highres": (Preparation("{phase}_256", ("resize", "pad"), STRIP_SIZE),),
     },
     "nted": {
-        "img": (Recipe("{phase}_256", _CROP, STRIP_SIZE, "PNG"),),
-        "img_highres": (Recipe("{phase}_256", _STRIP, STRIP_SIZE, "PNG"),),
+        "img": (Preparation("{phase}_256", _CROP, STRIP_SIZE, "PNG"),),
+        "img_highres": (Preparation("{phase}_256", _STRIP, STRIP_SIZE, "PNG"),),
     },
 }
+MARKET_PREPARATIONS = (
+    Preparation("{phase}", ("copy",), None),
+    Preparation("{phase}_12864", ("copy",), MARKET_SIZE),  # named by the published metric commands
+)

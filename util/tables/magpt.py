@@ -9,10 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from util.errors import UserError
-from util.skeleton import MISSING
-from util.tables.patn import NUM_JOINTS, check_new_name, finite_table, read_table, write_table
+from util.tables.layouts import LAYOUTS
+from util.tables.patn import (
+    MISSING,
+    NUM_JOINTS,
+    check_new_name,
+    finite_table,
+    read_table,
+    write_table,
+)
 
-PAIR_COLUMNS = ("imgA", "imgB")
+PAIR_COLUMNS = LAYOUTS["magpt"].pair_columns
 COLUMNS = (
     "file_id", "img_h", "img_w",
     *(f"p{joint}_{axis}" for joint in range(NUM_JOINTS) for axis in "xy"),
