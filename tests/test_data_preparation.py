@@ -14,6 +14,7 @@ from script import generate_fashion_datasets
 from tests import tiny_dataset
 from tests.tiny_dataset import contents, jpeg
 from util.errors import UserError
+from util.files import SUFFIX
 from util.names import flatten_deepfashion_path
 from util.tables.layouts import CROP_BOX
 from util.tables.manifest import (
@@ -180,7 +181,7 @@ def test_finished_files_are_kept_and_the_rest_of_a_kill_is_removed(release):
     before = {name: (release / "train" / name).stat().st_mtime_ns for name in others}
     whole = (release / "train" / first).read_bytes()
     (release / "train" / first).unlink()
-    (release / "train" / f".{first[:10]}.123.part").write_bytes(whole[:100])
+    (release / "train" / f".{first[:10]}.123{SUFFIX}").write_bytes(whole[:100])
     assert generate(release) == 0
     assert (release / "train" / first).read_bytes() == whole
     after = {name: (release / "train" / name).stat().st_mtime_ns for name in others}
@@ -210,7 +211,7 @@ def test_a_killed_run_leaves_only_whole_files_and_is_completed_by_the_next(relea
     assert killed.returncode == -9
     assert read_manifest(release)["train"]["complete"] is False
     left = contents(release / "train")
-    parts = [name for name in left if name.endswith(".part")]
+    parts = [name for name in left if name.endswith(SUFFIX)]
     assert len(parts) == 1
     assert len(left) == 3
     expected = contents(tmp_path / "whole" / "train")
