@@ -40,6 +40,7 @@ from util.errors import UserError
 from util.image import load_image, save_image
 from util.run.main import run_main
 from util.show.grid import grid, in_rows
+from util.skeleton import MISSING, draw_skeleton
 from util.tables.layouts import LAYOUTS, PHASES, SYNTHETIC_NAME, Layout, detect_layout
 from util.tables.manifest import describe, folder_record
 
