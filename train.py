@@ -40,6 +40,7 @@ def main() -> int:
     ):
         loader = create_dataloader(create_dataset(opt), opt)
         model = create_model(opt)
+        model.centre_vgg(loader.dataset)
         validator = create_validator(opt, model, create_validation_dataset(opt))
         epoch = len(loader) * loader.batch_sampler.global_batch  # samples
         with closing(create_visualizer(opt, folder.path, epoch)) as visualizer:

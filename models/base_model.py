@@ -6,7 +6,7 @@ import contextlib
 import json
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from util.run.device import Precision, rng_state, set_rng_state, use_tf32
 from util.tensors import normalise_uint8
 
 FILE = "architecture.json"
+CENTRE_IMAGES = 64  # most images that centre a random VGG-19; more hardly change the means
+CENTRE_PIXELS = 2**19  # of all these images: large ones must cost seconds, not minutes
 Configs = Mapping[str, Mapping[str, Any]]  # settings of each network, by its label
 
 
@@ -56,6 +58,22 @@ Batch = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
 
 
+def weighted(weight: float, loss: Callable[..., torch.Tensor], *inputs: Any) -> Any:
+    """``weight * loss(*inputs)``; a weight of 0 costs nothing and gives the number 0."""
+    return weight * loss(*inputs) if weight else 0
+
+
+def detached(losses: Mapping[str, Any]) -> Tensors:
+    """Losses for the log, without history; those of weight 0 are left out."""
+    return {name: value.detach() for name, value in losses.items() if torch.is_tensor(value)}
+
+
+def halves(features: Tensors) -> tuple[Tensors, Tensors]:
+    """Features of the first and of the second half of the batch."""
+    pairs = {name: value.chunk(2) for name, value in features.items()}
+    return {k: a for k, (a, _) in pairs.items()}, {k: b for k, (_, b) in pairs.items()}
+
+
 class BaseModel(ABC):
     """Networks, optimizers and the contract between a model and the training and test loops.
 
@@ -79,6 +97,7 @@ class BaseModel(ABC):
             self.stepper = Stepper(
                 self.precision, opt.lr_policy, opt.niter, opt.niter_decay, opt.clip_grad
             )
+        self.vgg: VGG19Features | None = None  # of the losses that need one
         self.losses: Tensors = {}  # detached scalars, in log order
         self.visuals: Tensors = {}  # pictures (B, 3 or J, H, W) of the last step
         self.inputs: Batch = {}
@@ -130,10 +149,30 @@ class BaseModel(ABC):
         precision."""
         if self.opt.vgg_weights == "random":
             self.notes.append(RANDOM_NOTE)
-        vgg = VGG19Features(self.opt.vgg_weights, self.precision).to(self.device)
+        vgg = VGG19Features(self.opt.vgg_weights, self.precision, self.opt.vgg_width)
+        vgg.to(self.device)
         if self.opt.compile:
             vgg.compile()
         return vgg
+
+    def features(self, images: torch.Tensor, layers: Collection[str]) -> Tensors:
+        """VGG-19 features of ``images`` (B, 3, H, W) by layer; no layers, no pass."""
+        return self.vgg(images, layers) if layers else {}
+
+    def centre_vgg(self, dataset: Sequence[Mapping[str, Any]]) -> None:
+        """Centre a random VGG-19 on target images spread evenly over the training pairs.
+
+        Nothing is drawn and nothing is saved: a resumed run makes the same one again. Does nothing
+        without a VGG-19, for trained weights and with ``--no_vgg_centre``.
+        """
+        if self.vgg is None or self.opt.vgg_weights != "random" or not self.opt.vgg_centre:
+            return
+        height, width = self.opt.load_size
+        count = min(CENTRE_IMAGES, max(1, CENTRE_PIXELS // (height * width)), len(dataset))
+        rows = [k * len(dataset) // count for k in range(count)]
+        images = torch.stack([dataset[row]["target_image"] for row in rows])
+        self.vgg.centre(normalise_uint8(images.to(self.device)))
+        distributed.broadcast_network(self.vgg)  # other machines round differently
 
     # ---- data ------------------------------------------------------------------------------
 

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from models.base_model import Batch, Tensors
+from models.base_model import Batch, Tensors, detached, halves, weighted
 from models.gan_model import GANModel
 from models.losses.adversarial import gradient_penalty
 from models.losses.perceptual import (
-    CONTENT_LAYERS,
-    STYLE_LAYERS,
     content_loss,
+    layers_of,
     style_loss,
     texture_affinity_loss,
 )
@@ -33,6 +32,8 @@ from util.run.device import full
 class DPTNModel(GANModel):
     """Dual-task pose transformer: the source branch reconstructs x_s, the target branch makes
     x_t."""
+
+    vgg_losses = ("lambda_content", "lambda_style", "lambda_affi")
 
     @staticmethod
     def modify_options(parser: ArgumentParser, is_train: bool) -> None:
@@ -110,30 +111,28 @@ class DPTNModel(GANModel):
         VGG runs once over both generated images, with gradient, and once over both real ones.
         """
         opt, source, target = self.opt, self.inputs["source_image"], self.inputs["target_image"]
-        r, layers = opt.t_s_ratio, {*CONTENT_LAYERS, *STYLE_LAYERS}
-        fakes = self.vgg(torch.cat([self.fake_target, self.fake_source]), layers)
+        r = opt.t_s_ratio
+        layers = layers_of(opt.lambda_content, opt.lambda_style, opt.lambda_affi)
+        fakes = self.features(torch.cat([self.fake_target, self.fake_source]), layers)
         with torch.no_grad():
-            reals = self.vgg(torch.cat([target, source]), layers)
+            reals = self.features(torch.cat([target, source]), layers)
         (of_fake_t, of_fake_s), (of_t, of_s) = halves(fakes), halves(reals)
 
         app_t = F.l1_loss(self.fake_target, target) * opt.lambda_rec
         app_s = F.l1_loss(self.fake_source, source) * opt.lambda_rec
-        content_t = content_loss(of_fake_t, of_t) * opt.lambda_content
-        content_s = content_loss(of_fake_s, of_s) * opt.lambda_content
-        style_t = style_loss(of_fake_t, of_t) * opt.lambda_style
-        style_s = style_loss(of_fake_s, of_s) * opt.lambda_style
+        content_t = weighted(opt.lambda_content, content_loss, of_fake_t, of_t)
+        content_s = weighted(opt.lambda_content, content_loss, of_fake_s, of_s)
+        style_t = weighted(opt.lambda_style, style_loss, of_fake_t, of_t)
+        style_s = weighted(opt.lambda_style, style_loss, of_fake_s, of_s)
+        affi_t = weighted(opt.lambda_affi, texture_affinity_loss, of_fake_t, of_t, of_s)
         ad_t = self.gan(self.networks["D"](self.fake_target), True) * opt.lambda_g
         losses = {
             "app_gen_s": app_s, "content_gen_s": content_s, "style_gen_s": style_s,
             "app_gen_t": app_t, "ad_gen_t": ad_t, **self.d_losses,
-            "content_gen_t": content_t, "style_gen_t": style_t,
+            "content_gen_t": content_t, "style_gen_t": style_t, "affi_gen_t": affi_t,
         }  # fmt: skip
-        target_branch = app_t + content_t + style_t
-        if opt.lambda_affi:
-            affi_t = texture_affinity_loss(of_fake_t, of_t, of_s) * opt.lambda_affi
-            losses["affi_gen_t"] = affi_t
-            target_branch = target_branch + affi_t
-        self.losses = {k: v.detach() for k, v in losses.items()}
+        self.losses = detached(losses)
+        target_branch = app_t + content_t + style_t + affi_t
         return r * target_branch + (1 - r) * (app_s + content_s + style_s) + ad_t
 
 
@@ -181,9 +180,3 @@ def add_loss_options(add: Callable[..., Any]) -> None:
         "has 1 - r",
     )
     add("--ratio_g2d", type=float, default=0.1, help="learning rate of D divided by that of G")
-
-
-def halves(features: Tensors) -> tuple[Tensors, Tensors]:
-    """Features of the first and of the second half of the batch."""
-    pairs = {name: value.chunk(2) for name, value in features.items()}
-    return {k: a for k, (a, _) in pairs.items()}, {k: b for k, (_, b) in pairs.items()}

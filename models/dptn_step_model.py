@@ -7,14 +7,15 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from models.base_model import Batch, Tensors
+from models.base_model import Batch, Tensors, detached, halves
 from models.gan_model import GANModel
 from models.losses.adversarial import gradient_penalty
-from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, content_loss, style_loss
+from models.losses.perceptual import content_loss, layers_of, style_loss
 from models.losses.step import face_loss, step_loss
 from models.networks.dptn_step import (
     DPTNStepConfig,
@@ -135,12 +136,6 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
     return Chunk(steps, *(None if x[0] is None else torch.cat(x) for x in images))
 
 
-def halves(features: Mapping[str, torch.Tensor]) -> tuple[dict, dict]:
-    """Features of the first and of the second half of the samples."""
-    pairs = {name: value.chunk(2) for name, value in features.items()}
-    return {k: a for k, (a, _) in pairs.items()}, {k: b for k, (_, b) in pairs.items()}
-
-
 def strip(images: Sequence[torch.Tensor]) -> torch.Tensor:
     """J images (B, 3, H, W) side by side: (B, 3, H, J*W)."""
     return torch.cat(list(images), dim=3)
@@ -170,6 +165,7 @@ SIGMA_WITHOUT_STEP_LOSS = 2.0  # of keypoints and limbs, in the published run wi
 class DPTNStepModel(GANModel):
     """Unrolled coarse-to-fine generation; the discriminator also tells which step made an image."""
 
+    vgg_losses = ("lambda_content", "lambda_style", "lambda_face")
     size_multiple = 16
 
     @staticmethod
@@ -317,58 +313,64 @@ class DPTNStepModel(GANModel):
     def generator_loss(self) -> torch.Tensor:
         """The chunk's share of L_G: both branches against their coarse images, D, step and face.
 
-        L_G = r (rec + VGG)_t + (1-r) (rec + VGG)_s + GAN/2 + step/2 + face_t + face_s, each term
-        with its lambda, averaged over the steps.
+        The eight terms of the paper; all chunks add up to their means over the steps.
         """
         opt, c, w, r = self.opt, self.chunk, self.weight, self.opt.t_s_ratio
-        l1 = {
+        (content_t, style_t), (content_s, style_s) = self._perceptual()
+        gan, step = self._judgement_of_fakes()
+        face_t, face_s = self._faces()
+        gan_weight = 1 / opt.accumulate if opt.no_step_loss else w * 0.5
+        vgg_t = opt.lambda_content * content_t + opt.lambda_style * style_t
+        vgg_s = opt.lambda_content * content_s + opt.lambda_style * style_s
+        return self._sum({
             "L1_target": w * r * opt.lambda_rec * F.l1_loss(c.fake_target, c.real_target),
             "L1_source": w * (1 - r) * opt.lambda_rec * F.l1_loss(c.fake_source, c.real_source),
-        }
-        return self._sum(l1 | self._perceptual() | self._judgement_of_fakes() | self._faces())
+            "VGG_target": w * r * vgg_t,
+            "VGG_source": w * (1 - r) * vgg_s,
+            "GAN_target": gan_weight * opt.lambda_g * gan,
+            "Step_loss": w * 0.5 * opt.lambda_step * step,
+            "Face_target": w * opt.lambda_face * face_t,
+            "Face_source": w * opt.lambda_face * face_s,
+        })  # fmt: skip
 
-    def _perceptual(self) -> Tensors:
-        """Content and style terms of L_G, target and source branch; without weight, no VGG pass."""
-        opt, c, w, r = self.opt, self.chunk, self.weight, self.opt.t_s_ratio
-        if not (opt.lambda_content or opt.lambda_style):
-            return {}
-        layers = {*CONTENT_LAYERS, *STYLE_LAYERS}
-        fakes = halves(self.vgg(torch.cat([c.fake_target, c.fake_source]), layers))
+    def _perceptual(self) -> list[tuple[Any, Any]]:
+        """(content, style) of the target and of the source branch; 0 and no pass if unweighted."""
+        opt, c = self.opt, self.chunk
+        layers = layers_of(opt.lambda_content, opt.lambda_style)
+        fakes = self.features(torch.cat([c.fake_target, c.fake_source]), layers)
         with torch.no_grad():
-            reals = halves(self.vgg(torch.cat([c.real_target, c.real_source]), layers))
-        target, source = (
-            opt.lambda_content * content_loss(*x) + opt.lambda_style * style_loss(*x)
-            for x in zip(fakes, reals, strict=True)
-        )
-        return {"VGG_target": w * r * target, "VGG_source": w * (1 - r) * source}
+            reals = self.features(torch.cat([c.real_target, c.real_source]), layers)
+        return [
+            (
+                content_loss(fake, real) if opt.lambda_content else 0,
+                style_loss(fake, real) if opt.lambda_style else 0,
+            )
+            for fake, real in zip(halves(fakes), halves(reals), strict=True)
+        ]
 
-    def _judgement_of_fakes(self) -> Tensors:
-        """Adversarial and step terms of L_G."""
-        opt, c, w, net_D = self.opt, self.chunk, self.weight, self.networks["D"]
-        if opt.no_step_loss:  # D sees the last step only
-            if c.steps[-1] != len(self.divisors):
-                return {}
-            fake = c.fake_target.chunk(len(c.steps))[-1]
-            return {"GAN_target": opt.lambda_g / opt.accumulate * self.gan(net_D(fake)[0], True)}
-        scores, log_p = net_D(c.fake_target)
-        return {
-            "GAN_target": w * 0.5 * opt.lambda_g * self.gan(scores, True),
-            "Step_loss": w * 0.5 * opt.lambda_step * step_loss(log_p, c.labels),
-        }
+    def _judgement_of_fakes(self) -> tuple[Any, Any]:
+        """Adversarial and step loss of the fakes; without step loss D sees the last step only."""
+        c, net_D = self.chunk, self.networks["D"]
+        if not self.opt.no_step_loss:
+            scores, log_p = net_D(c.fake_target)
+            return self.gan(scores, True), step_loss(log_p, c.labels)
+        if c.steps[-1] != len(self.divisors):
+            return 0, 0
+        scores, _ = net_D(c.fake_target.chunk(len(c.steps))[-1])
+        return self.gan(scores, True), 0
 
-    def _faces(self) -> Tensors:
-        """Face terms of L_G, target and source branch."""
+    def _faces(self) -> list[Any]:
+        """Face loss of the target and of the source branch."""
         opt, c = self.opt, self.chunk
         if opt.no_step_loss or not opt.lambda_face:
-            return {}
-        losses = {}
+            return [0, 0]
+        losses = []
         for role, fake, real in (
             ("target", c.fake_target, c.real_target), ("source", c.fake_source, c.real_source)
         ):  # fmt: skip
             keypoints = self.inputs[f"{role}_keypoints"].repeat(len(c.steps), 1, 1)
             eyes, has_face = eye_pixels(keypoints, opt.annotation_size, opt.load_size)
-            face = face_loss(self.vgg, fake, real, eyes, has_face)
-            losses[f"Face_{role}"] = self.weight * opt.lambda_face * face
+            losses.append(face_loss(self.vgg, fake, real, eyes, has_face))
         return losses
 
     def discriminator_loss(self) -> torch.Tensor:
@@ -396,8 +398,8 @@ class DPTNStepModel(GANModel):
 
     def _sum(self, terms: Tensors) -> torch.Tensor:
         """Total of the terms; their values are added to ``self.losses``."""
-        for name, value in terms.items():
-            self.losses[name] = self.losses.get(name, 0) + value.detach()
+        for name, value in detached(terms).items():
+            self.losses[name] = self.losses.get(name, 0) + value
         return sum(terms.values())
 
     # ---- checkpoints -----------------------------------------------------------------------

@@ -8,12 +8,6 @@ import torch
 import torch.nn.functional as F
 
 from models.base_model import Batch, Tensors
-from models.losses.flow import (
-    affine_regularization_loss,
-    correctness_layer,
-    sampling_correctness_loss,
-)
-from models.losses.perceptual import Features
 from util.errors import UserError
 from util.sampling import bilinear_sample
 
@@ -160,30 +154,6 @@ def check_size(opt) -> None:
 def flow_width(opt) -> int:
     """Width of the flow estimator's first layer: half that of the generator."""
     return max(1, opt.ngf // 2)
-
-
-class FlowCriterion:
-    """Weighted sampling correctness and affine regularization of one image pair's flow fields."""
-
-    def __init__(
-        self,
-        levels: tuple[int, ...],  # coarse to fine: the order of the flows
-        kernel_size: tuple[tuple[int, int], ...],  # (level, window side) pairs
-        lambda_correct: float,
-        lambda_regularization: float,
-    ):
-        self.levels = levels
-        self.layers = tuple(correctness_layer(level) for level in levels)  # VGG layers it reads
-        self.windows = [dict(kernel_size)[level] for level in levels]
-        self.weights = (lambda_correct, lambda_regularization)
-
-    def __call__(
-        self, target: Features, source: Features, flows: list[torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(correctness, regularization), weighted, from VGG features of target and source image."""
-        correctness = sampling_correctness_loss(target, source, flows, self.levels)
-        regularization = affine_regularization_loss(flows, self.windows)
-        return correctness * self.weights[0], regularization * self.weights[1]
 
 
 def flow_pictures(

@@ -7,7 +7,7 @@ import functools
 import torch
 import torch.nn.functional as F
 
-from models.base_model import Batch, Tensors
+from models.base_model import Batch, Tensors, detached
 from models.gan_model import GANModel
 from models.losses.adversarial import gradient_penalty
 from models.losses.pose2pose import RESCALES, perceptual_loss
@@ -29,6 +29,7 @@ from util.run.distributed import world_size
 class Pose2PoseModel(GANModel):
     """Image features gated by pose features at four scales, against a patch discriminator."""
 
+    vgg_losses = ("lambda_per",)
     size_multiple = SIZE_MULTIPLE
 
     @staticmethod
@@ -117,8 +118,8 @@ class Pose2PoseModel(GANModel):
         opt, fake, target = self.opt, self.fake_target, self.inputs["target_image"]
         loss_l1 = F.l1_loss(fake, target)
         loss_gan = self.gan(self.networks["D"](self.inputs["source_image"], fake), True)
-        loss_per = perceptual_loss(self.vgg, fake, target, opt.per_rescale)
+        loss_per = perceptual_loss(self.vgg, fake, target, opt.per_rescale) if opt.lambda_per else 0
         total = opt.lambda_l1 * loss_l1 + opt.lambda_gan * loss_gan + opt.lambda_per * loss_per
         losses = {"lossG_L1": loss_l1, "lossG_GAN": loss_gan, "lossG_PER": loss_per, "lossG": total}
-        self.losses = {k: v.detach() for k, v in (losses | self.d_losses).items()}
+        self.losses = detached(losses | self.d_losses)
         return total

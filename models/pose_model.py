@@ -10,10 +10,15 @@ import torch
 import torch.nn.functional as F
 
 from models import flow_stages
-from models.base_model import Batch, Tensors
+from models.base_model import Batch, Tensors, detached, weighted
 from models.gan_model import GANModel
 from models.losses.adversarial import gradient_penalty
-from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, content_loss, style_loss
+from models.losses.flow import (
+    affine_regularization_loss,
+    correctness_layers,
+    sampling_correctness_loss,
+)
+from models.losses.perceptual import content_loss, layers_of, style_loss
 from models.networks.discriminators import DiscriminatorConfig, build_discriminator
 from models.networks.gfla import GFLAConfig, GFLAGenerator
 from models.networks.layers import initialize
@@ -28,6 +33,7 @@ DISCRIMINATOR_LAYERS = {"market": 3}  # by --dataset_mode; 4 for the others
 class PoseModel(GANModel):
     """Target image from the source's features, read where the flow fields point."""
 
+    vgg_losses = ("lambda_content", "lambda_style", "lambda_correct")
     size_multiple = flow_stages.SIZE_MULTIPLE
 
     @staticmethod
@@ -63,12 +69,8 @@ class PoseModel(GANModel):
             self.add_network("G", net_G, self.config)
             return
         self.add_network("G", net_G, self.config, opt.lr, (opt.beta1, 0.999))
-        self.criterion = flow_stages.FlowCriterion(
-            self.config.levels,
-            self.config.kernel_size,
-            opt.lambda_correct,
-            opt.lambda_regularization,
-        )
+        sides = dict(self.config.kernel_size)
+        self.windows = [sides[level] for level in self.config.levels]
         self._add_discriminator()
         if opt.flow_checkpoint:
             self._start_from_flow_checkpoint(Path(opt.flow_checkpoint))
@@ -172,22 +174,30 @@ class PoseModel(GANModel):
     def generator_loss(self) -> torch.Tensor:
         """L_G = L1 + content + style + adversarial + correctness + regularization, all weighted."""
         opt, target, source = self.opt, self.inputs["target_image"], self.inputs["source_image"]
+        levels = self.config.levels
+        perceived = layers_of(opt.lambda_content, opt.lambda_style)
+        matched = correctness_layers(levels) if opt.lambda_correct else ()
         with torch.no_grad():
-            of_target = self.vgg(target, {*self.criterion.layers, *CONTENT_LAYERS, *STYLE_LAYERS})
-            of_source = self.vgg(source, self.criterion.layers)
-        of_fake = self.vgg(self.fake_target, {*CONTENT_LAYERS, *STYLE_LAYERS})
+            of_target = self.features(target, {*matched, *perceived})
+            of_source = self.features(source, matched)
+        of_fake = self.features(self.fake_target, perceived)
 
-        app = F.l1_loss(self.fake_target, target) * opt.lambda_rec
-        content = content_loss(of_fake, of_target) * opt.lambda_content
-        style = style_loss(of_fake, of_target) * opt.lambda_style
-        ad = self.gan(self.networks["D"](self.fake_target), True) * opt.lambda_g
-        correctness, regularization = self.criterion(of_target, of_source, self.flows)
+        app = opt.lambda_rec * F.l1_loss(self.fake_target, target)
+        content = weighted(opt.lambda_content, content_loss, of_fake, of_target)
+        style = weighted(opt.lambda_style, style_loss, of_fake, of_target)
+        ad = opt.lambda_g * self.gan(self.networks["D"](self.fake_target), True)
+        correctness = weighted(
+            opt.lambda_correct, sampling_correctness_loss, of_target, of_source, self.flows, levels
+        )
+        regularization = weighted(
+            opt.lambda_regularization, affine_regularization_loss, self.flows, self.windows
+        )
         losses = {
             "app_gen": app, "correctness_gen": correctness, "content_gen": content,
             "style_gen": style, "regularization": regularization, "ad_gen": ad,
             **self.d_losses,
         }  # fmt: skip
-        self.losses = {key: value.detach() for key, value in losses.items()}
+        self.losses = detached(losses)
         return app + content + style + ad + correctness + regularization
 
 

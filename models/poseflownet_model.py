@@ -5,9 +5,15 @@ from __future__ import annotations
 import torch
 
 from models import flow_stages
-from models.base_model import BaseModel, Batch, Tensors
+from models.base_model import BaseModel, Batch, Tensors, detached, weighted
+from models.losses.flow import (
+    affine_regularization_loss,
+    correctness_layers,
+    sampling_correctness_loss,
+)
 from models.networks.flow import FlowConfig, PoseFlowNet
 from models.networks.layers import initialize
+from util.errors import UserError
 from util.run.device import full
 
 DEEPEST_LEVEL = 4  # of a flow field; the estimator's own deepest level is 5
@@ -43,13 +49,15 @@ class PoseFlowNetModel(BaseModel):
             self.add_network("G", net_G, self.config)
             return
         self.add_network("G", net_G, self.config, opt.lr, (opt.beta1, 0.999))
-        self.criterion = flow_stages.FlowCriterion(
-            self.config.levels,
-            flow_stages.parse_kernel_sizes(opt.kernel_size, levels),
-            opt.lambda_correct,
-            opt.lambda_regularization,
-        )
-        self.vgg = self.make_vgg()
+        sides = dict(flow_stages.parse_kernel_sizes(opt.kernel_size, levels))
+        self.windows = [sides[level] for level in self.config.levels]
+        if not (opt.lambda_correct or opt.lambda_regularization):
+            raise UserError(
+                "--lambda_correct 0 and --lambda_regularization 0 leave nothing to learn; give one "
+                "of them a weight"
+            )
+        if opt.lambda_correct:
+            self.vgg = self.make_vgg()
 
     @torch.no_grad()
     def infer(self, inputs: Batch) -> Tensors:
@@ -77,16 +85,18 @@ class PoseFlowNetModel(BaseModel):
 
     def flow_loss(self) -> torch.Tensor:
         """L = lambda_correct * correctness + lambda_regularization * regularization."""
+        opt, levels = self.opt, self.config.levels
+        layers = correctness_layers(levels) if opt.lambda_correct else ()
         with torch.no_grad():
-            target, source = (
-                self.vgg(self.inputs[key], self.criterion.layers)
-                for key in ("target_image", "source_image")
-            )
-        correctness, regularization = self.criterion(target, source, self.flows)
-        self.losses = {
-            "correctness": correctness.detach(),
-            "regularization": regularization.detach(),
-        }
+            of_target = self.features(self.inputs["target_image"], layers)
+            of_source = self.features(self.inputs["source_image"], layers)
+        correctness = weighted(
+            opt.lambda_correct, sampling_correctness_loss, of_target, of_source, self.flows, levels
+        )
+        regularization = weighted(
+            opt.lambda_regularization, affine_regularization_loss, self.flows, self.windows
+        )
+        self.losses = detached({"correctness": correctness, "regularization": regularization})
         return correctness + regularization
 
     def optimize_parameters(self) -> None:

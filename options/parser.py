@@ -108,6 +108,7 @@ _WITHIN = {  # lowest and highest value
     "beta2": (0, 0.999999),
     "ema": (0, 0.999999),
     "t_s_ratio": (0, 1),
+    "vgg_width": (1 / 64, 1),
     "display_port": (1, 65535),
     "seed": (0, 2**32 - 1),
 }

@@ -75,6 +75,26 @@ class TrainOptions(BaseOptions):
             "seed), or the path of a file in torchvision's format",
         )
         add(
+            "--vgg_width",
+            type=float,
+            default=1.0,
+            help="with --vgg_weights random: share of the channels of every VGG convolution "
+            "(0.25: nearly three times faster training of small models)",
+        )
+        add(
+            "--vgg_centre",
+            action="store_true",
+            default=True,
+            help="with --vgg_weights random: centre its channels on training images, so that the "
+            "losses tell images apart",
+        )
+        add(
+            "--no_vgg_centre",
+            dest="vgg_centre",
+            action="store_false",
+            help="leave the random VGG-19 as it was drawn",
+        )
+        add(
             "--accumulate",
             type=int,
             default=1,

@@ -19,9 +19,10 @@ JOINTS_X = [16, 16, 10, 8, 8, 22, 24, 24, 12, 12, 12, 20, 20, 20, 13, 19, 11, 21
 _vgg = functools.cache(VGG19Features)
 
 
-def _shared_vgg(weights, precision):
+def _shared_vgg(weights, precision, width):
     """Drawing 20 million weights for every model would take most of the time of these tests."""
-    return _vgg(weights) if precision.name == "fp32" else VGG19Features(weights, precision)
+    shared = precision.name == "fp32" and width == 1
+    return _vgg(weights) if shared else VGG19Features(weights, precision, width)
 
 
 def make_model(tmp_path, *flags, **values):

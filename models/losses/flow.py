@@ -20,6 +20,11 @@ def correctness_layer(level: int) -> str:
     return f"relu{level + 1}_1"
 
 
+def correctness_layers(levels: Iterable[int]) -> tuple[str, ...]:
+    """The VGG layers that :func:`sampling_correctness_loss` reads."""
+    return tuple(correctness_layer(level) for level in levels)
+
+
 def sampling_correctness_loss(
     target: Mapping[str, torch.Tensor],  # VGG features of the target image by layer name
     source: Mapping[str, torch.Tensor],  # VGG features of the source image

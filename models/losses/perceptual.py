@@ -50,28 +50,40 @@ _CHANNELS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 
 Features = Mapping[str, torch.Tensor]
 
 
-def _vgg19_layers() -> nn.Sequential:
+def layers_of(content: float = 0, style: float = 0, affinity: float = 0) -> set[str]:
+    """The layers that the losses with these weights read; none for a weight of 0."""
+    return {
+        *(CONTENT_LAYERS if content else ()),
+        *(STYLE_LAYERS if style else ()),
+        *(AFFINITY_LAYERS if affinity else ()),
+    }
+
+
+def _vgg19_layers(width: float = 1.0) -> nn.Sequential:
     """torchvision's ``vgg19().features`` up to relu5_2 (0 marks a max-pool), without values.
 
-    Nothing is drawn: a run's random numbers must not depend on how often a VGG was built.
+    ``width`` is the share of the channels that every convolution has. Nothing is drawn: a run's
+    random numbers must not depend on how often a VGG was built.
     """
     layers: list[nn.Module] = []
     channels = 3
     with torch.device("meta"):
-        for width in _CHANNELS:
-            if width == 0:
+        for full in _CHANNELS:
+            if full == 0:
                 layers.append(nn.MaxPool2d(2))
                 continue
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-            channels = width
+            count = max(1, round(full * width))
+            layers += [nn.Conv2d(channels, count, 3, padding=1), nn.ReLU()]
+            channels = count
     return nn.Sequential(*layers)
 
 
 @functools.lru_cache(maxsize=1)
-def random_vgg19_state(seed: int = RANDOM_SEED) -> dict[str, torch.Tensor]:
-    """He-scaled random VGG-19 weights that depend only on ``seed``: the same on every machine."""
+def random_vgg19_state(seed: int = RANDOM_SEED, width: float = 1.0) -> dict[str, torch.Tensor]:
+    """He-scaled random VGG-19 weights that depend on seed and width alone: the same on every
+    machine."""
     state = {}
-    for name, parameter in _vgg19_layers().named_parameters():
+    for name, parameter in _vgg19_layers(width).named_parameters():
         rng = np.random.RandomState(zlib.crc32(f"features.{name}".encode()) ^ seed)
         draw = rng.standard_normal(tuple(parameter.shape))
         scale = np.sqrt(2 / (9 * parameter.shape[1])) if parameter.dim() == 4 else 0.05
@@ -93,11 +105,16 @@ def _weights_file(weights: str) -> Path:
         ) from error
 
 
-def load_vgg19_state(weights: str) -> dict[str, torch.Tensor]:
+def load_vgg19_state(weights: str, width: float = 1.0) -> dict[str, torch.Tensor]:
     """Weights by name: ``imagenet`` (torch hub cache or download), ``random``, or a file in that
-    format."""
+    format; only random ones have another width than 1."""
     if weights == "random":
-        return random_vgg19_state()
+        return random_vgg19_state(width=width)
+    if width != 1:
+        raise UserError(
+            f"--vgg_width {width:g} makes a VGG-19 with fewer channels, which has no trained "
+            f"weights; leave it out, or use --vgg_weights random instead of {weights}"
+        )
     source = _weights_file(weights)
     state = load_weights(VGG19, source)
     state = {key.removeprefix("features."): value for key, value in state.items()}
@@ -116,12 +133,18 @@ class VGG19Features(nn.Module):
 
     ``weights``: ``imagenet``, ``random`` or a path, see :func:`load_vgg19_state`. ``precision``
     decides the number format of the convolutions; without it they run in the format of the weights.
+    ``width``: share of the channels of every convolution, of random weights only.
     """
 
-    def __init__(self, weights: str = "imagenet", precision: Precision | None = None):
+    def __init__(
+        self,
+        weights: str = "imagenet",
+        precision: Precision | None = None,
+        width: float = 1.0,
+    ):
         super().__init__()
-        self.features = _vgg19_layers().to_empty(device="cpu")
-        self.features.load_state_dict(load_vgg19_state(weights))
+        self.features = _vgg19_layers(width).to_empty(device="cpu")
+        self.features.load_state_dict(load_vgg19_state(weights, width))
         self.requires_grad_(False).eval()
         self.precision = precision
         if precision is not None and precision.vgg_channels_last:
@@ -133,6 +156,25 @@ class VGG19Features(nn.Module):
         wanted = {LAYER_INDEX[name]: name for name in layers}
         with contextlib.nullcontext() if self.precision is None else self.precision.vgg():
             return self._run(images, wanted)
+
+    @torch.no_grad()
+    def centre(self, images: torch.Tensor) -> None:
+        """Scale and shift every convolution so that over ``images`` (B, 3, H, W) each channel has
+        mean 0 and deviation 1 before its ReLU.
+
+        Features of a random VGG-19 share a large mean: nearly all have the same direction, and a
+        loss on cosines, such as GFLA's sampling correctness, can hardly tell places apart.
+        """
+        x = images
+        for layer in self.features:
+            if isinstance(layer, nn.Conv2d):
+                layer.bias.zero_()
+                response = layer(x).double()
+                deviation = response.std((0, 2, 3)).clamp(min=1e-6)
+                mean = response.mean((0, 2, 3))
+                layer.weight.copy_(layer.weight / deviation[:, None, None, None])
+                layer.bias.copy_(-mean / deviation)
+            x = layer(x)
 
     def _run(self, x: torch.Tensor, wanted: dict[int, str]) -> dict[str, torch.Tensor]:
         if self.precision is not None and self.precision.vgg_channels_last:
