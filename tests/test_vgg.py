@@ -69,7 +69,8 @@ def test_a_thin_vgg_has_its_share_of_the_channels_and_is_the_same_every_time():
     vgg, again = VGG19Features("random", width=0.25), VGG19Features("random", width=0.25)
     channels = [c.out_channels for c in vgg.features if isinstance(c, torch.nn.Conv2d)]
     assert channels == [16, 16, 32, 32, 64, 64, 64, 64, 128, 128, 128, 128, 128, 128]
-    assert all(torch.equal(a, b) for a, b in zip(vgg.parameters(), again.parameters(), strict=True))
+    pairs = zip(vgg.parameters(), again.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
     digest = hashlib.sha256()
     for name, value in sorted(vgg.state_dict().items()):
         digest.update(name.encode() + value.numpy().tobytes())
@@ -90,7 +91,8 @@ def test_every_channel_is_centred_on_the_training_images(tmp_path):
         assert (response.std((0, 2, 3)) - 1).abs().max() < 1e-3
     again = small_model("DPTN", tmp_path, "--vgg_width", "0.25")
     again.centre_vgg(photographs)  # as a resumed run does
-    assert all(torch.equal(a, b) for a, b in zip(model.vgg.parameters(), again.vgg.parameters(), strict=True))
+    pairs = zip(model.vgg.parameters(), again.vgg.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_centring_can_be_left_out_and_draws_no_random_numbers(tmp_path):
