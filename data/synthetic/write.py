@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby, permutations
@@ -85,15 +86,15 @@ def write_dataset(
     settings = Settings(layout, identities, poses, seed, **more)
     settings.check()
     out = Path(out)
-    known = _existing(out, settings, overwrite)
+    known = begin(out, asdict(settings), RENDERER, overwrite, _all_there, _remove)
     if known:
         return {**known, "unchanged": True}
     manifest = {"renderer": RENDERER, "settings": asdict(settings), "complete": False}
     try:
-        _save_manifest(out, manifest)
+        save_manifest(out, manifest)
         counts = {phase: _write_phase(out, phase, settings, workers, progress) for phase in PHASES}
         manifest = {**manifest, "complete": True, "counts": counts}
-        _save_manifest(out, manifest)
+        save_manifest(out, manifest)
     except OSError as error:
         raise UserError(
             f"{out} cannot be written ({error.strerror}): free some space or choose another --out."
@@ -175,18 +176,25 @@ def _name(layout: str, identity: Identity, number: int, view: str, taken: dict, 
     return f"{folder}{item:02d}_{VIEW_NUMBERS[view]}{view}.jpg"
 
 
-def _existing(out: Path, settings: Settings, overwrite: bool) -> dict | None:
+def begin(
+    out: Path,
+    settings: dict,
+    renderer: int,
+    overwrite: bool,
+    is_complete: Callable[[Path, dict], bool],  # whether the files of a manifest are all there
+    remove: Callable[[Path], None],  # deletes an earlier data set
+) -> dict | None:
     """The manifest if ``out`` holds this complete data set; None if it may be written now."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; expected a folder to write to: choose another --out.")
     if not out.is_dir() or not any(out.iterdir()):
         return None
-    manifest = _load_manifest(out)
-    same = manifest["settings"] == asdict(settings) and manifest["renderer"] == RENDERER
-    if same and manifest["complete"] and _all_there(out, manifest):
+    manifest = load_manifest(out)
+    same = manifest["settings"] == settings and manifest["renderer"] == renderer
+    if same and manifest["complete"] and is_complete(out, manifest):
         return manifest
     if not same and not overwrite:
-        wanted = {**asdict(settings), "renderer": RENDERER}
+        wanted = {**settings, "renderer": renderer}
         found = {**manifest["settings"], "renderer": manifest["renderer"]}
         changed = [
             f"{k} {found.get(k)} instead of {v}" for k, v in wanted.items() if found.get(k) != v
@@ -195,11 +203,12 @@ def _existing(out: Path, settings: Settings, overwrite: bool) -> dict | None:
             f"{out} holds a synthetic data set with other settings ({', '.join(changed)}): "
             "choose another --out or add --overwrite."
         )
-    _remove(out)
+    remove(out)
     return None
 
 
-def _load_manifest(out: Path) -> dict:
+def load_manifest(out: Path) -> dict:
+    """What is known of the synthetic data set in a folder; UserError when it holds none."""
     try:
         manifest = json.loads((out / SYNTHETIC_NAME).read_text(encoding="utf-8"))
         return {key: manifest[key] for key in ("renderer", "settings", "complete")} | manifest
@@ -230,7 +239,8 @@ def _remove(out: Path) -> None:
         remove_leftovers(out / phase)
 
 
-def _save_manifest(out: Path, manifest: dict) -> None:
+def save_manifest(out: Path, manifest: dict) -> None:
+    """Make the folder and write the manifest into it."""
     out.mkdir(parents=True, exist_ok=True)
     write_file(out / SYNTHETIC_NAME, (json.dumps(manifest, indent=2) + "\n").encode())
 
