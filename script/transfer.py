@@ -179,7 +179,7 @@ def read_targets(opt: Namespace, find: PersonFinder, frame: tuple[int, int]) -> 
 
 def _subject_of_pose(pose: NamedPose, frame: tuple[int, int]) -> Subject:
     """A pose from a file: CSV rows are in the annotation frame, others are framed like photos."""
-    points = pose.keypoints
+    points = pose.in_frame(frame)
     if not pose.in_annotation_frame:
         points = to_frame(points, person_box(points, frame), frame)
     return Subject(pose.name, None, points)

@@ -7,7 +7,7 @@ import pytest
 
 from util.errors import UserError
 from util.tables.patn import write_keypoints
-from util.tables.poses import read_poses
+from util.tables.poses import pose_text, poses_in, read_poses
 
 
 def flat(count: int) -> list[float]:
@@ -111,3 +111,36 @@ def test_other_files_are_refused_with_a_sentence(tmp_path, content, message):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such file; expected keypoints as"):
         read_poses(tmp_path / "none.json")
+
+
+def test_a_pose_of_ours_is_read_back_in_its_frame_and_scaled_to_another():
+    keypoints = np.arange(36.0).reshape(18, 2)
+    keypoints[4] = -1
+    (pose,) = poses_in(pose_text(keypoints, (256, 176)), "me.json")
+    assert pose.in_annotation_frame
+    assert pose.name == "me_0"
+    assert np.array_equal(pose.in_frame((256, 176)), keypoints)
+    half = pose.in_frame((128, 88))
+    assert np.array_equal(half[4], [-1, -1])
+    assert np.array_equal(half[5], keypoints[5] / 2)
+
+
+@pytest.mark.parametrize("frame", ["x", [1], [0, 5], [True, 5], [2.5, 3], None])
+def test_a_frame_that_is_no_size_is_refused(frame):
+    text = json.dumps({"frame": frame, "people": [{"pose_keypoints_2d": flat(18)}]})
+    with pytest.raises(UserError, match=r"me.json: \"frame\" is .*; expected \[height, width\]"):
+        poses_in(text, "me.json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[["a", "b"]]',
+        "[" * 900 + "]" * 900,
+        "[[1e400, 2], [{}, 3]]",
+        f'{{"keypoints": [1{"0" * 400}]}}',
+    ],
+)
+def test_words_nests_and_huge_numbers_in_place_of_keypoints_are_refused(text):
+    with pytest.raises(UserError, match=r"me.json"):
+        poses_in(text, "me.json")

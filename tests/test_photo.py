@@ -1,5 +1,8 @@
 """Photographs that people bring, and the geometry of crops."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,7 +10,7 @@ from PIL import Image
 from tests.photo_helpers import photo, standing
 from util.crop import Box, cut, paste, person_box, to_frame, whole_picture
 from util.errors import UserError
-from util.image import as_photo, list_photos, picture_name
+from util.image import as_photo, list_photos, photo_from_bytes, picture_name
 
 
 def test_files_are_turned_upright_and_become_rgb(tmp_path):
@@ -64,6 +67,44 @@ def test_unusable_files_are_one_sentence_with_their_name(tmp_path, name, make, m
     assert text.startswith(str(tmp_path / name))
     assert message in text
     assert "\n" not in text
+
+
+def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A grey PNG whose header says anything."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty; expected a photo"),
+        (b"hello", "is not a readable image"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', "JPEG, PNG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n", "is not a readable image"),
+        (png(9000, 9000), "has 9000 x 9000 pixels; at most 36,000,000"),
+        (png(2**31 - 1, 2**31 - 1), "me.png"),
+        (png(40, 40, (b"zTXt", b"a\0\0" + zlib.compress(bytes(90_000_000)))), "is damaged"),
+        (png(40, 40), "is damaged"),
+    ],
+    ids=["empty", "text", "svg", "eps", "bomb", "larger bomb", "text bomb", "truncated"],
+)
+def test_unusable_uploads_are_one_sentence_that_names_them(content, message):
+    with pytest.raises(UserError) as caught:
+        photo_from_bytes(content, "me.png")
+    assert str(caught.value).startswith("me.png ")
+    assert message in str(caught.value)
+    assert "0x" not in str(caught.value)  # no address of an object
+
+
+def test_an_upload_is_read_like_its_file(tmp_path):
+    photo().save(tmp_path / "me.jpg")
+    found = photo_from_bytes((tmp_path / "me.jpg").read_bytes(), "me.jpg")
+    assert np.array_equal(np.asarray(found), np.asarray(as_photo(tmp_path / "me.jpg")))
 
 
 def test_a_still_gif_is_a_picture(tmp_path):

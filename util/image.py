@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -19,6 +22,12 @@ MAX_PIXELS = 50_000_000  # larger files are refused before they are decoded
 # Where Pillow looks for an orientation; without any of them, parsing EXIF would be lost time.
 _HOLDS_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 
+# What Pillow raises for contents that are not as the header says.
+DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
+    ZeroDivisionError, struct.error,
+)  # fmt: skip
+
 
 def load_image(path: str | Path) -> Image.Image:
     """Read one image as upright 8-bit RGB.
@@ -26,14 +35,16 @@ def load_image(path: str | Path) -> Image.Image:
     EXIF rotation is applied; grey, palette, CMYK, alpha and 16-bit files are converted. A file that
     is missing, truncated, too large or not an image is a :class:`UserError` that names it.
     """
-    path = Path(path)
+    return _decoded(Path(path), str(path), _check_pixels)
+
+
+def _decoded(
+    file: Path | io.BytesIO, where: str, check: Callable[[Image.Image, str], None]
+) -> Image.Image:
+    """Upright RGB of a file; what only its header tells is checked before it is decoded."""
     try:
-        with Image.open(path, formats=PICTURE_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UserError(
-                    f"{path} has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are "
-                    "accepted: shrink it first"
-                )
+        with Image.open(file, formats=PICTURE_FORMATS) as image:
+            check(image, where)
             if image.mode == "RGB" and (
                 image.info.keys().isdisjoint(_HOLDS_ORIENTATION)
                 or image.getexif().get(0x0112, 1) == 1
@@ -41,15 +52,30 @@ def load_image(path: str | Path) -> Image.Image:
                 return image.copy()
             return to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such image; check the data root and the file lists") from error
+        raise UserError(
+            f"{where}: no such image; check the data root and the file lists"
+        ) from error
     except (PermissionError, IsADirectoryError) as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror}); check the file and its permissions"
+            f"{where} cannot be read ({error.strerror}); check the file and its permissions"
         ) from error
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is not a readable image ({error}); replace the file") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); replace the file") from error
+    except UnidentifiedImageError as error:  # its text is the name or a memory address
+        raise UserError(
+            f"{where} is not a readable image (expected {', '.join(PICTURE_FORMATS)}); replace the "
+            "file"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{where} is not a readable image ({error}); replace the file") from error
+    except DAMAGE as error:
+        raise UserError(f"{where} is damaged ({error}); replace the file") from error
+
+
+def _check_pixels(image: Image.Image, where: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise UserError(
+            f"{where} has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are "
+            "accepted: shrink it first"
+        )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -141,19 +167,29 @@ def list_photos(folder: Path) -> list[Path]:
     return photos
 
 
+def photo_from_bytes(content: bytes, where: str) -> Image.Image:
+    """Upright RGB photograph from the bytes of a file, with the checks of :func:`as_photo`.
+
+    ``where`` names it in messages; nothing is read from or written to the disk.
+    """
+    if not content:
+        raise UserError(f"{where} is empty; expected a photo")
+    _refuse_heic(where)
+    return _decoded(io.BytesIO(content), where, _check)
+
+
 def _open(path: Path, where: str) -> Image.Image:
-    """The decoded file; what only the header tells is checked before it is decoded."""
+    """The decoded file."""
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "no such image"
         raise UserError(f"{where}: {found}; expected the file name of one photo")
-    if path.suffix.lower() in HEIC:
-        raise UserError(f"{where} is a HEIC photo, which cannot be read here; export it as JPEG")
-    try:
-        with Image.open(path) as header:
-            _check(header, where)
-    except (OSError, Image.DecompressionBombError):
-        pass  # load_image names every such problem
-    return load_image(path)
+    _refuse_heic(where)
+    return _decoded(path, where, _check)
+
+
+def _refuse_heic(name: str) -> None:
+    if name.lower().endswith(HEIC):
+        raise UserError(f"{name} is a HEIC photo, which cannot be read here; export it as JPEG")
 
 
 def _check(image: Image.Image, where: str) -> None:

@@ -52,7 +52,13 @@ Keypoints = np.ndarray | Sequence[Sequence[float]]  # (18, 2), (y, x), -1 = miss
 
 def checked_keypoints(keypoints: Keypoints, where: str) -> np.ndarray:
     """Given keypoints as float64 (18, 2), or a UserError that begins with ``where``."""
-    points = np.asarray(keypoints, dtype=np.float64)
+    try:
+        points = np.asarray(keypoints, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError) as error:  # pairs of different length, words
+        raise UserError(
+            f"{where}: keypoints are not a table of numbers; expected 18 (y, x) pairs, -1 for "
+            "missing joints"
+        ) from error
     if points.shape != (len(JOINTS), 2) or not np.isfinite(points).all():
         raise UserError(
             f"{where}: keypoints have the shape {points.shape}; expected 18 finite (y, x) pairs, "
