@@ -24,10 +24,9 @@ import numpy as np
 
 from util.errors import UserError
 from util.image import load_image, resize_linear, save_image
-from util.names import parse_result_name
+from util.names import PAGE_IMAGES, parse_result_name
 from util.run.main import run_main
 from util.show.grid import grid, in_rows
-from util.show.results import PAGE_IMAGES
 
 SPACE = 20  # white pixels between pairs
 

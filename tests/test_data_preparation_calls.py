@@ -61,3 +61,22 @@ def test_a_mistake_ends_with_status_2_and_one_line(tmp_path):
     assert result.returncode == 2
     assert result.stderr.startswith("error: ")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "check_dataset", "convert_annotations", "generate_fashion_datasets", "make_pairs",
+        "make_synthetic_dataset", "overview", "prepare_data", "prepare_market",
+    ],
+)  # fmt: skip
+def test_commands_that_compute_no_network_start_without_torch(name):
+    program = (
+        f"import sys; sys.modules['torch'] = None; sys.argv = ['x', '--help']\n"
+        f"from script.{name} import main\nmain()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "usage:" in result.stdout

@@ -10,6 +10,7 @@ from util.errors import UserError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
 SEPARATOR, SUFFIX = "_2_", "_vis"
+PAGE_IMAGES = "page_images"  # folder of the pictures of a page, beside the results
 MAX_COMPONENT_BYTES, MAX_NAME_BYTES = 255, 1024
 
 # Letters, digits and harmless signs, one folder level: nearly every name of the published lists.

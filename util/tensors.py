@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+# Mean and deviation of [0, 1] images (R, G, B) for networks that torchvision trained on ImageNet.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 SMALLEST_RANGE = 1e-5  # the published guard: an image of one colour becomes black
 
 

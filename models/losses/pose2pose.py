@@ -9,10 +9,9 @@ import torch
 from models.losses.perceptual import VGG19Features, content_loss
 from util.run.device import full
 from util.run.distributed import min_max_over_processes
+from util.tensors import IMAGENET_MEAN, IMAGENET_STD
 
 LAYERS = ("relu1_2", "relu2_2")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 SMALLEST_RANGE = 1e-5  # keeps a batch of one colour finite; no other batch is touched
 
 

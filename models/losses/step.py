@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from models.losses.perceptual import CONTENT_LAYERS, VGG19Features, content_loss
+from util.tensors import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 MIN_FACE = 32  # pixels; profiles and back views get a box of this size
 FACE_PER_EYES = 2.5  # side of the box in eye distances
 

@@ -13,9 +13,8 @@ from torchvision.models import inception_v3
 from util.metrics.protocols import Inception
 from util.metrics.weights import WEIGHTS, WeightStore, assign_state
 from util.run.device import exact_arithmetic
+from util.tensors import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 INPUT_SIZE = (299, 299)
 
 # Where the TensorFlow network differs from torchvision's: its poolings do not count the padding.

@@ -21,10 +21,10 @@ from util.errors import UserError
 from util.files import make_folder, write_file
 from util.metrics.folder import describe_generation
 from util.metrics.measure import Evaluation, Score, Settings
+from util.names import PAGE_IMAGES
 from util.show.html import clean_text, new_page, picture, write_page
 from util.tables.manifest import folder_record
 
-IMAGES = "page_images"
 SHOWN = 8
 
 
@@ -88,10 +88,10 @@ def _table(evaluation: Evaluation) -> tags.div:
 
 def _card(evaluation: Evaluation, score: Score, index: int, output: Path) -> tags.article:
     pair = evaluation.pairs[index]
-    make_folder(output / IMAGES)
+    make_folder(output / PAGE_IMAGES)
     names = {}
     for kind, path in (("gt", pair.gt), ("result", pair.result)):
-        names[kind] = f"{IMAGES}/{index:06d}_{kind}{path.suffix.lower()}"
+        names[kind] = f"{PAGE_IMAGES}/{index:06d}_{kind}{path.suffix.lower()}"
         shutil.copyfile(path, output / names[kind])
     pictures = tags.div(
         picture(names["gt"], "ground truth", f"ground truth {pair.target}"),

@@ -18,14 +18,13 @@ from dominate.util import raw
 
 from util.files import write_atomically
 from util.image import resize_linear, save_image
-from util.names import result_name, stem
+from util.names import PAGE_IMAGES, result_name, stem
 from util.pose import scale_keypoints
 from util.run import distributed
 from util.show.html import clean_text, facts, missing_picture, new_page, picture, write_page
 from util.skeleton import present, skeleton_picture
 from util.tensors import SAVE_NORMS, to_uint8
 
-PAGE_IMAGES = "page_images"
 MAX_PENDING = 64  # images waiting to be written; more would only cost memory
 
 

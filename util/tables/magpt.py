@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from util.errors import UserError
+from util.skeleton import MISSING
 from util.tables.layouts import LAYOUTS
 from util.tables.patn import (
-    MISSING,
     NUM_JOINTS,
     check_new_name,
     finite_table,

@@ -15,9 +15,9 @@ import numpy as np
 from util.errors import UserError
 from util.files import make_folder, write_file
 from util.names import check_relative_name
+from util.skeleton import JOINTS
 
-NUM_JOINTS = 18
-MISSING = -1
+NUM_JOINTS = len(JOINTS)
 MAX_COORDINATE = 1_000_000  # pixels; anything beyond is a damaged number, not a place in a picture
 KEYPOINT_COLUMNS = ("name", "keypoints_y", "keypoints_x")
 
@@ -225,27 +225,27 @@ def check_new_name(
         )
 
 
-def parse_numbers(text: str, what: str, where: str, length: int = NUM_JOINTS) -> list[float]:
-    """A JSON list of ``length`` numbers; UserError naming ``where`` and ``what`` otherwise."""
+def parse_numbers(text: str, what: str, where: str) -> list[float]:
+    """A JSON list of one number a joint; UserError naming ``where`` and ``what`` otherwise."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, list):
         raise UserError(
-            f"{where}: {what} is {text[:40]!r}; expected a list of {length} numbers such as "
+            f"{where}: {what} is {text[:40]!r}; expected a list of {NUM_JOINTS} numbers such as "
             "[45, 60, -1, …]: correct the row."
         )
-    if len(values) != length:
+    if len(values) != NUM_JOINTS:
         raise UserError(
-            f"{where}: {what} holds {len(values)} values; expected {length}, in the order of the "
-            "18 OpenPose-COCO joints, -1 for a missing one: correct the row."
+            f"{where}: {what} holds {len(values)} values; expected {NUM_JOINTS}, in the order of "
+            "the 18 OpenPose-COCO joints, -1 for a missing one: correct the row."
         )
     if not set(map(type, values)) <= {int, float}:
         bad = next(v for v in values if type(v) not in (int, float))
         found = "a nested list" if isinstance(bad, list | dict) else repr(bad)[:40]
         raise UserError(
-            f"{where}: {what} holds {found}; expected {length} numbers: correct the row."
+            f"{where}: {what} holds {found}; expected {NUM_JOINTS} numbers: correct the row."
         )
     return values
 
