@@ -1,36 +1,75 @@
-"""Synthetic people, DPTN-TA, test images, numbers and pages in one go; started by
-script/quickstart.sh.
+"""A first person at once, then people, DPTN-TA, test images, numbers and pages in one go.
 
-Every step is an ordinary command of this project and is printed before it runs.
+Started by script/quickstart.sh. Every step is an ordinary command of this project and is printed,
+with the time since the start, before it runs. The length of the training is laid out by the speed
+measured on this machine and written down, so that an interrupted run ends in the same schedule.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import torch
-
+from options.parser import Parser
 from util.errors import UserError
+from util.files import write_file
+from util.parallel import allotted_cpus
 from util.run.main import run_main
 
 ROOT = Path(__file__).resolve().parent.parent
-# Small networks and images, an initialisation with gain 1 and a heavier L1 loss learn in minutes;
-# the published defaults are meant for a week on real data. bf16 takes effect on a GPU, and for
-# VGG-19 on a processor that gains from it.
+START = time.monotonic()
+SHIPPED = "synthetic_people"
+TIMED_STEPS = 6
+# Small networks and images, an initialisation with gain 1, a heavier L1 loss and a thin random
+# VGG-19 learn in minutes; the published defaults are meant for a week on real data.
 COMMON = (
-    "--vgg_weights random --init_gain 1.0 --lr 3e-4 --lambda_rec 100 --lambda_g 1 "
-    "--precision bf16 --batchSize 8"
+    "--model DPTN --dataset_mode fashion --vgg_weights random --vgg_width 0.25 --init_gain 1.0 "
+    "--lambda_rec 100 --lambda_content 2 --ema 0.999 --save_epoch_freq 1000000"
 )
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: what it is like, and, once that is laid out, how long."""
+
+    size: tuple[int, int]  # (h, w) of the images
+    sigma: float  # of the pose heatmaps, pixels
+    networks: str
+    batch: int = 4
+    lr: float = 3e-4
+    lambda_g: float = 1.0
+    gpu: bool = False
+    threads: int = 1
+    pairs: int = 0  # an epoch
+    epochs: int = 1  # the learning rate decays in the second half of them
+
+    @property
+    def samples(self) -> int:
+        """Training samples in all."""
+        return self.pairs * self.epochs
+
+    def arguments(self, name: str, data: Path) -> str:
+        """Options of train.py."""
+        (height, width), pairs = self.size, max(self.pairs, self.batch)
+        return (
+            f"--name {name} --dataroot {data} {COMMON} --load_size {height} {width} "
+            f"--heatmap_sigma {self.sigma} {self.networks} --lambda_g {self.lambda_g} "
+            f"--lr {self.lr} --batchSize {self.batch} --max_dataset_size {pairs} "
+            f"--niter {self.epochs - self.epochs // 2} --niter_decay {self.epochs // 2} "
+            f"--gpu_ids {'0' if self.gpu else '-1'} --nThreads {allotted_cpus() // 2} "
+            f"--save_latest_freq {2 * pairs} --display_freq {pairs} "
+            f"--print_freq {max(pairs // 2, self.batch)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -39,91 +78,186 @@ class Recipe:
 
     name: str
     people: int
-    epochs: int  # the learning rate decays in the second half
-    pairs: int  # training pairs an epoch
-    train: str  # further options of train.py
+    minutes: float  # of training
+    training: Training
 
 
 RECIPES = {
-    "quick": Recipe("quickstart", 400, 7, 736, "--load_size 64 32 --ngf 32 --ndf 16"),
-    "long": Recipe("quickstart_long", 1000, 12, 12000, "--load_size 128 64 --ngf 48 --ndf 32"),
+    "quick": Recipe("quickstart", 1000, 5.5, Training((64, 48), 2.0, "--ngf 32 --ndf 16")),
+    "long": Recipe("quickstart_long", 3000, 60, Training((128, 88), 3.0, "--ngf 32 --ndf 16")),
 }
 
 
-def run(title: str, command: str) -> None:
-    """Print and run one command of the project; its failure ends the quick start."""
-    print(f"\n== {title}\n$ python {command}", flush=True)
-    status = subprocess.call([sys.executable, "-u", *shlex.split(command)], cwd=ROOT)
+def run(title: str, command: str, threads: int | None = None) -> None:
+    """Print and run one command of the project; its failure ends everything."""
+    minutes, seconds = divmod(int(time.monotonic() - START), 60)
+    print(f"\n== [{minutes}:{seconds:02d}] {title}\n$ python {command}", flush=True)
+    # Threads that wait actively for a late one keep the core that it needs.
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    status = subprocess.call([sys.executable, "-u", *shlex.split(command)], cwd=ROOT,
+                             env=environment)  # fmt: skip
     if status:
         raise UserError(
-            f"the step '{title}' ended with status {status}; see its message above and run "
-            "./script/quickstart.sh again: it continues where it stopped"
+            f"the step '{title}' ended with status {status}; see its message above and run the "
+            "same command again: it continues where it stopped"
         )
 
 
-def train_command(recipe: Recipe, dataroot: str) -> str:
-    """The training command; it resumes a run that was interrupted."""
-    state = ROOT / "checkpoints" / recipe.name / "latest_state.pth"
-    resume = " --continue_train" if state.is_file() else ""
-    constant = max(1, recipe.epochs // 2)
-    return (
-        f"train.py --name {recipe.name} --model DPTN --dataset_mode fashion --dataroot {dataroot} "
-        f"{recipe.train} {COMMON} --niter {constant} --niter_decay {recipe.epochs - constant} "
-        f"--max_dataset_size {recipe.pairs} --print_freq 400 --display_freq 1600 "
-        f"--save_latest_freq 1600 --save_epoch_freq 3{resume}"
+def render(out: Path, people: int, test_people: int, pairs: int, seed: int = 0) -> None:
+    """Render a data set in DeepFashion's format, or find it there."""
+    run(
+        f"Rendering {people:,} people, and {test_people} for testing",
+        f"-m script.make_synthetic_dataset --out {out} --layout fashion --identities {people} "
+        f"--test_identities {test_people} --poses 5 --test_pairs {pairs} --seed {seed} "
+        f"--workers {allotted_cpus()} --contact_sheet",
     )
 
 
-def report(folder: Path, minutes: float, recipe: Recipe) -> None:
+# ---- the length of a training ------------------------------------------------------------------
+
+
+def seconds_a_sample(training: Training, data: Path) -> float:
+    """Time of one training sample here with ``training.threads``; nothing is written."""
+    import torch
+
+    from data import create_dataloader, create_dataset
+    from models import create_model
+    from options.train_options import TrainOptions
+
+    torch.set_num_threads(training.threads)
+    probe = replace(training, pairs=training.batch * (TIMED_STEPS + 2))
+    opt = TrainOptions().parse(probe.arguments("speed", data).split(), announce=False)
+    loader, model = create_dataloader(create_dataset(opt), opt), create_model(opt)
+    started = 0.0
+    for step, batch in enumerate(loader):
+        if step == 2:  # memory is allocated, kernels are chosen
+            started = time.perf_counter()
+        model.set_input(batch)
+        model.optimize_parameters()
+    if training.gpu:
+        torch.cuda.synchronize()
+    return (time.perf_counter() - started) / (TIMED_STEPS * training.batch)
+
+
+def lay_out(training: Training, minutes: float, data: Path) -> Training:
+    """The training with the threads that are fastest here and the epochs that fit into the time."""
+    counts = sorted({1, min(8, allotted_cpus())})
+    speeds = {n: seconds_a_sample(replace(training, threads=n), data) for n in counts}
+    threads = min(speeds, key=speeds.get)
+    for count, each in speeds.items():
+        print(f"{count} thread{'s' * (count > 1)}: {1000 * each:.1f} ms a training sample")
+    samples = max(60 * minutes / speeds[threads], 8 * training.batch)
+    pairs = min(2000, max(training.batch, int(samples / 12) // training.batch * training.batch))
+    return replace(training, threads=threads, pairs=pairs, epochs=max(4, int(samples / pairs)))
+
+
+def planned(path: Path, training: Training, minutes: float, data: Path) -> Training:
+    """What an earlier start laid out, or what is laid out now and written down."""
+    if path.is_file():
+        saved = json.loads(path.read_text())
+        return Training(**{**saved, "size": tuple(saved["size"])})
+    training = lay_out(training, minutes, data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, json.dumps(asdict(training), indent=1).encode())
+    return training
+
+
+def train(title: str, name: str, training: Training, data: Path) -> None:
+    """Train, or continue an interrupted training."""
+    folder = ROOT / "checkpoints" / name
+    resume = " --continue_train" if any(folder.glob("latest_*.pth")) else ""
+    run(title, f"train.py {training.arguments(name, data)}{resume}", training.threads)
+
+
+# ---- the steps ---------------------------------------------------------------------------------
+
+
+def first_person() -> None:
+    """Generate a few people with the weights that come with the code."""
+    if not (ROOT / "checkpoints" / SHIPPED).is_dir():
+        print(f"checkpoints/{SHIPPED} is not there: no first person; training comes at once")
+        return
+    data, results = Path("dataset/synthetic_first"), Path("results/first")
+    render(data, 2, 2, 6, seed=2000)
+    run(
+        "A first person, by the weights that come with the code",
+        f"test.py --name {SHIPPED} --dataroot {data} --results_dir {results} --batchSize 6",
+    )
+    print(f"\nLook: {results}/index.html, {time.monotonic() - START:.0f} s after the start")
+
+
+def report(recipe: Recipe, training: Training, folder: Path, shipped: Path | None) -> None:
     """What was reached and what to try next."""
     table = json.loads((folder / "baselines.json").read_text())
     mine = table["generated"]
-    print(f"\nDone in {minutes:.1f} minutes on {torch.get_num_threads()} threads, ", end="")
-    print("with a GPU." if torch.cuda.is_available() else "without a GPU.")
+    print(
+        f"\nDone in {(time.monotonic() - START) / 60:.1f} minutes: {training.samples:,} training "
+    )
+    print(f"samples on {'a GPU' if training.gpu else f'{training.threads} CPU thread(s)'}.")
     print(f"On {mine['pairs']} pairs of people the model has never seen:")
     for view in ("copy", "wrong source"):
         psnr, ssim = (mine[k] - table[view][k] for k in ("psnr", "ssim"))
         words = {"copy": "copying the source photo", "wrong source": "a different person's photo"}
         print(f"  {psnr:+.2f} dB PSNR and {ssim:+.3f} SSIM against {words[view]}")
+    both = f"\n  results/{recipe.name}.png   yours beside the weights that come with the code"
     print(f"""
-Look at
-  {folder}/overview.png                    some pairs at a glance
-  {folder}/index.html                      every generated image beside its ground truth
+Look at{both if shipped else ""}
+  {folder}/index.html   every generated image beside its ground truth
+  eval_results/{recipe.name}/index.html   all numbers, the best and the worst pairs
   checkpoints/{recipe.name}/web/index.html   the pictures and curves of the training
   dataset/synthetic_{recipe.people}/contact_sheet.png   the people
 Try next
-  ./script/quickstart.sh --long            a longer run: larger images, better people
-  python train.py --help                   all options; README.md has the published commands
-  python script/check_dataset.py DATAROOT  is your own data set ready?""")
+  python -m script.demo --checkpoint checkpoints/{SHIPPED}   drag a skeleton, see the person move
+  ./script/quickstart.sh --long   a longer run: larger images, better people
+  python train.py --help   all options; README.md has the published commands""")
 
 
 def main() -> None:
     """Run all steps."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--long", action="store_true", help="a longer, better run")
     parser.add_argument("--debug", action="store_true", help="full tracebacks")
-    options = parser.parse_args()
-    recipe = RECIPES["long" if options.long else "quick"]
-    start = time.monotonic()
-    data = f"dataset/synthetic_{recipe.people}"
-    folder = f"results/{recipe.name}"
-    test = f"--name {recipe.name} --dataroot {data} --results_dir {folder} --batchSize 8"
-    run(
-        f"Rendering {recipe.people} people",
-        f"-m script.make_synthetic_dataset --out {data} --layout fashion --identities "
-        f"{recipe.people} "
-        f"--test_identities 50 --poses 5 --test_pairs 250 --seed 0 --contact_sheet",
-    )
-    run("Training DPTN-TA with all its losses", train_command(recipe, data))
-    run("Generating people it has never seen", f"test.py {test}")
+    recipe = RECIPES["long" if parser.parse_strictly(sys.argv[1:]).long else "quick"]
+    follow(recipe)
+
+
+def follow(recipe: Recipe) -> None:
+    """All steps of a recipe."""
+    name, data = recipe.name, Path(f"dataset/synthetic_{recipe.people}")
+    os.chdir(ROOT)
+    first_person()
+    render(data, recipe.people, 50, 250)
+    path = ROOT / "checkpoints" / f"{name}_plan.json"
+    training = planned(path, recipe.training, recipe.minutes, data)
+    train("Training DPTN-TA with all its losses", name, training, data)
+    results, shipped = Path("results") / name, None
+    tests = {results: name}
+    if (ROOT / "checkpoints" / SHIPPED).is_dir():
+        shipped = Path("results") / f"{name}_{SHIPPED}"
+        tests[shipped] = SHIPPED
+    for folder, run_name in tests.items():
+        ema = "--ema 0.999" if run_name == name else ""
+        run(
+            f"Generating people that {run_name} has never seen",
+            f"test.py --name {run_name} --dataroot {data} --results_dir {folder} --batchSize 8 "
+            f"{ema}",
+        )
     run(
         "Measuring",
-        f"-m script.metrics --gt_path {data}/test --distorated_path {folder} --name {recipe.name} "
+        f"-m script.metrics --gt_path {data}/test --distorated_path "
+        f"{' '.join(map(str, tests))} --name {name} "
         "--metrics psnr ssim psnr_unpadded ssim_unpadded l1 mae",
     )
-    run("Is the source photo really used?", f"-m script.baselines {test}")
-    run("One picture of it", f"-m script.overview --results {folder} -o {folder}/overview.png")
-    report(Path(folder), (time.monotonic() - start) / 60, recipe)
+    run(
+        "Is the source photo really used?",
+        f"-m script.baselines --name {name} --dataroot {data} --results_dir {results} "
+        "--batchSize 8 --ema 0.999",
+    )
+    beside = f"--beside {shipped}" if shipped else ""
+    run("One picture", f"-m script.overview --results {results} {beside} -o results/{name}.png")
+    report(recipe, training, results, shipped)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,223 @@
+"""The weights that this repository ships, made in a given time (see script/train_showcase.sh).
+
+    python -m script.showcase --minutes 150
+
+Renders synthetic people, measures how long a training sample takes here, lays two trainings (half
+size, then full size, each with its learning-rate schedule) into the budget, trains DPTN-TA with a
+moving average, and writes the averaged generator in half precision with a model card. The plan is
+written down before the training starts: run the command again after an interruption and it ends in
+the same schedule.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+from options.parser import Parser
+from script.quickstart import ROOT, Training, planned, render, run, train
+from util.errors import UserError
+from util.files import write_file
+from util.run import checkpoint
+from util.run.main import run_main
+
+PEOPLE, PEOPLE_PER_MINUTE = 3000, 40  # a short rehearsal renders fewer than PEOPLE
+TEST_PEOPLE, TEST_PAIRS, OTHER_SEED = 50, 250, 1000
+HALF, FULL = 0.33, 0.57  # shares of the budget for the two trainings
+STAGES = ("half_size", "full_size")
+TRAININGS = {
+    "cpu": (
+        Training((64, 48), 2.0, "--ngf 32 --ndf 16"),
+        Training((128, 88), 3.0, "--ngf 32 --ndf 16", lambda_g=2.0),
+    ),
+    "cuda": (
+        Training((128, 88), 3.0, "--ngf 64 --ndf 32 --precision bf16", 16, 4e-4, gpu=True),
+        Training((256, 176), 6.0, "--ngf 64 --ndf 32 --precision bf16", 16, 4e-4, 2.0, gpu=True),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One showcase: its name, budget and device."""
+
+    name: str
+    minutes: float
+    device: str
+
+    def plan(self, stage: str) -> Path:
+        """Where the schedule of a stage is written."""
+        return ROOT / "checkpoints" / f"{self.name}_{stage}_plan.json"
+
+
+def build_parser() -> Parser:
+    """The command line of this script."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--minutes", type=float, required=True, help="time for everything, from 2 on")
+    add("--name", default="synthetic_people", help="folder under checkpoints/ that is made")
+    add("--device", default=None, choices=sorted(TRAININGS), help="default: a GPU if there is one")
+    add("--debug", action="store_true", help="show the full traceback of an error")
+    return parser
+
+
+def check_budget(job: Run) -> None:
+    """Refuse to continue a run of another budget."""
+    path = ROOT / "checkpoints" / f"{job.name}_budget.json"
+    budget = {"minutes": job.minutes, "device": job.device}
+    if path.is_file() and (saved := json.loads(path.read_text())) != budget:
+        raise UserError(
+            f"{path} belongs to a run of {saved['minutes']:g} minutes on {saved['device']}: give "
+            "the same --minutes and --device to continue it, another --name, or delete it to start "
+            "anew"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, json.dumps(budget).encode())
+
+
+def train_stage(job: Run, index: int, data: Path) -> Training:
+    """Run or continue one stage; the second starts from the averaged generator of the first."""
+    stage, share = STAGES[index], (HALF, FULL)[index]
+    name = f"{job.name}_{stage}"
+    training = planned(job.plan(stage), TRAININGS[job.device][index], share * job.minutes, data)
+    folder = ROOT / "checkpoints" / name
+    if index and not any(folder.glob("latest_*.pth")):
+        before = ROOT / "checkpoints" / f"{job.name}_{STAGES[0]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(before / "latest_net_G_ema.pth", folder / "latest_net_G.pth")
+        shutil.copy(before / "latest_net_D.pth", folder / "latest_net_D.pth")
+    height, width = training.size
+    started = time.monotonic()
+    train(f"Training DPTN-TA at {height} x {width}", name, training, data)
+    add_seconds(job, stage, time.monotonic() - started)
+    return training
+
+
+def add_seconds(job: Run, stage: str, seconds: float) -> None:
+    """Add to the training time of a stage."""
+    path = ROOT / "checkpoints" / f"{job.name}_seconds.json"
+    spent = json.loads(path.read_text()) if path.is_file() else {}
+    spent[stage] = spent.get(stage, 0.0) + seconds
+    write_file(path, json.dumps(spent).encode())
+
+
+def publish(name: str) -> Path:
+    """The averaged generator in half precision, with what test.py needs to rebuild it."""
+    run_dir, folder = ROOT / "checkpoints" / f"{name}_{STAGES[1]}", ROOT / "checkpoints" / name
+    state = checkpoint.load(run_dir / "latest_net_G_ema.pth")
+    halved = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_safetensors(folder / "latest_net_G.safetensors", halved)
+    for file in ("train_opt.json", "architecture.json"):
+        content = json.loads((run_dir / file).read_text())
+        if file == "architecture.json":
+            content = {"G": content["G"]}
+        else:
+            content |= {"name": name, "ema": 0.0, "continue_train": False}
+        write_file(folder / file, json.dumps(content, indent=1, sort_keys=True).encode())
+    return folder
+
+
+def compare(name: str, data: Path, results: Path, device: str) -> dict:
+    """Generate and measure the test pairs of a data set; what script.baselines writes."""
+    gpu = "0" if device == "cuda" else "-1"
+    test = f"--name {name} --dataroot {data} --results_dir {results} --batchSize 8 --gpu_ids {gpu}"
+    run(f"Generating the test people of {data.name}", f"test.py {test}")
+    run("Against copying and a different person", f"-m script.baselines {test}")
+    return json.loads((results / "baselines.json").read_text())
+
+
+CARD = """# Synthetic people: DPTN-TA
+
+A generator of DPTN-TA (Zhang et al., TVCG 2023), trained by this repository on people that this
+repository renders. Licence: MIT, like the code; no data or weights of others went into it.
+
+| | |
+|---|---|
+| made by | `./script/train_showcase.sh --minutes {minutes:g}` |
+| data | {people:,} people x 5 poses by `script.make_synthetic_dataset`, renderer seed 0 |
+| training | {samples:,} pairs in {hours:.2f} hours on {device} ({threads} thread{s}) |
+| size | {size} pixels, after a training at half that size |
+| losses | all of DPTN-TA, on a centred random VGG-19 of a quarter of the width |
+| weights | moving average (0.999) of the generator, float16, {megabytes:.1f} MB |
+
+{pairs} pairs of people it has never seen, compared at the size of the files:
+
+| | PSNR | SSIM |
+|---|---|---|
+| generated | {psnr:.2f} | {ssim:.3f} |
+| over copying the source photo | {over_copy:+.2f} dB | {ssim_copy:+.3f} |
+| over a different person's photo | {over_other:+.2f} dB | {ssim_other:+.3f} |
+| people of renderer seed {seed}, generated | {psnr_2:.2f} | {ssim_2:.3f} |
+
+It knows drawn people only: on photographs its pictures are wrong.
+"""
+
+
+def card(
+    job: Run, stages: list[Training], people: int, tables: tuple[dict, dict], folder: Path
+) -> str:
+    """The model card, with the numbers of this run."""
+    table, other = tables
+    mine, copied, swapped = (table[k] for k in ("generated", "copy", "wrong source"))
+    spent = json.loads((ROOT / "checkpoints" / f"{job.name}_seconds.json").read_text())
+    return CARD.format(
+        minutes=job.minutes,
+        people=people,
+        samples=sum(stage.samples for stage in stages),
+        hours=sum(spent.values()) / 3600,
+        device="a GPU" if job.device == "cuda" else "a CPU",
+        threads=stages[-1].threads,
+        s="s" * (stages[-1].threads > 1),
+        size="{} x {}".format(*stages[-1].size),
+        megabytes=(folder / "latest_net_G.safetensors").stat().st_size / 1e6,
+        pairs=mine["pairs"],
+        psnr=mine["psnr"],
+        ssim=mine["ssim"],
+        over_copy=mine["psnr"] - copied["psnr"],
+        ssim_copy=mine["ssim"] - copied["ssim"],
+        over_other=mine["psnr"] - swapped["psnr"],
+        ssim_other=mine["ssim"] - swapped["ssim"],
+        seed=OTHER_SEED,
+        psnr_2=other["generated"]["psnr"],
+        ssim_2=other["generated"]["ssim"],
+    )
+
+
+def main() -> None:
+    """Run or continue all steps."""
+    opt = build_parser().parse_strictly(sys.argv[1:])
+    if not opt.minutes >= 2:
+        raise UserError(f"--minutes {opt.minutes:g}: expected at least 2")
+    os.chdir(ROOT)
+    device = opt.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    job = Run(opt.name, opt.minutes, device)
+    check_budget(job)
+    people = min(PEOPLE, int(PEOPLE_PER_MINUTE * opt.minutes))
+    data, others = Path(f"dataset/synthetic_{people}"), Path("dataset/synthetic_other_seed")
+    render(data, people, TEST_PEOPLE, TEST_PAIRS)
+    render(others, 2, TEST_PEOPLE, TEST_PAIRS, seed=OTHER_SEED)
+    stages = [train_stage(job, index, data) for index in (0, 1)]
+    folder = publish(opt.name)
+    results = Path("results") / opt.name
+    tables = tuple(compare(opt.name, root, results / root.name, device) for root in (data, others))
+    write_file(folder / "README.md", card(job, stages, people, tables, folder).encode())
+    write_file(folder / "numbers.json", json.dumps(tables, indent=1).encode())
+    picture = Path("results") / f"{opt.name}.png"
+    run("One picture", f"-m script.overview --results {results / data.name} -o {picture}")
+    print(f"\nDone: {folder} (read its README.md), pictures in {picture}")
+
+
+if __name__ == "__main__":
+    run_main(main)
