@@ -29,6 +29,7 @@ from models.networks.pose2pose import Pose2PoseGenerator
 from models.onnx_graph import OnnxGenerator, with_noise
 from options.parser import read_saved_options
 from options.test_options import inference_options
+from util import motion
 from util.crop import SIZE, crop_result, fit, fit_keypoints, to_frame, whole_picture
 from util.errors import UserError
 from util.image import Picture, as_photo, picture_name, resize_linear
@@ -247,13 +248,17 @@ class PoseTransfer(_Transfer):
         keypoints: Keypoints,
         source_keypoints: Keypoints | None = None,  # None: estimated
         names: tuple[str, str] | None = None,
+        retarget: bool = False,
     ) -> Image.Image:
         """The person of ``source`` in the pose ``keypoints``.
 
         ``names`` of source and target matter to a model that draws noise from them (DPTN_step); by
-        default the file name of the source and "".
+        default the file name of the source and "". ``retarget``: with the limb lengths of the
+        source person instead of those of the pose (:func:`util.motion.retarget`).
         """
-        return self.transfer_many([source], [keypoints], [source_keypoints], names and [names])[0]
+        names = names and [names]
+        own = [source_keypoints]
+        return self.transfer_many([source], [keypoints], own, names, retarget=retarget)[0]
 
     def transfer_as(
         self,
@@ -261,12 +266,13 @@ class PoseTransfer(_Transfer):
         reference: Picture,
         source_keypoints: Keypoints | None = None,
         reference_keypoints: Keypoints | None = None,
+        retarget: bool = False,
     ) -> Image.Image:
         """The person of ``source`` in the pose of the person of ``reference``."""
         if reference_keypoints is None:
             reference_keypoints = self.estimate_keypoints(reference)
         names = picture_name(source), picture_name(reference)
-        return self.transfer(source, reference_keypoints, source_keypoints, names)
+        return self.transfer(source, reference_keypoints, source_keypoints, names, retarget)
 
     def transfer_many(
         self,
@@ -275,27 +281,59 @@ class PoseTransfer(_Transfer):
         source_keypoints: Sequence[Keypoints | None] | None = None,
         names: Sequence[tuple[str, str]] | None = None,
         batch_size: int = 8,
+        retarget: bool = False,
     ) -> list[Image.Image]:
         """:meth:`transfer` for many pairs, ``batch_size`` at once."""
         source_keypoints = source_keypoints or [None] * len(sources)
         names = names or [(picture_name(source), "") for source in sources]
-        rows = list(zip(sources, keypoints, source_keypoints, names, strict=True))
-        return list(self._pictures(rows, batch_size))
+        rows = zip(sources, keypoints, source_keypoints, names, strict=True)
+        return list(self._pictures(((*row, retarget) for row in rows), batch_size))
+
+    def animate(
+        self,
+        source: Picture,
+        poses: Sequence[Keypoints],
+        source_keypoints: Keypoints | None = None,  # None: estimated
+        retarget: bool = True,  # the person keeps the own limb lengths
+        batch_size: int = 8,
+    ) -> Iterator[Image.Image]:
+        """The person of ``source`` in one pose after the other, made as they are asked for.
+
+        ``poses`` are fitted to the person, and into the picture, as one sequence.
+        """
+        where = picture_name(source) or "the source picture"
+        photo = as_photo(source, where)
+        own = self._estimated(photo, where) if source_keypoints is None else source_keypoints
+        own = checked_keypoints(own, where)
+        sequence = [checked_keypoints(pose, f"pose {i}") for i, pose in enumerate(poses)]
+        if retarget and sequence:
+            sequence = motion.retarget(np.stack(sequence), own, self.annotation_size)
+        name = picture_name(source)
+        rows = ((photo, pose, own, (name, str(i)), False) for i, pose in enumerate(sequence))
+        return self._pictures(rows, batch_size)
 
     def _estimated(self, photo: Image.Image, where: str) -> np.ndarray:
         return to_frame(self.find_person(photo, where), whole_picture(photo), self.annotation_size)
 
     def _sample(
-        self, source: Picture, target: Keypoints, own: Keypoints | None, names: tuple[str, str]
+        self,
+        source: Picture,
+        target: Keypoints,
+        own: Keypoints | None,
+        names: tuple[str, str],
+        retarget: bool,
     ) -> dict[str, Any]:
         where = picture_name(source) or "the source picture"
         photo = as_photo(source, where)
-        if own is None:
-            own = self._estimated(photo, where)
+        own = self._estimated(photo, where) if own is None else own
+        own = checked_keypoints(own, where)
+        target = checked_keypoints(target, "the target pose")
+        if retarget:
+            target = motion.retarget(target, own, self.annotation_size)
         return {
             "source_image": image_to_tensor(photo, self.load_size),
-            "source_keypoints": torch.from_numpy(checked_keypoints(own, where)),
-            "target_keypoints": torch.from_numpy(checked_keypoints(target, "the target pose")),
+            "source_keypoints": torch.from_numpy(own),
+            "target_keypoints": torch.from_numpy(target),
             "source_name": names[0],
             "target_name": names[1],
         }

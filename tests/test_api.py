@@ -25,6 +25,7 @@ from tests.photo_helpers import (
     standing,
 )
 from util.errors import UserError
+from util.motion import retarget
 from util.names import result_name
 from util.tables.patn import read_keypoints
 
@@ -226,3 +227,27 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_words(runs, tmp_path, name):
 def test_a_device_that_is_not_there_is_refused(runs):
     with pytest.raises(UserError, match="the device cuda:77 cannot be used"):
         load(runs("dptn"), device="cuda:77")
+
+
+def test_retargeting_gives_the_pose_the_limbs_of_the_source(runs):
+    transfer = load(runs("dptn"))
+    child, adult = standing(120, 60, 120, 60), standing(10, 20, 230, 120)
+    expected = transfer.transfer(photo(), retarget(adult, child, (256, 176)), child)
+    assert same(expected, transfer.transfer(photo(), adult, child, retarget=True))
+    assert same(expected, transfer.transfer_as(photo(), photo(), child, adult, retarget=True))
+    assert not same(expected, transfer.transfer(photo(), adult, child))
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_an_animation_is_one_picture_a_pose_made_as_it_is_asked_for(runs, fitted):
+    transfer = load(runs("dptn"))
+    own = standing(10, 20, 230, 120)
+    poses = [standing(40, 20 + 3 * i, 150, 100) for i in range(5)]
+    frames = transfer.animate(photo(), poses, own, retarget=fitted, batch_size=2)
+    wanted = retarget(np.stack(poses), own, (256, 176)) if fitted else poses
+    for pose in wanted:
+        assert same(next(frames), transfer.transfer(photo(), pose, own))
+    assert next(frames, None) is None
+    assert list(transfer.animate(photo(), [], own)) == []
+    with pytest.raises(UserError, match="pose 1: keypoints have the shape"):
+        transfer.animate(photo(), [poses[0], np.full((18, 2), np.nan)], own)
