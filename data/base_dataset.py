@@ -16,19 +16,26 @@ class BaseDataset(Dataset, ABC):
 
     A sample is a dict: ``source_image``, ``target_image`` uint8 (3, H, W); ``source_keypoints``,
     ``target_keypoints`` float64 (18, 2), (y, x) in the annotation frame, -1 = missing;
-    ``source_name``, ``target_name`` file names.
+    ``source_name``, ``target_name`` file names. Data sets of turned objects have ``source_view``,
+    ``target_view`` int64 (K,) in place of the keypoints (data/view_dataset.py).
     """
 
     load_size: tuple[
         int, int
     ]  # (h, w) of the images a sample holds, unless an option says otherwise
-    annotation_size: tuple[int, int]  # (h, w) of the frame of the keypoints
+    # (h, w) of the frame of the keypoints; None: the load size
+    annotation_size: tuple[int, int] | None
     folder: Path | None = None  # of the image files, where it is one
     record: dict[str, Any] | None = None  # how that folder was prepared (util/tables/manifest.py)
 
     @staticmethod
     def modify_options(parser: ArgumentParser, is_train: bool) -> None:
         """Add the data set's own options to ``parser`` and change defaults."""
+
+    @classmethod
+    def complete_options(cls, opt: Namespace) -> None:
+        """Fill in what follows from the data: ``opt.view_counts``, () where poses are keypoints."""
+        opt.view_counts = ()
 
     @classmethod
     @abstractmethod
@@ -42,6 +49,10 @@ class BaseDataset(Dataset, ABC):
         of a result.
         """
         return None
+
+    def turns(self) -> dict[str, list[tuple[str, str]]]:
+        """Pairs (source name, target name) that turn one object, by its source; none of people."""
+        return {}
 
     @abstractmethod
     def __len__(self) -> int:

@@ -18,9 +18,10 @@ from models.losses.perceptual import RANDOM_NOTE, VGG19Features
 from models.optim import Stepper, update_average
 from util.errors import UserError
 from util.files import write_atomically
-from util.pose import keypoints_to_heatmaps
+from util.pose import keypoints_to_heatmaps, view_maps
 from util.run import checkpoint, distributed
 from util.run.device import Precision, rng_state, set_rng_state, use_tf32
+from util.skeleton import JOINTS
 from util.tensors import normalise_uint8
 
 FILE = "architecture.json"
@@ -82,6 +83,7 @@ class BaseModel(ABC):
     """
 
     size_multiple = 8  # the image height and width must be multiples of this
+    needs_people = False  # whether the pose maps are made of a person's joints only
 
     def __init__(self, opt: Namespace):
         self.opt = opt
@@ -102,6 +104,11 @@ class BaseModel(ABC):
         self.visuals: Tensors = {}  # pictures (B, 3 or J, H, W) of the last step
         self.inputs: Batch = {}
         self.notes: list[str] = []  # for the person at the console; shown once when training starts
+        if opt.view_counts and self.needs_people:
+            raise UserError(
+                f"--model {opt.model} draws the limbs of people, which --dataset_mode "
+                f"{opt.dataset_mode} does not have: use DPTN, poseflownet, pose or pose2pose"
+            )
         if any(side % self.size_multiple for side in opt.load_size):
             raise UserError(
                 f"--load_size {opt.load_size[0]} {opt.load_size[1]}: the {opt.model} model needs a "
@@ -183,6 +190,11 @@ class BaseModel(ABC):
             keypoints, opt.annotation_size, opt.load_size, opt.heatmap_sigma
         )
 
+    @property
+    def pose_channels(self) -> int:
+        """Channels of one pose map: the joints, or the labels of all axes of the views."""
+        return sum(self.opt.view_counts) or len(JOINTS)
+
     def prepare(self, batch: Batch) -> Batch:
         """Move a batch of the data set to the device; images become float, keypoints pose maps.
 
@@ -202,6 +214,10 @@ class BaseModel(ABC):
             inputs[key] = value
             if key.endswith("_keypoints"):
                 inputs[key.replace("_keypoints", "_pose")] = self.pose_maps(value)
+            elif key.endswith("_view"):
+                inputs[key.replace("_view", "_pose")] = view_maps(
+                    value, self.opt.view_counts, self.opt.load_size
+                )
         return inputs
 
     def set_input(self, batch: Batch) -> None:

@@ -53,6 +53,7 @@ class DPTNModel(GANModel):
             num_CABs=opt.num_CABs,
             num_TTBs=opt.num_TTBs,
             norm=opt.norm,
+            pose_channels=self.pose_channels,
         )
         net_G = initialize(DPTNGenerator(config), opt.init_type, opt.init_gain)
         lr = opt.lr if self.is_train else None

@@ -168,6 +168,8 @@ class DPTNStepModel(GANModel):
     vgg_losses = ("lambda_content", "lambda_style", "lambda_face")
     size_multiple = 16
 
+    needs_people = True
+
     @staticmethod
     def modify_options(parser, is_train: bool) -> None:
         add_network_options(parser, sorted(GENERATORS))

@@ -62,7 +62,7 @@ class Pose2PoseModel(GANModel):
 
     def __init__(self, opt):
         super().__init__(opt)
-        config = Pose2PoseConfig(ngf=opt.ngf)
+        config = Pose2PoseConfig(opt.ngf, self.pose_channels)
         lr = opt.lr if self.is_train else None
         betas = (opt.beta1, 0.999) if self.is_train else (0.5, 0.999)
         self.add_network("G", self._initialized(Pose2PoseGenerator(config)), config, lr, betas)

@@ -60,6 +60,7 @@ class PoseModel(GANModel):
         self.config = GFLAConfig(
             attn_layer=levels,
             flow_ngf=flow_stages.flow_width(opt),
+            pose_channels=self.pose_channels,
             kernel_size=flow_stages.parse_kernel_sizes(opt.kernel_size, levels),
             ngf=opt.ngf,
             layers=opt.layers,

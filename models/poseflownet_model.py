@@ -43,7 +43,9 @@ class PoseFlowNetModel(BaseModel):
         super().__init__(opt)
         flow_stages.check_size(opt)
         levels = flow_stages.parse_levels(opt.attn_layer, DEEPEST_LEVEL)
-        self.config = FlowConfig(levels, flow_stages.flow_width(opt))
+        self.config = FlowConfig(
+            levels, flow_stages.flow_width(opt), pose_channels=self.pose_channels
+        )
         net_G = initialize(PoseFlowNet(self.config), opt.init_type, opt.init_gain)
         if not self.is_train:
             self.add_network("G", net_G, self.config)

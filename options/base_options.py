@@ -237,9 +237,11 @@ class BaseOptions:
         opt.is_train = self.is_train
         dataset = data.find_dataset(opt.dataset_mode)
         opt.load_size = image_size("--load_size", opt.load_size, dataset.load_size)
-        opt.annotation_size = image_size("--old_size", opt.annotation_size, dataset.annotation_size)
+        frame = dataset.annotation_size or opt.load_size
+        opt.annotation_size = image_size("--old_size", opt.annotation_size, frame)
         check_names(opt)
         check_numbers(opt)
+        dataset.complete_options(opt)
         self.check(opt)
         opt.device = str(distributed.local_device(opt.gpu_ids))
         if announce and distributed.launched_rank() == 0:

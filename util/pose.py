@@ -7,8 +7,11 @@ Keypoints are (y, x) pairs as in :mod:`util.skeleton`. The frame of the coordina
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from util.skeleton import JOINTS, MISSING, hue, present
 
@@ -54,6 +57,29 @@ def heatmaps_to_picture(maps: torch.Tensor) -> np.ndarray:
     hues = np.array([hue(i, len(values)) for i in range(len(values))], dtype=np.float32)
     picture = (values[:, :, :, None] * hues[:, None, None, :]).max(axis=0)
     return picture.astype(np.uint8)
+
+
+VIEW_SIGMA = 0.25  # of the image's sides: how far the mark of a view reaches
+
+
+def view_maps(
+    views: torch.Tensor,  # (B, K) int64, the index of the label on each axis
+    counts: Sequence[int],  # labels of each axis
+    load_size: tuple[int, int],  # (h, w)
+) -> torch.Tensor:
+    """Pose maps (B, sum of counts, H, W), float32: a Gaussian hill where the label is, else 0.
+
+    Published code has 1 everywhere in place of the hill. The instance norms here take the mean of
+    a channel away and with it all that such a map says, so the networks would not see the view.
+    """
+    hot = [F.one_hot(views[:, k], count) for k, count in enumerate(counts)]
+    profiles = []
+    for length in load_size:
+        at = torch.arange(length, device=views.device, dtype=torch.float32)
+        offset = (at - (length - 1) / 2) / (VIEW_SIGMA * length)
+        profiles.append(torch.exp(-(offset**2) / 2))
+    hill = torch.outer(*profiles)
+    return torch.cat(hot, dim=1).float()[..., None, None] * hill
 
 
 def one_hot_pose_maps(

@@ -1,0 +1,237 @@
+"""Turned objects, faces, chairs: ``--dataset_mode view``. What the networks call pose is the view.
+
+Pictures come from image folders ``<root>/<phase>/`` or from the ShapeNet HDF5 file of "Multi-view
+to Novel view" (Sun et al., ECCV 2018), names as util/tables/views.py knows them.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data.base_dataset import BaseDataset
+from util.errors import UserError
+from util.tables import views as naming
+from util.tables.manifest import folder_record
+from util.tables.view_files import FolderStore, Hdf5Store, Source
+from util.tensors import image_to_tensor
+
+
+class ViewDataset(BaseDataset):
+    """Pairs of pictures of one object, with the views of both.
+
+    A sample has ``source_view`` and ``target_view``, int64 (K,), one index an axis, where the data
+    sets of people have keypoints. Training: every picture is a source; its target is the same
+    object at a random label of the first axis, the other axes unchanged (published). Otherwise
+    object i is turned: source = its view number i modulo their count, at the first label of the
+    other axes; targets = all labels of the first axis.
+    """
+
+    load_size = (256, 256)
+    annotation_size = None  # there are no keypoints: results are saved at the load size
+
+    def __init__(
+        self,
+        root: str | Path,
+        phase: str = "train",
+        load_size: tuple[int, int] | None = None,
+        views: Sequence[Sequence[str]] | None = None,  # of the checkpoint; None: those found
+        training: bool = True,
+        category: str | None = None,
+        view_names: str = "auto",
+        ang_skip: int = 20,
+        max_pairs: int | None = None,
+        seed: int = 0,
+        result_size: tuple[int, int] | None = None,
+    ):
+        self.load_size = tuple(load_size or type(self).load_size)
+        self.annotation_size = tuple(result_size or self.load_size)
+        self.seed, self.training = seed, training
+        source = Source(Path(root), phase, category, view_names, ang_skip)
+        self.store = source.store
+        if isinstance(self.store, FolderStore):
+            self.folder = self.store.folder
+            self.record = folder_record(self.folder)
+        else:
+            self.store.check(list(source.split), source.list_path)
+        self.views = tuple(map(tuple, views or source.views()))
+        self._index = self._indices(source)
+        self._turns = self._group(source)  # all views of an object along the first axis
+        self._around = {name: turn for turn in self._turns.values() for name in turn}
+        self.sources = [name for name in source.split if name in self._around]
+        self.pairs = [] if training else self._turn_pairs(source)[:max_pairs]
+        self._size = self.store.image(self.sources[0]).size
+        if isinstance(self.store, Hdf5Store):
+            self.store.close()  # before workers are forked
+
+    @staticmethod
+    def modify_options(parser: ArgumentParser, is_train: bool) -> None:
+        add = parser.add_argument_group("views").add_argument
+        add(
+            "--category",
+            "--sub_dataset",
+            default=None,
+            help="chair, car ...: which data_<category>.hdf5 and id_<category>_<phase>.txt; "
+            "default: the only one there is",
+        )
+        add(
+            "--view_names",
+            default="auto",
+            choices=("auto", *naming.NAMINGS),
+            help="what names mean: shapenet <object>_<h>_<v>, multipie "
+            "<subject>_<session>_<recording>_<camera>_<illumination>, object <object>_<view>",
+        )
+        add(
+            "--ang_skip",
+            type=int,
+            default=20,
+            help="shapenet: degrees between the azimuths that are used",
+        )
+        add(
+            "--views",
+            type=_views_option,
+            default=None,
+            metavar="LABELS",
+            help="the views that the network knows, 0,2,4;0,10 for two axes; default: those "
+            "found in the training data, saved with the checkpoint",
+        )
+
+    @classmethod
+    def complete_options(cls, opt: Namespace) -> None:
+        """Views of the checkpoint, or of the data; one channel of the pose maps for each."""
+        if opt.views is None:
+            source = Source(
+                Path(opt.dataroot), opt.phase, opt.category, opt.view_names, opt.ang_skip
+            )
+            opt.views = [list(axis) for axis in source.views()]
+        opt.view_counts = tuple(len(axis) for axis in opt.views)
+
+    @classmethod
+    def from_options(cls, opt: Namespace) -> ViewDataset:
+        return cls(
+            opt.dataroot,
+            opt.phase,
+            opt.load_size,
+            opt.views,
+            opt.is_train,
+            opt.category,
+            opt.view_names,
+            opt.ang_skip,
+            None if opt.is_train else opt.max_dataset_size,
+            opt.seed,
+            opt.annotation_size,
+        )
+
+    def _indices(self, source: Source) -> dict[str, torch.Tensor]:
+        """Name -> index of its label on each axis, int64 (K,)."""
+        places = [{label: i for i, label in enumerate(axis)} for axis in self.views]
+        result = {}
+        for name, (_, labels) in source.split.items():
+            if len(labels) != len(places):
+                raise UserError(
+                    f"{name} in {source.store.where} has {len(labels)} view labels, but the "
+                    f"network knows views of {len(places)}: the data and the checkpoint differ"
+                )
+            for label, place in zip(labels, places, strict=True):
+                if label not in place:
+                    raise UserError(
+                        f"{name} in {source.store.where} shows the view {label}, which the network "
+                        f"does not know; expected one of {', '.join(place)}: remove the picture or "
+                        "train with it"
+                    )
+            known = (place[label] for label, place in zip(labels, places, strict=True))
+            result[name] = torch.tensor(list(known))
+        return result
+
+    def _group(self, source: Source) -> dict[tuple, list[str]]:
+        """(object, labels of the other axes) -> its pictures in the order of the first axis."""
+        turns: dict[tuple, list[str]] = {}
+        for name, (thing, labels) in source.split.items():
+            turns.setdefault((thing, *labels[1:]), []).append(name)
+        for key, names in turns.items():
+            names.sort(key=lambda name: int(self._index[name][0]))
+            if len({int(self._index[name][0]) for name in names}) < len(names):
+                raise UserError(
+                    f"{source.store.where} has two pictures of one view of {key[0]}, {names[0]} is "
+                    "beside them; remove one"
+                )
+        lonely = [key[0] for key, names in turns.items() if len(names) < 2]
+        if lonely:
+            raise UserError(
+                f"{source.store.where}: {len(lonely)} objects have one view only, the first is "
+                f"{lonely[0]}; expected at least two of each: add views or remove them"
+            )
+        return turns
+
+    def _turn_pairs(self, source: Source) -> list[tuple[str, str]]:
+        """Each object from one side to all: (source name, target name)."""
+        first: dict[str, list[str]] = {}
+        for (thing, *_), names in sorted(
+            self._turns.items(), key=lambda turn: self._index[turn[1][0]][1:].tolist()
+        ):
+            first.setdefault(thing, names)
+        order = source.objects() or list(dict.fromkeys(t for t, _ in source.split.values()))
+        missing = [thing for thing in order if thing not in first]
+        if missing:
+            raise UserError(
+                f"{source.object_list} lists {missing[0]}, of which {source.store.where} has no "
+                "view; add its pictures or remove the line"
+            )
+        turned = ((i, first[thing]) for i, thing in enumerate(order))
+        return [(names[i % len(names)], target) for i, names in turned for target in names]
+
+    def turns(self) -> dict[str, list[tuple[str, str]]]:
+        """Source of each turned object -> its pairs in the order of the views."""
+        turns: dict[str, list[tuple[str, str]]] = {}
+        for pair in self.pairs:
+            turns.setdefault(pair[0], []).append(pair)
+        return turns
+
+    def photograph(self, name: str) -> np.ndarray:
+        """uint8 (H, W, 3) at the size of results."""
+        image = image_to_tensor(self.store.image(name), self.annotation_size)
+        return image.permute(1, 2, 0).contiguous().numpy()
+
+    def __len__(self) -> int:
+        return len(self.sources) if self.training else len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        epoch, row = divmod(index, len(self))
+        if self.training:
+            source = self.sources[row]
+            around = self._around[source]
+            rng = np.random.default_rng((self.seed, epoch, row))
+            pair = source, around[int(rng.integers(len(around)))]
+        else:
+            pair = self.pairs[row]
+        sample: dict[str, Any] = {}
+        for role, name in zip(("source", "target"), pair, strict=True):
+            sample[f"{role}_image"] = image_to_tensor(self._image(name), self.load_size)
+            sample[f"{role}_view"] = self._index[name]
+            sample[f"{role}_name"] = name
+        return sample
+
+    def _image(self, name: str) -> Image.Image:
+        image = self.store.image(name)
+        if image.size != self._size:
+            raise UserError(
+                f"{name} in {self.store.where} has {image.width} x {image.height} pixels (width x "
+                f"height), but {self.sources[0]} has {self._size[0]} x {self._size[1]}; all views "
+                "must have one size: make them again the same way"
+            )
+        return image
+
+
+def _views_option(text: str) -> list[list[str]]:
+    try:
+        return naming.parse_views(text)
+    except ValueError as error:
+        raise ArgumentTypeError(
+            f"{text!r}: expected different labels with commas, axes with a semicolon: 0,2,4;0,10"
+        ) from error
