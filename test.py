@@ -22,6 +22,7 @@ from util.run.checkpoint import file_hash, find_file
 from util.run.device import seed_everything
 from util.run.main import run_main
 from util.show.results import ResultWriter
+from util.show.turntable import write_turntables
 
 
 def write_manifest(folder: Path, opt: Namespace, model: BaseModel, dataset: BaseDataset) -> None:
@@ -50,7 +51,6 @@ def main() -> None:
     model.eval_mode()
     opt.result_size = opt.result_size or model.result_size
     dataset = create_dataset(opt)
-    loader = create_dataloader(dataset, opt)
     folder = Path(opt.results_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,16 +63,16 @@ def main() -> None:
         ) from error
 
     page = not opt.no_html
-    title = f"{opt.name}: test pairs"
     with ResultWriter(
-        folder, opt.result_size, opt.save_format, page, title,
+        folder, opt.result_size, opt.save_format, page, f"{opt.name}: test pairs",
         save_norm=opt.save_norm, save_steps=opt.save_steps, keypoint_frame=opt.annotation_size,
     ) as writer:  # fmt: skip
-        hidden = not distributed.is_main()
-        for batch in tqdm(loader, desc="generate", unit="batch", disable=hidden):
+        loader = create_dataloader(dataset, opt)
+        for batch in tqdm(loader, "generate", unit="batch", disable=not distributed.is_main()):
             writer.add(batch, model.generate(model.prepare(batch)))
     distributed.barrier()
     if distributed.is_main():
+        write_turntables(folder, dataset, opt.save_format)
         print(f"{len(dataset)} images in {folder}" + (f"; open {folder}/index.html" * page))
 
 

@@ -26,6 +26,7 @@ class BaseDataset(Dataset, ABC):
     # (h, w) of the frame of the keypoints; None: the load size
     annotation_size: tuple[int, int] | None
     folder: Path | None = None  # of the image files, where it is one
+    full_turn = False  # whether turns() ends beside where it begins
     record: dict[str, Any] | None = None  # how that folder was prepared (util/tables/manifest.py)
 
     @staticmethod

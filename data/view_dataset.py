@@ -60,6 +60,7 @@ class ViewDataset(BaseDataset):
             self.record = folder_record(self.folder)
         else:
             self.store.check(list(source.split), source.list_path)
+        self.full_turn = source.naming == "shapenet"
         self.views = tuple(map(tuple, views or source.views()))
         self._index = self._indices(source)
         self._turns = self._group(source)  # all views of an object along the first axis

@@ -122,11 +122,13 @@ class ResultWriter:
 
     def _row(self, batch, i: int, source: str, target: str, file: str, extras) -> list:
         """Caption and files by column of one row of the page; writes the pictures it shows."""
-        self._columns = (*RESULT_COLUMNS[:4], *extras, RESULT_COLUMNS[4])
+        columns = RESULT_COLUMNS if "target_keypoints" in batch else VIEW_COLUMNS
+        self._columns = (*columns[:-1], *extras, columns[-1])
         images = {"generated": file}
         for role, name, shown in (("source", source, "source"), ("target", target, "ground truth")):
-            photo, pose = self._shown_once(batch, i, role, name)
-            images[shown], images[f"{role} pose"] = photo, pose
+            images[shown], pose = self._shown_once(batch, i, role, name)
+            if pose is not None:
+                images[f"{role} pose"] = pose
         for key, extra in extras.items():
             images[key] = f"{PAGE_IMAGES}/{Path(file).stem}_{key}.jpg"
             self._submit(self._save_from, self.folder / images[key], extra, i)
@@ -150,16 +152,18 @@ class ResultWriter:
         for rows in _in_turn([self._rows_path(rank) for rank in range(distributed.world_size())]):
             self._show(rows)
 
-    def _shown_once(self, batch, i: int, role: str, name: str) -> tuple[str, str]:
-        """Photo and skeleton of one image for the page; each is written the first time it is
-        seen."""
-        photo, pose = (f"{PAGE_IMAGES}/{stem(name)}{end}.jpg" for end in ("", "_pose"))
+    def _shown_once(self, batch, i: int, role: str, name: str) -> tuple[str, str | None]:
+        """Photo and skeleton, if it has one, of one image for the page; each is written the first
+        time it is seen."""
+        keypoints = batch.get(f"{role}_keypoints")
+        photo = f"{PAGE_IMAGES}/{stem(name)}.jpg"
+        pose = None if keypoints is None else f"{PAGE_IMAGES}/{stem(name)}_pose.jpg"
         if name not in self._seen:
             self._seen.add(name)
             pixels = batch[f"{role}_image"][i].permute(1, 2, 0).contiguous().numpy()
-            keypoints = batch[f"{role}_keypoints"][i]
             self._submit(self._save, self.folder / photo, pixels)
-            self._submit(self._save_pose, self.folder / pose, keypoints)
+            if pose is not None:
+                self._submit(self._save_pose, self.folder / pose, keypoints[i])
         return photo, pose
 
     def _save_pose(self, path: Path, keypoints: torch.Tensor) -> None:
@@ -202,6 +206,7 @@ def _in_turn(paths: list[Path]) -> Iterator[list]:
 
 
 RESULT_COLUMNS = ("source", "source pose", "target pose", "generated", "ground truth")
+VIEW_COLUMNS = ("source", "generated", "ground truth")  # of turned objects; captions say the view
 
 _STEP = re.compile(r"step_\d+")  # columns of a model that paints in steps
 
