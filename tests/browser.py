@@ -131,7 +131,7 @@ class Browser:
 
     def __exit__(self, *exception: object) -> None:
         try:
-            self._call("Browser.close")
+            self.call("Browser.close")
             self._process.wait(10)
         except (OSError, TimeoutError, subprocess.TimeoutExpired):
             self._process.kill()
@@ -144,27 +144,27 @@ class Browser:
         self, path: str | Path, width: int = 1280, screenshot: str | Path | None = None
     ) -> PageReport:
         """Open a file, load all its images, report; optionally save a picture of the page."""
-        target = self._call("Target.createTarget", url="about:blank")["targetId"]
-        session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
-            self._call(f"{domain}.enable", session)
+            self.call(f"{domain}.enable", session)
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        self._call("Emulation.setDeviceMetricsOverride", session, **size)
+        self.call("Emulation.setDeviceMetricsOverride", session, **size)
         self._events.clear()
-        self._call("Page.navigate", session, url=Path(path).resolve().as_uri())
-        self._wait_for("Page.loadEventFired", session)
+        self.call("Page.navigate", session, url=Path(path).resolve().as_uri())
+        self.wait_for("Page.loadEventFired", session)
         found = self._evaluate(session)
         if screenshot is not None:
             options = {"captureBeyondViewport": True, "format": "png"}
-            data = self._call("Page.captureScreenshot", session, **options)["data"]
+            data = self.call("Page.captureScreenshot", session, **options)["data"]
             Path(screenshot).write_bytes(base64.b64decode(data))
         report = self._report(found, session)
-        self._call("Target.closeTarget", targetId=target)
+        self.call("Target.closeTarget", targetId=target)
         return report
 
     def _evaluate(self, session: str) -> dict[str, Any]:
         options = {"awaitPromise": True, "returnByValue": True}
-        answer = self._call("Runtime.evaluate", session, expression=_INSPECT, **options)
+        answer = self.call("Runtime.evaluate", session, expression=_INSPECT, **options)
         if "exceptionDetails" in answer:
             raise RuntimeError(f"the page could not be inspected: {answer['exceptionDetails']}")
         return answer["result"]["value"]
@@ -182,7 +182,7 @@ class Browser:
                 _note(event["method"], event["params"], report)
         return report
 
-    def _call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
+    def call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
         """Send one command and return its answer; events that arrive before it are kept."""
         self._last_id += 1
         message = {"id": self._last_id, "method": method, "params": parameters}
@@ -197,7 +197,11 @@ class Browser:
                 return answer["result"]
             self._keep(answer)
 
-    def _wait_for(self, method: str, session: str) -> None:
+    def events(self, session: str) -> list[dict[str, Any]]:
+        """All events of a session that have come so far."""
+        return [event for event in self._events if event.get("sessionId") == session]
+
+    def wait_for(self, method: str, session: str) -> None:
         while not any(
             e["method"] == method and e.get("sessionId") == session for e in self._events
         ):

@@ -1,0 +1,413 @@
+"""Pose it yourself: a page with a skeleton to drag, and the picture of it while it is dragged.
+
+    python -m script.demo --checkpoint checkpoints/RUN
+
+opens on this computer only. People and poses are those of the run's data set, or synthetic ones
+where that is not here; own photos stay in the memory of this program. Ctrl-C ends it.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+import time
+from argparse import Namespace
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Protocol
+
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from PIL import Image
+
+from api import PoseTransfer
+from data import create_dataset
+from data.base_dataset import BaseDataset
+from data.synthetic import Pose, pose_keypoints, render, sample_identity, sample_pose
+from data.synthetic.identity import Body
+from data.synthetic.pose import ARMS, LEGS
+from models.estimators import PersonFinder
+from options.parser import Parser
+from script.transfer import add_checkpoint_options, add_estimator_options, load, person_finder
+from util.crop import Box, cut, person_box, to_frame
+from util.errors import UserError
+from util.image import photo_from_bytes
+from util.keypoint_formats import checked_keypoints
+from util.run.device import choose_device
+from util.run.main import run_main
+from util.show.server import LOOPBACK, PageServer, Reply, Request, Route, json_reply, page_files
+from util.skeleton import JOINTS, LIMBS, MISSING, present
+from util.tables.poses import poses_in
+
+PAGE = Path(__file__).resolve().parent / "demo_page"
+PORT = 8097
+MAX_UPLOAD = 24_000_000  # bytes of one photo
+MAX_SIDE = 1536  # pixels of an own photo that are kept; the networks see fewer
+MAX_OWN = 12  # own photos in memory; the oldest is forgotten
+SAMPLES_A_PAGE = 24
+SYNTHETIC_SAMPLES = 96
+THUMBNAIL_ROWS = 160
+SHOWN_ROWS = 512  # at most, of the source picture on the page
+FAR = 10  # frames; joints further away are no pose
+
+STANDING = Pose(
+    view="full", action="", yaw=0.0, lean=0.0, twist=0.0, head_yaw=0.0, head_pitch=0.0,
+    arms=(ARMS["relaxed"],) * 2, legs=LEGS["stand"], zoom=1.0, shift=(0.0, 0.0), close=False,
+)  # fmt: skip
+# name -> arms right and left, legs, turn of the body in degrees
+PRESETS: dict[str, tuple[str, str, str, float]] = {
+    "Stand": ("relaxed", "relaxed", "stand", 0),
+    "Arms out": ("wide", "wide", "wide", 0),
+    "Arms up": ("raised", "raised", "wide", 0),
+    "Wave": ("wave", "relaxed", "ease", -10),
+    "On hips": ("hip", "hip", "wide", 0),
+    "Think": ("folded", "phone", "ease", 20),
+    "Knee up": ("hip", "wave", "lift", 15),
+    "Stride": ("apart", "relaxed", "step", 70),
+    "Turn": ("apart", "apart", "ease", -45),
+    "Side": ("forward", "relaxed", "step", -90),
+    "Back": ("apart", "apart", "wide", 180),
+    "Look back": ("hip", "relaxed", "ease", 140),
+}
+NEUTRAL_BODY = Body(height=1.72, shoulders=1.0, hips=1.0, waist=0.95, bulk=1.0, bust=0.0)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A person to be moved, as the page and the network see it."""
+
+    name: str
+    image: Image.Image  # what the network is given, at its load size
+    shown: Image.Image  # what the page shows, in the shape of the annotation frame
+    keypoints: np.ndarray  # (18, 2) in the annotation frame
+    photo: Image.Image | None = None  # an own photo, and what part of it this is
+    box: Box | None = None
+
+
+class Samples(Protocol):
+    """People that are there from the start."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __call__(self, index: int) -> tuple[str, Image.Image, Image.Image, np.ndarray]:
+        """Name, image at load size, picture to show and keypoints of one."""
+
+
+class DatasetSamples:
+    """The source images of a data set, each once, people mixed."""
+
+    def __init__(self, dataset: BaseDataset):
+        self.dataset = dataset
+        rows = {pair[0]: row for row, pair in reversed(list(enumerate(dataset.pairs)))}
+        self.rows = np.random.default_rng(0).permutation(sorted(rows.values()))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __call__(self, index: int) -> tuple[str, Image.Image, Image.Image, np.ndarray]:
+        sample = self.dataset[int(self.rows[index])]
+        name = sample["source_name"]
+        image = Image.fromarray(sample["source_image"].permute(1, 2, 0).contiguous().numpy())
+        photograph = self.dataset.photograph(name)
+        shown = image if photograph is None else Image.fromarray(photograph)
+        return name, image, shown, sample["source_keypoints"].numpy()
+
+
+class SyntheticSamples:
+    """Synthetic people, drawn when they are first looked at."""
+
+    def __init__(self, load_size: tuple[int, int], frame: tuple[int, int]):
+        self.load_size, self.frame = load_size, frame
+
+    def __len__(self) -> int:
+        return SYNTHETIC_SAMPLES
+
+    def __call__(self, index: int) -> tuple[str, Image.Image, Image.Image, np.ndarray]:
+        rng = np.random.default_rng((2025, index))
+        pixels, keypoints = render(sample_identity(rng), sample_pose(rng), self.frame, rng=rng)
+        shown = Image.fromarray(pixels)
+        image = shown.resize(self.load_size[::-1], Image.Resampling.BILINEAR)
+        return f"synthetic person {index}", image, shown, keypoints.astype(np.float64)
+
+
+class Studio:
+    """What the page asks for: people, poses and pictures. Its calls may come from many threads."""
+
+    def __init__(
+        self, transfer: PoseTransfer, samples: Samples, find: PersonFinder | None, title: str
+    ):
+        self.transfer, self.samples, self.find, self.title = transfer, samples, find, title
+        self.frame = transfer.annotation_size
+        self.sample = lru_cache(maxsize=4 * SAMPLES_A_PAGE)(self._sample)
+        self._own: OrderedDict[str, Source] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def routes(self) -> list[Route]:
+        """All calls of the page."""
+        one = r"/source/([a-z0-9]{1,32})"
+        return [
+            Route("GET", "/start", self.start),
+            Route("GET", "/samples/([0-9]{1,9})", self.list_samples),
+            Route("GET", "/thumbnail/([0-9]{1,9})", self.thumbnail),
+            Route("GET", one, self.source),
+            Route("GET", f"{one}/picture", self.source_picture),
+            Route("POST", f"{one}/crop", self.crop),
+            Route("POST", "/photo", self.photo, "photo", MAX_UPLOAD),
+            Route("POST", "/pose", self.pose, "photo", MAX_UPLOAD),
+            Route("POST", "/picture", self.picture, "picture"),
+        ]
+
+    # ---- what there is -----------------------------------------------------------------------
+
+    def start(self, request: Request) -> Reply:
+        """Everything the page needs to know at first."""
+        presets = [{"name": name, "keypoints": _plain(self._preset(name))} for name in PRESETS]
+        return json_reply({
+            "title": self.title,
+            "model": self.transfer.model.opt.model,
+            "load_size": self.transfer.load_size,
+            "frame": self.frame,
+            "joints": JOINTS,
+            "limbs": LIMBS,
+            "presets": presets,
+            "samples": len(self.samples),
+            "max_upload": MAX_UPLOAD,
+        })  # fmt: skip
+
+    def list_samples(self, request: Request) -> Reply:
+        """The samples from a number on: their ids, names and keypoints."""
+        first = int(request.words[0])
+        numbers = range(first, min(first + SAMPLES_A_PAGE, len(self.samples)))
+        return json_reply([self._described(str(number)) for number in numbers])
+
+    def thumbnail(self, request: Request) -> Reply:
+        """A small picture of a sample."""
+        shown = self._source(request.words[0]).shown.copy()
+        shown.thumbnail((10 * THUMBNAIL_ROWS, THUMBNAIL_ROWS))
+        return _encoded(shown, "JPEG", quality=85)
+
+    def source(self, request: Request) -> Reply:
+        """Name and keypoints of a source."""
+        return json_reply(self._described(request.words[0]))
+
+    def source_picture(self, request: Request) -> Reply:
+        """The picture of a source."""
+        return _encoded(self._source(request.words[0]).shown, "PNG", compress_level=1)
+
+    # ---- own photos --------------------------------------------------------------------------
+
+    def photo(self, request: Request) -> Reply:
+        """A photo to be moved: its person is cut out, or the skeleton is left to be placed."""
+        name = _file_name(request)
+        photo = _shrunk(photo_from_bytes(request.body, name))
+        try:
+            found, note = self._found(photo, name), ""
+        except UserError as error:
+            note = f"{error.sentence}. Until then, drag the skeleton onto the person by hand."
+            source = self._cut(name, photo, _whole(photo, self.frame), self._preset("Stand"))
+        else:
+            source = self._cut(name, photo, *self._framed(found))
+        return json_reply({**self._keep(source), "note": note})
+
+    def crop(self, request: Request) -> Reply:
+        """The same photo, cut out around the skeleton that was put on it."""
+        source = self._source(request.words[0])
+        if source.photo is None or source.box is None:
+            raise UserError("a picture of the data set is complete; only an own photo is cropped")
+        points = self._keypoints(request.json(), "source_keypoints", "the skeleton")
+        scale = np.array(source.box.size) / np.array(self.frame)
+        in_photo = points * scale + (source.box.top, source.box.left)
+        in_photo[~present(points)] = MISSING
+        return json_reply(self._keep(self._cut(source.name, source.photo, *self._framed(in_photo))))
+
+    def pose(self, request: Request) -> Reply:
+        """The pose of a photo or of a keypoint file, in the annotation frame."""
+        name = _file_name(request)
+        if request.body.lstrip()[:1] in (b"{", b"["):
+            pose = poses_in(request.body, name)[0]
+            points = pose.keypoints
+            if not pose.in_annotation_frame:
+                points = self._framed(points)[1]
+            return json_reply({"keypoints": _plain(points), "name": name})
+        photo = _shrunk(photo_from_bytes(request.body, name))
+        return json_reply({"keypoints": _plain(self._framed(self._found(photo, name))[1]),
+                           "name": name})  # fmt: skip
+
+    # ---- the picture -------------------------------------------------------------------------
+
+    def picture(self, request: Request) -> Reply:
+        """The person of a source in a pose, PNG; how long it took stands in a header."""
+        fields = request.json()
+        source = self._source(fields.get("source"))
+        own = self._keypoints(fields, "source_keypoints", "the skeleton of the person")
+        target = self._keypoints(fields, "keypoints", "the pose")
+        began = time.perf_counter()
+        result = self.transfer.transfer(source.image, target, own, (source.name, ""))
+        spent = 1000 * (time.perf_counter() - began)
+        reply = _encoded(result, "PNG", compress_level=1)
+        return Reply(reply.body, reply.kind, {"X-Milliseconds": f"{spent:.1f}"})
+
+    # ---- help --------------------------------------------------------------------------------
+
+    def _source(self, name: Any) -> Source:
+        if isinstance(name, str) and name.isascii() and name.isdecimal():
+            if int(name) < len(self.samples):
+                return self.sample(int(name))
+        elif isinstance(name, str):
+            with self._lock:
+                if name in self._own:
+                    self._own.move_to_end(name)
+                    return self._own[name]
+        raise UserError(
+            f"there is no person {str(name)[:40]!r} here (any more); choose a thumbnail, or give "
+            "your photo again"
+        )
+
+    def _sample(self, index: int) -> Source:
+        return Source(*self.samples(index))
+
+    def _keep(self, source: Source) -> dict[str, Any]:
+        name = f"own{token_hex(8)}"
+        with self._lock:
+            self._own[name] = source
+            while len(self._own) > MAX_OWN:
+                self._own.popitem(last=False)
+        return self._described(name)
+
+    def _described(self, name: str) -> dict[str, Any]:
+        source = self._source(name)
+        return {
+            "id": name,
+            "name": source.name,
+            "keypoints": _plain(source.keypoints),
+            "own": source.photo is not None,
+        }
+
+    def _found(self, photo: Image.Image, name: str) -> np.ndarray:
+        """Keypoints of the person in a photo, in its pixels."""
+        if self.find is None:
+            raise UserError(f"{name}: this program was started with --estimator none")
+        return self.find(photo, name)
+
+    def _framed(self, points: np.ndarray) -> tuple[Box, np.ndarray]:
+        """The box around a person and the keypoints in the annotation frame."""
+        box = person_box(points, self.frame)
+        return box, to_frame(points, box, self.frame)
+
+    def _cut(self, name: str, photo: Image.Image, box: Box, points: np.ndarray) -> Source:
+        crop = cut(photo, box)
+        rows = min(SHOWN_ROWS, max(crop.height, self.frame[0]))
+        shown = crop.resize(_wide(rows, self.frame), Image.Resampling.BICUBIC)
+        image = crop.resize(self.transfer.load_size[::-1], Image.Resampling.BILINEAR)
+        return Source(name, image, shown, points, photo, box)
+
+    def _preset(self, name: str) -> np.ndarray:
+        right, left, legs, turn = PRESETS[name]
+        pose = Pose(**{**vars(STANDING), "arms": (ARMS[right], ARMS[left]), "legs": LEGS[legs],
+                       "yaw": np.radians(turn)})  # fmt: skip
+        return pose_keypoints(NEUTRAL_BODY, pose, self.frame).round(1)
+
+    def _keypoints(self, fields: dict[str, Any], key: str, where: str) -> np.ndarray:
+        points = checked_keypoints(fields.get(key), where)
+        if not present(points).any():
+            raise UserError(f"{where} has no joint; show at least one")
+        if (np.abs(points) > FAR * max(self.frame)).any():
+            raise UserError(
+                f"{where} has a joint at {np.abs(points).max():.3g}; expected pixels of the frame "
+                f"of {self.frame[0]} x {self.frame[1]}"
+            )
+        return points
+
+
+def _plain(points: np.ndarray) -> list[list[float]]:
+    return np.asarray(points, dtype=np.float64).tolist()
+
+
+def _encoded(image: Image.Image, kind: str, **options: int) -> Reply:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return Reply(buffer.getvalue(), f"image/{kind.lower()}")
+
+
+def _file_name(request: Request) -> str:
+    """What the page calls an upload: a label for messages, never the name of a file here."""
+    name = request.query.get("name", "").replace("\\", "/").rpartition("/")[2]
+    return "".join(c for c in name if c.isprintable())[:80] or "the upload"
+
+
+def _shrunk(photo: Image.Image) -> Image.Image:
+    photo.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BICUBIC)
+    return photo
+
+
+def _wide(rows: int, frame: tuple[int, int]) -> tuple[int, int]:
+    """(w, h) of ``rows`` rows in the shape of the frame (h, w)."""
+    return max(1, round(rows * frame[1] / frame[0])), rows
+
+
+def _whole(photo: Image.Image, frame: tuple[int, int]) -> Box:
+    """The smallest box in the shape of the frame that holds a photo."""
+    rows = max(photo.height, round(photo.width * frame[0] / frame[1]))
+    width, height = _wide(rows, frame)
+    return Box((photo.height - height) // 2, (photo.width - width) // 2, height, width)
+
+
+def find_samples(opt: Namespace, transfer: PoseTransfer) -> Samples:
+    """People of the data set that the options or the run name, else synthetic ones."""
+    saved = transfer.model.opt
+    settings = Namespace(**{
+        **vars(saved), "dataroot": opt.dataroot or saved.dataroot, "phase": opt.phase,
+        "is_train": False, "max_dataset_size": None,
+    })  # fmt: skip
+    try:
+        return DatasetSamples(create_dataset(settings))
+    except UserError as error:
+        if opt.dataroot is not None:
+            raise
+        print(f"synthetic people are shown, for {error.sentence}")
+        return SyntheticSamples(transfer.load_size, transfer.annotation_size)
+
+
+def build_parser() -> Parser:
+    """The command line of this script."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    add_checkpoint_options(parser)
+    add = parser.add_argument_group("people and page").add_argument
+    add("--dataroot", default=None, help="data set of the thumbnails; default: that of the run")
+    add("--phase", default="test", help="its part: train, test or another")
+    add("--port", type=int, default=PORT, help="where the page is found; 0: any free port")
+    add(
+        "--host",
+        default=LOOPBACK,
+        help="address to listen on; another one than the default lets others in your network in",
+    )
+    add("--device", default=None, help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
+    add("--debug", action="store_true", help="show the full traceback of an error")
+    add_estimator_options(parser)
+    return parser
+
+
+def build_server(opt: Namespace) -> PageServer:
+    """Load everything that the options name, and take the port."""
+    device = choose_device(opt.device)
+    transfer = load(opt, device)
+    find = None if opt.estimator == "none" else person_finder(opt, device)
+    studio = Studio(transfer, find_samples(opt, transfer), find, Path(opt.checkpoint).name)
+    return PageServer(page_files(PAGE), studio.routes(), opt.host, opt.port)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, load, serve until Ctrl-C."""
+    opt = build_parser().parse_strictly(sys.argv[1:] if argv is None else argv)
+    build_server(opt).run(lambda url: print(f"open {url} in a browser; Ctrl-C ends it", flush=True))
+
+
+if __name__ == "__main__":
+    run_main(main)

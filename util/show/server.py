@@ -1,0 +1,348 @@
+"""A web server for one page of ours: its files from memory, and calls that run in threads.
+
+It listens on the loopback address unless told otherwise, answers only requests that this page
+itself sends (``Host`` and ``Origin`` are checked), and opens no file while it runs: paths of
+requests are matched against a fixed list. Every refusal is a JSON object ``{"error": sentence}``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import tornado.web
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from util.errors import UserError
+from util.run.main import explain
+
+LOOPBACK = "127.0.0.1"
+MAX_JSON = 1 << 18  # bytes of a request that holds no file
+MAX_WAITING = 8  # requests of one lane; a page of ours has one in flight
+MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a call answers: the bytes of a JSON value or of a picture."""
+
+    body: bytes
+    kind: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def json_reply(value: Any) -> Reply:
+    """A value that JSON can hold."""
+    return Reply(json.dumps(value, allow_nan=False).encode())
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a call is given; nothing in it has been used as the name of a file."""
+
+    words: tuple[str, ...]  # the groups of the route's pattern
+    query: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object; a UserError when it is none."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"the request is not JSON ({str(error)[:80]}); reload the page and try again"
+            ) from error
+        if not isinstance(value, dict):
+            raise UserError(
+                f"the request is a JSON {type(value).__name__}; expected an object with the fields "
+                "that the page sends"
+            )
+        return value
+
+
+@dataclass(frozen=True)
+class Route:
+    """One call: ``method`` and ``pattern`` (a regular expression) choose it.
+
+    The calls of a ``lane`` run one after the other in a thread of its own, so that a slow one
+    delays only its like.
+    """
+
+    method: str  # "GET" or "POST"
+    pattern: str
+    answer: Callable[[Request], Reply]
+    lane: str = "quick"
+    max_bytes: int = MAX_JSON  # of the request's body
+
+
+def page_files(folder: Path) -> dict[str, Reply]:
+    """The files of a page by their URL path; ``index.html`` is ``/``."""
+    files = {
+        f"/{path.name}": Reply(path.read_bytes(), MEDIA_TYPES[path.suffix])
+        for path in sorted(folder.iterdir())
+        if path.suffix in MEDIA_TYPES
+    }
+    files["/"] = files.pop("/index.html")
+    return files
+
+
+class PageServer:
+    """Serves ``files`` and ``routes`` on ``host`` and ``port`` (0: any free one) in :meth:`run`.
+
+    The port is taken at once. An address that cannot be listened on is a UserError.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, Reply],
+        routes: Sequence[Route],
+        host: str = LOOPBACK,
+        port: int = 0,
+    ):
+        self.host, self.files = host, files
+        self.lanes = {route.lane: _Lane(route.lane) for route in routes}
+        self._sockets = _bound(host, port)
+        self.port: int = self._sockets[0].getsockname()[1]
+        by_path: dict[str, dict[str, Route]] = {}
+        for route in routes:
+            by_path.setdefault(route.pattern, {})[route.method] = route
+        self._application = tornado.web.Application(
+            [
+                (pattern, _CallHandler, {"server": self, "calls": calls})
+                for pattern, calls in by_path.items()
+            ],
+            default_handler_class=_FileHandler,
+            default_handler_args={"server": self},
+            log_function=lambda handler: None,  # a page that is dragged on asks 20 times a second
+        )
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds the page."""
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{name}:{self.port}/"
+
+    def run(self, announce: Callable[[str], None]) -> None:
+        """Serve until Ctrl-C or :meth:`stop`; ``announce`` is called with the URL first."""
+        asyncio.run(self._serve(announce))
+
+    def stop(self) -> None:
+        """Let :meth:`run` return; may be called from any thread while it runs."""
+        self._loop.call_soon_threadsafe(self._stopped.set)
+
+    def close(self) -> None:
+        """Give the port back without having run."""
+        for listener in self._sockets:
+            listener.close()
+
+    async def _serve(self, announce: Callable[[str], None]) -> None:
+        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
+        server = HTTPServer(self._application)
+        server.add_sockets(self._sockets)
+        announce(self.url)
+        try:
+            await self._stopped.wait()
+        finally:
+            server.stop()
+            for lane in self.lanes.values():
+                lane.close()
+
+    def refusal(self, host: str, origin: str | None, site: str | None) -> str | None:
+        """Why a request with these headers is none of our page; None when it may be one."""
+        if not self._is_our_name(host):
+            return (
+                f"the request is addressed to {host[:60]!r}; this page is found under {self.url} "
+                "only"
+            )
+        foreign = origin is not None and origin != f"http://{host}"
+        if foreign or site in ("cross-site", "same-site"):
+            return (
+                f"the request comes from another page ({(origin or site)[:60]}); only the page of "
+                f"{self.url} may ask"
+            )
+        return None
+
+    def _is_our_name(self, host: str) -> bool:
+        """Addresses and localhost are ours; a name that somebody made point here is not.
+
+        The port is not compared: behind ``ssh -L`` it is another one.
+        """
+        try:
+            name = urlsplit(f"//{host}").hostname
+        except ValueError:
+            return False
+        if name in ("localhost", self.host):
+            return True
+        try:
+            address = ipaddress.ip_address(name or "")
+        except ValueError:
+            return False
+        return address.is_loopback or self.host not in (LOOPBACK, "localhost", "::1")
+
+
+def _bound(host: str, port: int) -> list:
+    try:
+        return bind_sockets(port, host)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--host {host} --port {port} cannot be listened on ({error}); choose another port, 0 "
+            "takes any free one"
+        ) from error
+
+
+class _Lane:
+    """A thread that does one thing after the other, and counts who waits."""
+
+    def __init__(self, name: str):
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"page-{name}")
+        self._waiting = 0
+
+    async def run(self, call: Callable[[], Reply]) -> Reply:
+        """The answer of ``call``; a UserError at once when too many wait already."""
+        if self._waiting >= MAX_WAITING:
+            raise UserError(
+                f"{self._waiting} requests are waiting already; try again when they are answered"
+            )
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+class _Handler(tornado.web.RequestHandler):
+    """Checks where a request comes from, and says every refusal in a sentence."""
+
+    def initialize(self, server: PageServer) -> None:
+        self.server = server
+
+    def set_default_headers(self) -> None:
+        self.clear_header("Server")
+        for name, value in HEADERS.items():
+            self.set_header(name, value)
+
+    def prepare(self) -> None:
+        headers = self.request.headers
+        sentence = self.server.refusal(
+            self.request.host, headers.get("Origin"), headers.get("Sec-Fetch-Site")
+        )
+        if sentence is not None and not self._is_a_visit():
+            self.refuse(HTTPStatus.FORBIDDEN, sentence)
+
+    def _is_a_visit(self) -> bool:
+        """A click on a link to our page, wherever it stands; its address is checked as always."""
+        headers = self.request.headers
+        return (
+            headers.get("Sec-Fetch-Mode") == "navigate"
+            and self.request.path == "/"
+            and self.server.refusal(self.request.host, None, None) is None
+        )
+
+    def refuse(self, status: int, sentence: str) -> None:
+        self.set_status(int(status))
+        self.reply(json_reply({"error": sentence}))
+
+    def reply(self, reply: Reply) -> None:
+        self.set_header("Content-Type", reply.kind)
+        for name, value in reply.headers.items():
+            self.set_header(name, value)
+        self.finish(reply.body)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """What the handlers did not expect: a wrong method, a malformed request, a bug."""
+        if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            sentence = f"{self.request.method[:10]} is not possible here; reload the page"
+        elif status_code < 500:
+            sentence = f"the request cannot be understood ({status_code}); reload the page"
+        else:
+            error = kwargs.get("exc_info", (None, "no reason is known"))[1]
+            sentence = (
+                f"an unexpected error ({type(error).__name__}: {str(error)[:120]}); the console "
+                "shows where, please report it"
+            )
+        self.refuse(status_code, sentence)
+
+
+class _FileHandler(_Handler):
+    """The page's own files; every other path is refused."""
+
+    def get(self) -> None:
+        reply = self.server.files.get(self.request.path)
+        if reply is None:
+            path = self.request.path[:60]
+            self.refuse(HTTPStatus.NOT_FOUND, f"there is no {path!r} here; go to {self.server.url}")
+        else:
+            self.reply(reply)
+
+
+@tornado.web.stream_request_body
+class _CallHandler(_Handler):
+    """One call; its body is read no further than it may be long."""
+
+    def initialize(self, server: PageServer, calls: Mapping[str, Route]) -> None:
+        super().initialize(server)
+        self.route = calls.get(self.request.method)
+        self._body, self._length = bytearray(), 0
+
+    def data_received(self, chunk: bytes) -> None:
+        self._length += len(chunk)
+        if self.route is None or self._length > self.route.max_bytes:
+            self._body.clear()  # the rest is read and forgotten, so that the sentence arrives
+        else:
+            self._body += chunk
+
+    async def get(self, *words: str) -> None:
+        await self._call(words)
+
+    async def post(self, *words: str) -> None:
+        await self._call(words)
+
+    async def _call(self, words: tuple[str, ...]) -> None:
+        route = self.route
+        if route is None:
+            raise tornado.web.HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
+        if self._length > route.max_bytes:
+            self.refuse(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"the upload has {self._length / 1e6:.1f} MB; at most {route.max_bytes / 1e6:.1f} "
+                "MB are accepted: shrink it first",
+            )
+            return
+        query = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        request = Request(words, query, bytes(self._body))
+        try:
+            reply = await self.server.lanes[route.lane].run(lambda: route.answer(request))
+        except Exception as error:
+            sentence = explain(error)
+            if sentence is None:
+                raise
+            self.refuse(HTTPStatus.BAD_REQUEST, sentence)
+        else:
+            self.reply(reply)
