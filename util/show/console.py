@@ -1,26 +1,94 @@
-"""One live progress line in the terminal; in a file or pipe, one line a print interval."""
+"""What a terminal shows of a training: a line a print interval, and below it one live line."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 import sys
+import textwrap
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import TextIO
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TextIO, TypeVar
 
-from util.show.sinks import Losses, Sink, Throughput
+from util.show.sinks import Losses, Sink
+
+T = TypeVar("T")
 
 REDRAW_SECONDS = 0.2
 SLOW_LOADER = 0.5  # share of waiting above which the loader is named as the bottleneck
+WINDOW = 50  # iterations over which rates are averaged
+
+
+class Throughput:
+    """Rates over the last iterations, pauses for saving and validation included.
+
+    :param clock: seconds; replaced in tests.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter):
+        self._clock = clock
+        self._waited = 0.0
+        self._marks: deque[tuple[float, int, float]] = deque(maxlen=WINDOW + 1)
+        self._warm: tuple[float, int] | None = None  # end of the first iteration, which is slow
+
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
+        """Iterate over ``batches`` and measure the time spent waiting for each."""
+        iterator = iter(batches)
+        while True:
+            start = self._clock()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self._waited += self._clock() - start
+            yield batch
+
+    def count(self, total_samples: int) -> None:
+        """Call once an iteration with the number of samples trained so far."""
+        now = self._clock()
+        if self._warm is None:
+            self._warm = (now, total_samples)
+        self._marks.append((now, total_samples, self._waited))
+
+    @property
+    def seconds_per_sample(self) -> float:
+        """Mean over the window; 0 before the second iteration."""
+        if len(self._marks) < 2 or self._marks[-1][1] <= self._marks[0][1]:
+            return 0.0
+        return (self._marks[-1][0] - self._marks[0][0]) / (self._marks[-1][1] - self._marks[0][1])
+
+    @property
+    def samples_per_second(self) -> float:
+        """Mean over the window; 0 before the second iteration."""
+        return 1 / self.seconds_per_sample if self.seconds_per_sample > 0 else 0.0
+
+    @property
+    def data_share(self) -> float:
+        """Part of the time spent waiting for data, 0 .. 1."""
+        if len(self._marks) < 2 or self._marks[-1][0] <= self._marks[0][0]:
+            return 0.0
+        share = (self._marks[-1][2] - self._marks[0][2]) / (self._marks[-1][0] - self._marks[0][0])
+        return min(max(share, 0.0), 1.0)
+
+    def seconds_left(self, planned_samples: int) -> float | None:
+        """Estimate from the mean rate since the start; None while it is unknown."""
+        if self._warm is None or self._marks[-1][1] <= self._warm[1]:
+            return None
+        now, samples, _ = self._marks[-1]
+        rate = (samples - self._warm[1]) / (now - self._warm[0]) if now > self._warm[0] else 0.0
+        return max(planned_samples - samples, 0) / rate if rate else None
 
 
 class Console(Sink):
-    """Epoch, speed, share of time waiting for data, time left, learning rate and the last losses.
+    """A line of losses every print interval; on a terminal also one line that is redrawn.
+
+    Lines of losses are wrapped to the width of the terminal; of the live line, what does not fit
+    is left out from the end, so that epoch, position and time left stay.
 
     :param epochs: planned length, for the estimate of the time left.
-    :param stream: stdout by default; where it is no terminal, only losses and messages are written.
+    :param stream: stdout by default; where it is no terminal, nothing is redrawn.
     :param clock: seconds; replaced in tests.
     """
 
@@ -36,14 +104,12 @@ class Console(Sink):
     ):
         self.epochs = epochs
         self.samples_per_epoch = samples_per_epoch
-        self.planned_samples = epochs * samples_per_epoch
         self.throughput = throughput
         self.stream = stream or sys.stdout
         self.live = self.stream.isatty()
         self._clock = clock
         self._drawn = -REDRAW_SECONDS
         self._line = ""  # what the live line shows now
-        self._losses = ""
         self._lock = threading.Lock()  # warnings may come from another thread
         self._hint_given = False
 
@@ -52,18 +118,20 @@ class Console(Sink):
         if not self.live or self._clock() - self._drawn < REDRAW_SECONDS:
             return
         self._drawn = self._clock()
-        text = self._status(epoch, samples_in_epoch, total_samples) + self._losses
+        text, *others = self._status(epoch, samples_in_epoch)
+        for part in others:
+            if len(text) + 3 + len(part) < _columns():
+                text = f"{text} | {part}"
+        text = text[: _columns() - 1]
         with self._lock:
-            self._draw(text)
+            self._write("\r" + text.ljust(len(self._line)))
+            self._line = text
 
     def losses(self, record: Losses) -> None:
-        self._losses = f" | lr {_shown_rates(record.lrs)} | {_shown_losses(record.losses)}"
-        text = self._status(record.epoch, record.samples_in_epoch, record.total_samples)
-        if self.live:
-            with self._lock:
-                self._draw(text + self._losses)
-        else:
-            self.message(text + self._losses)
+        losses = " ".join(f"{name} {value:.3f}" for name, value in record.losses.items())
+        rates = " ".join(f"{name} {value:.2e}" for name, value in record.lrs.items())
+        parts = [*self._status(record.epoch, record.samples_in_epoch), f"lr {rates}", losses]
+        self.message(" | ".join(parts))
         if record.data_share > SLOW_LOADER and not self._hint_given:
             self._hint_given = True
             self.message(
@@ -72,7 +140,15 @@ class Console(Sink):
             )
 
     def message(self, text: str) -> None:
-        """Write a line of its own; the live line continues below it."""
+        """Write a line of its own, on a terminal wrapped; the live line continues below it."""
+        if self.live:
+            text = "\n".join(
+                textwrap.fill(
+                    line, _columns() - 1, subsequent_indent="    ",
+                    break_long_words=False, break_on_hyphens=False, drop_whitespace=True,
+                )
+                for line in text.split("\n")
+            )  # fmt: skip
         with self._lock:
             self._erase()
             self._write(text + "\n")
@@ -83,7 +159,7 @@ class Console(Sink):
             with contextlib.suppress(OSError):
                 self._erase()
             with contextlib.suppress(OSError):
-                sys.stderr.write(_encodable(f"warning: {text}\n", sys.stderr))
+                sys.stderr.write(f"warning: {text}\n")
                 sys.stderr.flush()
 
     def close(self) -> None:
@@ -93,22 +169,16 @@ class Console(Sink):
                 self._write("\n")
                 self._line = ""
 
-    def _status(self, epoch: int, samples_in_epoch: int, total_samples: int) -> str:
+    def _status(self, epoch: int, samples_in_epoch: int) -> list[str]:
         done = samples_in_epoch / max(self.samples_per_epoch, 1)
-        left = self.throughput.seconds_left(self.planned_samples)
-        return (
-            f"epoch {epoch}/{self.epochs}"
-            f" {samples_in_epoch:,}/{self.samples_per_epoch:,} ({done:.0%})"
-            f" | {self.throughput.samples_per_second:.1f} img/s"
-            f" | waiting for data {self.throughput.data_share:.0%}"
-            f" | {duration(left)} left"
-        )
-
-    def _draw(self, text: str) -> None:
-        width = shutil.get_terminal_size().columns - 1
-        text = text if len(text) <= width else text[: max(width - 3, 0)] + "..."
-        self._write("\r" + text.ljust(len(self._line)))
-        self._line = text
+        left = self.throughput.seconds_left(self.epochs * self.samples_per_epoch)
+        return [
+            f"epoch {epoch}/{self.epochs} "
+            f"{samples_in_epoch:,}/{self.samples_per_epoch:,} ({done:.0%})",
+            f"{duration(left)} left",
+            f"{self.throughput.samples_per_second:.1f} img/s",
+            f"waiting for data {self.throughput.data_share:.0%}",
+        ]
 
     def _erase(self) -> None:
         if self._line:
@@ -116,7 +186,7 @@ class Console(Sink):
             self._line = ""
 
     def _write(self, text: str) -> None:
-        self.stream.write(_encodable(text, self.stream))
+        self.stream.write(text)
         self.stream.flush()
 
 
@@ -145,15 +215,5 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{seconds_:02d}"
 
 
-def _shown_rates(lrs: Mapping[str, float]) -> str:
-    return " ".join(f"{name} {value:.2e}" for name, value in lrs.items())
-
-
-def _shown_losses(losses: Mapping[str, float]) -> str:
-    return " ".join(f"{name} {value:.3f}" for name, value in losses.items())
-
-
-def _encodable(text: str, stream: TextIO) -> str:
-    """Terminals that are not UTF-8 show a question mark instead of stopping a week of training."""
-    encoding = stream.encoding or "utf-8"
-    return text.encode(encoding, "replace").decode(encoding)
+def _columns() -> int:
+    return max(shutil.get_terminal_size().columns, 20)

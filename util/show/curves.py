@@ -83,14 +83,20 @@ class LossHistory:
         }
 
 
-def charts(curves: Mapping[str, Curve]) -> tags.div:
-    """One chart a curve: losses differ by orders of magnitude and would hide each other in one."""
+def charts(curves: Mapping[str, Curve], meanings: Mapping[str, str]) -> tags.div:
+    """One chart a curve: losses differ by orders of magnitude and would hide each other in one.
+
+    ``meanings`` explains names of curves; the others stand without a word.
+    """
     cards = []
     for name, curve in curves.items():
         finite = [value for value in curve.values if math.isfinite(value)]
         last = f"{finite[-1]:.4g}" if finite else "no finite value"
         heading = tags.h3(clean_text(f"{name}: {last}"))
-        cards.append(tags.div(heading, chart(curve, name), cls="card"))
+        card = tags.div(heading, chart(curve, name), cls="card")
+        if name in meanings:
+            card.add(tags.p(clean_text(meanings[name]), cls="meaning"))
+        cards.append(card)
     return tags.div(cards, cls="charts")
 
 

@@ -90,6 +90,7 @@ td.best { font-weight: 700; color: var(--good); }
   td::before { content: attr(data-name); color: var(--soft); text-align: left; flex: none;
                max-width: 45%; }
 }
+.meaning { margin: 6px 0 0; font-size: .78rem; }
 details { margin: 12px 0; }
 summary { cursor: pointer; color: var(--accent); }
 code { font-size: .88em; overflow-wrap: anywhere; }
@@ -161,6 +162,41 @@ def picture(
 def missing_picture(caption: str) -> tags.figure:
     """The place of an image that a row does not have."""
     return tags.figure(tags.div("none", cls="missing"), tags.figcaption(clean_text(caption)))
+
+
+GIVEN = ("source", "source pose", "target pose")
+RESULT = ("generated", "ground truth")  # always beside each other, however narrow the page
+_STEP = re.compile(r"step[_ ]\d+")  # pictures of a model that paints in steps
+Shown = Mapping[str, tuple[str, tuple[int, int] | None] | None]  # caption -> file, its (h, w)
+
+
+def pair_pictures(shown: Shown, alt: str) -> list[tags.html_tag]:
+    """The pictures of one pair: what was given, result beside truth, then what else there is.
+
+    ``None`` in place of a file keeps its place. Underscores of captions become spaces.
+    """
+    steps = [caption for caption in shown if _STEP.fullmatch(caption)]
+    others = [c for c in shown if c not in (*GIVEN, *RESULT, *steps)]
+    groups = {
+        "given": [c for c in GIVEN if c in shown],
+        "result": [c for c in RESULT if c in shown],
+        "strip": steps,
+        "pictures": others,
+    }
+    blocks = {
+        name: tags.div([_place(shown[c], c, alt) for c in captions], cls=name)
+        for name, captions in groups.items()
+        if captions
+    }
+    pair = [blocks.pop(name) for name in ("given", "result") if name in blocks]
+    return [*([tags.div(pair, cls="pairs")] if pair else []), *blocks.values()]
+
+
+def _place(file: tuple[str, tuple[int, int] | None] | None, caption: str, alt: str) -> tags.figure:
+    caption = caption.replace("_", " ")
+    if file is None:
+        return missing_picture(caption)
+    return picture(file[0], caption, f"{caption}, {alt}", file[1])
 
 
 def facts(values: Mapping[str, object]) -> tags.dl:

@@ -2,88 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import threading
+import socket
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 
 from util.files import write_atomically
 
-T = TypeVar("T")
-WINDOW = 50  # iterations over which rates are averaged
-
-
-class Throughput:
-    """Rates over the last iterations, pauses for saving and validation included.
-
-    :param clock: seconds; replaced in tests.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.perf_counter):
-        self._clock = clock
-        self._waited = 0.0
-        self._marks: deque[tuple[float, int, float]] = deque(maxlen=WINDOW + 1)
-        self._warm: tuple[float, int] | None = None  # end of the first iteration, which is slow
-
-    def timed(self, batches: Iterable[T]) -> Iterator[T]:
-        """Iterate over ``batches`` and measure the time spent waiting for each."""
-        iterator = iter(batches)
-        while True:
-            start = self._clock()
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                return
-            self._waited += self._clock() - start
-            yield batch
-
-    def count(self, total_samples: int) -> None:
-        """Call once an iteration with the number of samples trained so far."""
-        now = self._clock()
-        if self._warm is None:
-            self._warm = (now, total_samples)
-        self._marks.append((now, total_samples, self._waited))
-
-    @property
-    def seconds_per_sample(self) -> float:
-        """Mean over the window; 0 before the second iteration."""
-        if len(self._marks) < 2 or self._marks[-1][1] <= self._marks[0][1]:
-            return 0.0
-        return (self._marks[-1][0] - self._marks[0][0]) / (self._marks[-1][1] - self._marks[0][1])
-
-    @property
-    def samples_per_second(self) -> float:
-        """Mean over the window; 0 before the second iteration."""
-        return 1 / self.seconds_per_sample if self.seconds_per_sample > 0 else 0.0
-
-    @property
-    def data_share(self) -> float:
-        """Part of the time spent waiting for data, 0 .. 1."""
-        if len(self._marks) < 2 or self._marks[-1][0] <= self._marks[0][0]:
-            return 0.0
-        share = (self._marks[-1][2] - self._marks[0][2]) / (self._marks[-1][0] - self._marks[0][0])
-        return min(max(share, 0.0), 1.0)
-
-    def seconds_left(self, planned_samples: int) -> float | None:
-        """Estimate from the mean rate since the start; None while it is unknown."""
-        if self._warm is None or self._marks[-1][1] <= self._warm[1]:
-            return None
-        now, samples, _ = self._marks[-1]
-        rate = (samples - self._warm[1]) / (now - self._warm[0]) if now > self._warm[0] else 0.0
-        return max(planned_samples - samples, 0) / rate if rate else None
-
-
-LOG_BYTES = 16 * 2**20  # a loss log is rotated when it is larger: about 60,000 lines
-LOG_BACKUPS = 2
+Images = Mapping[
+    str, np.ndarray
+]  # uint8 (H, W, 3) by caption, in the order in which they are shown
 
 
 @dataclass(frozen=True)
@@ -110,11 +43,12 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Intermediate results: uint8 arrays (H, W, 3) by name."""
+    """Intermediate results: of a pair of the last batch, and of pairs that stay the same."""
 
     epoch: int
     total_samples: int
-    images: Mapping[str, np.ndarray] = field(default_factory=dict)
+    images: Images
+    fixed: Sequence[tuple[str, Images]] = ()  # name of the pair, pictures
 
 
 class Sink:
@@ -132,7 +66,7 @@ class Sink:
         """New intermediate results were shown."""
 
     def rewind(self, total_samples: int) -> None:
-        """Training continues from a checkpoint: forget what was received for later samples."""
+        """Training goes on from there: forget what was received for later samples."""
 
     def close(self) -> None:
         """Training has ended."""
@@ -141,16 +75,14 @@ class Sink:
 class LossLog(Sink):
     """``loss_log.txt``: one line a call with the published fields.
 
-    Seconds per sample and losses have 3 decimals, learning rates 10. The file is renamed to
-    ``loss_log.txt.1`` (and that one to ``.2``) when it grows past ``max_bytes``.
+    Seconds per sample and losses have 3 decimals, learning rates 10.
     """
 
     name = "loss log"
     _TOTAL = re.compile(r"total_iters: (\d+)")
 
-    def __init__(self, path: Path, max_bytes: int = LOG_BYTES):
+    def __init__(self, path: Path):
         self.path = path
-        self.max_bytes = max_bytes
 
     def losses(self, record: Losses) -> None:
         parts = [
@@ -167,21 +99,13 @@ class LossLog(Sink):
         self._append(" ".join(parts))
 
     def rewind(self, total_samples: int) -> None:
-        """Drop the lines after the checkpoint: the log becomes that of an uninterrupted run."""
-        for path in [self.path, *self._backups()]:
-            if not path.exists():
-                continue
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-            kept = [line for line in lines if self._is_before(line, total_samples)]
-            if len(kept) < len(lines):
-                write_atomically(path, "".join(kept).encode("utf-8"))
-
-    def _backups(self) -> list[Path]:
-        """The rotated files, newest first."""
-        return [
-            self.path.with_name(f"{self.path.name}.{number}")
-            for number in range(1, LOG_BACKUPS + 1)
-        ]
+        """Drop the later lines: the log becomes that of an uninterrupted run."""
+        if not self.path.exists():
+            return
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        kept = [line for line in lines if self._is_before(line, total_samples)]
+        if len(kept) < len(lines):
+            write_atomically(self.path, "".join(kept).encode("utf-8"))
 
     def _is_before(self, line: str, total_samples: int) -> bool:
         match = self._TOTAL.search(line)
@@ -197,29 +121,25 @@ class LossLog(Sink):
             if self.path.exists():
                 os.truncate(self.path, size)
             raise
-        if self.path.stat().st_size > self.max_bytes:
-            files = [self.path, *self._backups()]
-            for newer, older in reversed(list(pairwise(files))):
-                if newer.exists():
-                    os.replace(newer, older)
 
 
 class TensorBoardLog(Sink):
     """Scalars ``Loss/<name>``, ``LR/G``, ``LR/D``, ``Metric/<name>`` over training samples.
 
-    :raises ImportError: where the tensorboard package is not installed.
+    Events are written here and at once, not by TensorBoard's thread, so that a disk that refuses
+    is an error of the call. Raises ImportError where the tensorboard package is not installed.
     """
 
     name = "TensorBoard log"
 
     def __init__(self, folder: Path):
-        from torch.utils.tensorboard import SummaryWriter  # takes seconds: only when it is wanted
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        threading.excepthook = _without_disk_errors(threading.excepthook)
-        self._make_writer = SummaryWriter
+        self._events, self._summaries, self._make_writer = event_pb2, summary_pb2, RecordWriter
         self.folder = folder
-        self._purge_step: int | None = None
-        self._writer: SummaryWriter | None = None
+        self._go_on_at: int | None = None
+        self._writer: RecordWriter | None = None
 
     def losses(self, record: Losses) -> None:
         self._add("Loss", record.losses, record.total_samples)
@@ -229,9 +149,9 @@ class TensorBoardLog(Sink):
         self._add("Metric", record.values, record.total_samples)
 
     def rewind(self, total_samples: int) -> None:
-        """Points after the checkpoint are hidden: the run that wrote them was cut off."""
+        """Later points are hidden: the run that wrote them was cut off."""
         self.close()
-        self._purge_step = total_samples + 1
+        self._go_on_at = total_samples + 1
 
     def close(self) -> None:
         writer, self._writer = self._writer, None
@@ -239,26 +159,27 @@ class TensorBoardLog(Sink):
             writer.close()
 
     def _add(self, group: str, values: Mapping[str, float], total_samples: int) -> None:
-        if self._writer is None:
-            self._writer = self._make_writer(str(self.folder), purge_step=self._purge_step)
+        value = self._summaries.Summary.Value
+        scalars = [value(tag=f"{group}/{k}", simple_value=v) for k, v in values.items()]
         try:
-            for name, value in values.items():
-                self._writer.add_scalar(f"{group}/{name}", value, total_samples)
+            if self._writer is None:
+                self._open()
+            self._write(step=total_samples, summary=self._summaries.Summary(value=scalars))
         except OSError:
-            with contextlib.suppress(OSError):
-                self.close()  # its thread has ended; the next call starts another file
+            self._writer = None  # the next call starts another file
             raise
 
+    def _open(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        stream = open(self.folder / name, "xb")  # noqa: SIM115 - closed with the writer
+        self._writer = self._make_writer(stream)
+        self._write(file_version="brain.Event:2")
+        if self._go_on_at is not None:
+            start = self._events.SessionLog(status=self._events.SessionLog.START)
+            self._write(step=self._go_on_at, session_log=start)
 
-def _without_disk_errors(hook: Callable[[Any], None]) -> Callable[[Any], None]:
-    """``hook`` for uncaught exceptions of threads, without those of TensorBoard's file thread.
-
-    The sink raises them again at its next call, where they become one warning.
-    """
-
-    def quieter(arguments: Any) -> None:
-        of_tensorboard = type(arguments.thread).__name__ == "_AsyncWriterThread"
-        if not (of_tensorboard and issubclass(arguments.exc_type, OSError)):
-            hook(arguments)
-
-    return hook if getattr(hook, "__name__", "") == "quieter" else quieter
+    def _write(self, **content: object) -> None:
+        event = self._events.Event(wall_time=time.time(), **content)
+        self._writer.write(event.SerializeToString())
+        self._writer.flush()

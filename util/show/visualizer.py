@@ -13,19 +13,20 @@ Each of them is a small sink; none of them can stop a training::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-import numpy as np
-
-from util.show.console import Console, SilentConsole
+from util.show.colours import OneColour
+from util.show.console import Console, SilentConsole, Throughput
 from util.show.curves import LossHistory
-from util.show.sinks import Losses, LossLog, Metrics, Pictures, Sink, TensorBoardLog, Throughput
+from util.show.sinks import Images, Losses, LossLog, Metrics, Pictures, Sink, TensorBoardLog
 from util.show.training_page import TrainingPage
 from util.show.visdom import VisdomLog, VisdomSettings
 
 T = TypeVar("T")
+EARLY = 2000  # samples; before, pictures of one colour are nothing to worry about
 
 
 class Visualizer:
@@ -38,8 +39,10 @@ class Visualizer:
     :param run_dir: receives ``loss_log.txt``, ``tensorboard/`` and ``web/``.
     :param title: name of the run, shown on the page.
     :param epochs: planned length, for the estimate of the time left.
+    :param settings: of the run, by name, for the page.
+    :param meanings: what each loss measures, by its name, for the page.
     :param visdom: None for no visdom windows.
-    :param resume: the run continues an earlier one in the same folder: keep its page.
+    :param picture_seconds: pictures are not wanted more often than that.
     :param stream: where progress is written; stdout by default.
     """
 
@@ -53,20 +56,27 @@ class Visualizer:
         use_html: bool = True,
         use_tensorboard: bool = True,
         visdom: VisdomSettings | None = None,
-        resume: bool = False,
+        settings: Mapping[str, object] | None = None,
+        meanings: Mapping[str, str] | None = None,
+        picture_seconds: float = 0.0,
         stream: TextIO | None = None,
     ):
         run_dir = Path(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
         self._start(Console(epochs, samples_per_epoch, Throughput(), stream))
+        self._picture_seconds = picture_seconds
         self.sinks.append(LossLog(run_dir / "loss_log.txt"))
         if use_tensorboard:
             self._add_optional(lambda: TensorBoardLog(run_dir / "tensorboard"), "tensorboard")
+        self.page: Path | None = None
         if use_html:
-            page = TrainingPage(run_dir / "web", title, self.history, epochs, resume, self.warn)
+            page = TrainingPage(run_dir / "web", title, self.history, epochs, settings, meanings)
+            self.page = page.path
+            if page.problem is not None:
+                self.warn(page.problem)
             self.sinks.append(page)
         if visdom is not None:
-            self._add_optional(lambda: VisdomLog(visdom, self.history, self.warn), "visdom")
+            self._add_optional(lambda: VisdomLog(visdom, self.history, self.console.warn), "visdom")
 
     def _start(self, console: Console) -> None:
         self.history = LossHistory()
@@ -75,6 +85,10 @@ class Visualizer:
         self.console = console
         self.sinks: list[Sink] = [console]
         self._failed: set[str] = set()
+        self._shown_at: float | None = None
+        self._postponed = False
+        self._colours, self._grey_said = OneColour(), False
+        self._epoch_shown = 0
 
     def timed(self, batches: Iterable[T]) -> Iterator[T]:
         """Iterate over a loader and measure how long training waits for it."""
@@ -115,10 +129,41 @@ class Visualizer:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         self.message(f"validation after epoch {epoch}, {total_samples:,} samples: {shown}")
 
-    def show(self, images: Mapping[str, np.ndarray], epoch: int, total_samples: int) -> None:
-        """Show intermediate results: uint8 arrays (H, W, 3) by name, in this order."""
-        record = Pictures(epoch, total_samples, dict(images))
+    def wants_pictures(self) -> bool:
+        """Whether the last pictures are old enough for new ones."""
+        if self._shown_at is None or time.monotonic() - self._shown_at >= self._picture_seconds:
+            return True
+        if not self._postponed:
+            self._postponed = True
+            self.message(
+                f"new pictures would come faster than every {self._picture_seconds:g} s "
+                "(--display_seconds): those between are left out"
+            )
+        return False
+
+    def show(
+        self,
+        images: Images,  # of a pair of the last batch
+        epoch: int,
+        total_samples: int,
+        fixed: Sequence[tuple[str, Images]] = (),  # name and pictures of pairs that stay the same
+    ) -> None:
+        """Show intermediate results."""
+        if epoch != self._epoch_shown:
+            self._say_if_grey(total_samples)
+            self._colours, self._epoch_shown = OneColour(), epoch
+        for pictures in (images, *(one for _, one in fixed)):
+            if "generated" in pictures:
+                self._colours.see(pictures["generated"])
+        record = Pictures(epoch, total_samples, dict(images), tuple(fixed))
         self._tell(lambda sink: sink.pictures(record))
+        self._shown_at = time.monotonic()
+
+    def _say_if_grey(self, total_samples: int) -> None:
+        """One warning when all generated pictures of an epoch were one colour."""
+        if self._colours.found and not self._grey_said and total_samples >= EARLY:
+            self._grey_said = True
+            self.warn(self._colours.sentence(f"generated pictures of epoch {self._epoch_shown}"))
 
     def message(self, text: str) -> None:
         """Say something on a line of its own, without breaking the live line."""
@@ -133,16 +178,18 @@ class Visualizer:
         return {"total_samples": self.total_samples, "history": self.history.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint: logs and pages forget what came after it.
-
-        Call it before the first log of a resumed run.
-        """
-        self.total_samples = int(state["total_samples"])
+        """Continue from a checkpoint. Call it before the first log of a resumed run."""
         self.history.load_state_dict(state["history"])
-        self._tell(lambda sink: sink.rewind(self.total_samples))
+        self.rewind(int(state["total_samples"]))
+
+    def rewind(self, total_samples: int) -> None:
+        """Training starts from there: logs and pages forget what an earlier run added later."""
+        self.total_samples = total_samples
+        self._tell(lambda sink: sink.rewind(total_samples))
 
     def close(self) -> None:
         """Finish the live line, flush the logs, write the last state of the page."""
+        self._say_if_grey(self.total_samples)
         self._tell(lambda sink: sink.close())
 
     def _add_optional(self, make: Callable[[], Sink], package: str) -> None:
@@ -171,5 +218,11 @@ class Visualizer:
 class NullVisualizer(Visualizer):
     """For the other processes of a distributed run: same methods, no output, no files."""
 
+    page = None
+
     def __init__(self) -> None:
         self._start(SilentConsole())
+
+    def wants_pictures(self) -> bool:
+        """Never: nobody would see them."""
+        return False
