@@ -7,7 +7,6 @@ Exit status: 0 finished, 2 wrong input or no memory, 3 a gradient was not finite
 
 from __future__ import annotations
 
-from argparse import Namespace
 from contextlib import closing
 from pathlib import Path
 
@@ -15,16 +14,16 @@ import torch
 from torch.utils.data import DataLoader
 
 from data import create_dataset, report_preparation
-from data.loader import create_dataloader, create_validation_dataset
+from data.loader import create_dataloader, create_validation_dataset, fixed_samples
 from models import create_model
-from models.training import TrainingRun, create_validator, create_visualizer
+from models.presentation import Gallery, create_visualizer, first_line, last_words
+from models.training import TrainingRun, create_validator
 from options.train_options import TrainOptions
 from util.run import distributed
 from util.run.device import seed_everything
 from util.run.folder import RunFolder
 from util.run.interrupt import EXIT_INTERRUPTED, EXIT_NOT_FINITE, EXIT_NOT_SAVED, StopRequest
 from util.run.main import run_main
-from util.show.pictures import pictures_of
 
 
 def main() -> int:
@@ -43,47 +42,47 @@ def main() -> int:
         model.centre_vgg(loader.dataset)
         validator = create_validator(opt, model, create_validation_dataset(opt))
         epoch = len(loader) * loader.batch_sampler.global_batch  # samples
-        with closing(create_visualizer(opt, folder.path, epoch)) as visualizer:
-            run = TrainingRun(model, folder, visualizer, validator, opt.keep_last)
+        end, chosen = (opt.niter + opt.niter_decay, epoch), options.chosen(opt)
+        with closing(create_visualizer(model, folder.path, end, chosen)) as visualizer:
+            run = TrainingRun(model, folder, visualizer, validator, opt.keep_last, end)
             run.start(opt.which_epoch, lambda: options.save(opt, folder.path))
             report_preparation(opt, loader.dataset, run)
-            return train(opt, loader, run, stop)
+            gallery = Gallery(model, run, fixed_samples(opt, loader.dataset))
+            visualizer.message(first_line(opt, run, loader))
+            return train(loader, run, gallery, stop)
 
 
-def train(opt: Namespace, loader: DataLoader, run: TrainingRun, stop: StopRequest) -> int:
+def train(loader: DataLoader, run: TrainingRun, gallery: Gallery, stop: StopRequest) -> int:
     """Train epoch by epoch: step, log, show, validate, save; returns the exit status."""
-    model, visualizer, progress = run.model, run.visualizer, run.progress
-    batches, per_step = loader.batch_sampler, loader.batch_sampler.global_batch
-    last_epoch, saved = opt.niter + opt.niter_decay, True
-    visualizer.message(distributed.describe_batch(batches.batch_size))
+    opt, model, visualizer, progress = run.model.opt, run.model, run.visualizer, run.progress
+    batches, (last_epoch, _), saved = loader.batch_sampler, run.end, True
     stop.begin()
     while progress.epoch <= last_epoch:
         batches.set_position(progress.epoch, progress.samples)
         for batch in visualizer.timed(loader):
             model.set_input(batch)
             model.optimize_parameters()
-            progress.advance(per_step)
+            progress.advance(batches.global_batch)
             visualizer.progress(progress.epoch, progress.samples, progress.total)
             if run.watch(batch, model.stepper.not_finite(), opt.on_nan):
                 return EXIT_NOT_FINITE
-            if progress.due(opt.print_freq):
+            if run.due(opt.print_freq):
                 run.log(distributed.average_values(model.logged()))
-            if progress.due(opt.display_freq):
-                visualizer.show(pictures_of(model.visuals), progress.epoch, progress.total)
+            if run.due(opt.display_freq):
+                gallery.show()
             if opt.val_freq and progress.due(opt.val_freq):
                 run.validate()
             stopping = distributed.any_process(stop.requested())
             if stopping or progress.due(opt.save_latest_freq):
                 saved = run.save("latest", *([str(progress.total)] * opt.save_by_iter))
             if stopping:
-                reason = stop.reason or "another process"
-                visualizer.message(f"stopped by {reason} after {progress.total:,} samples")
+                visualizer.message(f"stopped by {stop.cause} after {progress.total:,} samples")
                 return EXIT_INTERRUPTED if saved else EXIT_NOT_SAVED
         model.update_learning_rate()
-        finished = progress.epoch
-        progress.next_epoch()
+        finished = progress.next_epoch()
         if finished % opt.save_epoch_freq == 0 or finished == last_epoch:
             saved = run.save("latest", str(finished))
+    visualizer.message(last_words(opt, run))
     return 0 if saved else EXIT_NOT_SAVED
 
 

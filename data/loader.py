@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -13,6 +14,8 @@ from data import create_dataset
 from util.errors import UserError
 from util.run import distributed
 from util.run.interrupt import shield_worker
+
+FIXED_PAIRS = 3
 
 
 class EpochBatchSampler(Sampler[list[int]]):
@@ -116,6 +119,27 @@ def create_validation_dataset(opt: Namespace) -> Dataset | None:
     settings = Namespace(**{**vars(opt), "phase": opt.val_phase, "is_train": False})
     settings.max_dataset_size = None
     return create_dataset(settings)
+
+
+def fixed_samples(
+    opt: Namespace, training: Dataset, count: int = FIXED_PAIRS
+) -> list[tuple[str, dict[str, Any]]]:
+    """Name and sample of pairs that the training page shows at every update, spread evenly.
+
+    They are of ``--val_phase``, where the data set has such a list, else of the training list.
+    """
+    if not distributed.is_main():
+        return []
+    settings = Namespace(**{**vars(opt), "phase": opt.val_phase, "is_train": False})
+    settings.max_dataset_size = None
+    try:
+        dataset, kind = create_dataset(settings), opt.val_phase
+    except UserError:
+        dataset, kind = training, f"{opt.phase}, trained on"
+    last, count = len(dataset) - 1, min(count, len(dataset))
+    chosen = [round(i * last / max(count - 1, 1)) for i in range(count)]
+    samples = [dataset[index] for index in chosen]
+    return [(f"{s['source_name']} → {s['target_name']} ({kind})", s) for s in samples]
 
 
 def create_dataloader(dataset: Dataset, opt: Namespace) -> DataLoader:

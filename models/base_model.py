@@ -82,6 +82,7 @@ class BaseModel(ABC):
     :meth:`infer` and :meth:`optimize_parameters`.
     """
 
+    loss_meanings: Mapping[str, str] = {}  # of names in ``losses`` that are not published
     size_multiple = 8  # the image height and width must be multiples of this
     needs_people = False  # whether the pose maps are made of a person's joints only
 
@@ -101,7 +102,7 @@ class BaseModel(ABC):
             )
         self.vgg: VGG19Features | None = None  # of the losses that need one
         self.losses: Tensors = {}  # detached scalars, in log order
-        self.visuals: Tensors = {}  # pictures (B, 3 or J, H, W) of the last step
+        self.visuals: Tensors = {}  # pictures (B, 3 or P, H, W) of the last step
         self.inputs: Batch = {}
         self.notes: list[str] = []  # for the person at the console; shown once when training starts
         if opt.view_counts and self.needs_people:
@@ -254,6 +255,10 @@ class BaseModel(ABC):
     @abstractmethod
     def optimize_parameters(self) -> None:
         """One training step on ``self.inputs``; fills ``self.losses`` and ``self.visuals``."""
+
+    def pictures(self) -> Tensors:
+        """``self.visuals``; a model adds here what is worth drawing only when it is looked at."""
+        return self.visuals
 
     def step(self, label: str, loss: torch.Tensor) -> None:
         """One optimizer step of network ``label`` on ``loss``."""

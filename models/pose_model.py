@@ -151,14 +151,15 @@ class PoseModel(GANModel):
         return {"fake_target": fake_target, **pictures}
 
     def forward(self) -> None:
-        self.fake_target, self.flows, masks = self._generate(self.inputs)
+        self.fake_target, self.flows, self.masks = self._generate(self.inputs)
         shown = ("source_image", "source_pose", "target_image", "target_pose")
-        first = ([x[:1] for x in self.flows], [x[:1] for x in masks])
-        self.visuals = {
-            **{key: self.inputs[key] for key in shown},
-            "fake_target": self.fake_target.detach(),
-            **flow_stages.flow_pictures(self.inputs, self.config.levels, *first),
-        }
+        self.visuals = {key: self.inputs[key] for key in shown}
+        self.visuals["fake_target"] = self.fake_target.detach()
+
+    def pictures(self) -> Tensors:
+        first = ([x[:1] for x in self.flows], [x[:1] for x in self.masks])
+        flows = flow_stages.flow_pictures(self.visuals, self.config.levels, *first)
+        return {**self.visuals, **flows}
 
     def discriminator_loss(self) -> torch.Tensor:
         """L_D = 0.5 * (GAN(D(target), real) + GAN(D(fake), fake)), in this order of D's calls."""

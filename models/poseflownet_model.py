@@ -77,13 +77,14 @@ class PoseFlowNetModel(BaseModel):
 
     def forward(self) -> None:
         """Estimate the flows of ``self.inputs`` and keep them for the loss."""
-        self.flows, masks = self._estimate(self.inputs)
+        self.flows, self.masks = self._estimate(self.inputs)
         shown = ("source_image", "source_pose", "target_image", "target_pose")
-        first = ([x[:1] for x in self.flows], [x[:1] for x in masks])
-        self.visuals = {
-            **{key: self.inputs[key] for key in shown},
-            **flow_stages.flow_pictures(self.inputs, self.config.levels, *first),
-        }
+        self.visuals = {key: self.inputs[key] for key in shown}
+
+    def pictures(self) -> Tensors:
+        first = ([x[:1] for x in self.flows], [x[:1] for x in self.masks])
+        flows = flow_stages.flow_pictures(self.visuals, self.config.levels, *first)
+        return {**self.visuals, **flows}
 
     def flow_loss(self) -> torch.Tensor:
         """L = lambda_correct * correctness + lambda_regularization * regularization."""

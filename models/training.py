@@ -23,8 +23,7 @@ from util.metrics.evaluate import higher_is_better, score_pairs
 from util.run import checkpoint, distributed
 from util.run.device import rng_state, seed_generators, set_rng_state
 from util.run.folder import RunFolder, prune_states
-from util.show.visdom import VisdomSettings
-from util.show.visualizer import NullVisualizer, Visualizer
+from util.show.visualizer import Visualizer
 from util.tensors import to_uint8
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -94,9 +93,10 @@ class Progress:
         self.samples += samples
         self.total += samples
 
-    def next_epoch(self) -> None:
-        """Start the next epoch."""
+    def next_epoch(self) -> int:
+        """Start the next epoch; returns the one that is finished."""
         self.epoch, self.samples = self.epoch + 1, 0
+        return self.epoch - 1
 
     def due(self, frequency: int) -> bool:
         """True when the last step crossed a multiple of ``frequency`` samples."""
@@ -138,15 +138,26 @@ class TrainingRun:
         visualizer: Visualizer,
         validator: Validator | None = None,  # on the main process, when there is validation
         keep_last: int = 2,  # numbered states kept for resuming; network files are never pruned
+        end: tuple[float, int] = (float("inf"), 0),  # last epoch, and the samples of one
     ):
         self.model, self.claim, self.folder, self.keep_last = model, folder, folder.path, keep_last
         self.visualizer, self.warn = visualizer, visualizer.warn
         self.validator = validator
         self.progress = Progress()
         self.extra: dict[str, Any] = {}  # plain values of others, saved with the state
+        self.end = end
         self.skipped = 0  # consecutive steps left out because a gradient was not finite
         self._before: Mapping[str, Any] = {}
         self._warned = False
+
+    def at_end(self) -> bool:
+        """True after the very last step of the run."""
+        return (self.progress.epoch, self.progress.samples) >= self.end
+
+    def due(self, frequency: int) -> bool:
+        """True when the last step crossed a multiple of ``frequency`` samples or is the very
+        last."""
+        return self.progress.due(frequency) or self.at_end()
 
     def state_path(self, which: str) -> Path:
         """State file of checkpoint ``which``."""
@@ -163,6 +174,8 @@ class TrainingRun:
         if distributed.is_main():
             self._check_space_for_a_run()
             self.claim.clear()
+            if not self.claim.resume:  # a run that died before its first save leaves a log
+                self.visualizer.rewind(0)
             save_options()
         for note in self.model.notes:
             self.visualizer.message(note)
@@ -330,28 +343,6 @@ class TrainingRun:
 
 def _bytes(state: Mapping[str, torch.Tensor]) -> int:
     return sum(value.numel() * value.element_size() for value in state.values())
-
-
-def create_visualizer(opt: Namespace, folder: Path, samples_per_epoch: int) -> Visualizer:
-    """Console, loss log, TensorBoard, visdom and page on the main process; nothing on the
-    others."""
-    if not distributed.is_main():
-        return NullVisualizer()
-    visdom = None
-    if opt.display_id > 0:
-        visdom = VisdomSettings(
-            opt.display_server, opt.display_port, opt.display_id, opt.display_env or opt.name
-        )
-    return Visualizer(
-        folder,
-        opt.name,
-        epochs=opt.niter + opt.niter_decay,
-        samples_per_epoch=samples_per_epoch,
-        use_html=not opt.no_html,
-        use_tensorboard=not opt.no_tensorboard,
-        visdom=visdom,
-        resume=opt.continue_train,
-    )
 
 
 def create_validator(opt: Namespace, model: BaseModel, dataset: Any) -> Validator | None:

@@ -252,6 +252,11 @@ class BaseOptions:
     def check(self, opt: Namespace) -> None:
         """Checks that only one command needs."""
 
+    def chosen(self, opt: Namespace) -> dict[str, object]:
+        """The options that differ from their defaults."""
+        values = sorted(vars(opt).items())
+        return {k: v for k, v in values if self._parser.get_default(k) not in (v, None)}
+
     def save(self, opt: Namespace, folder: Path) -> None:
         """Write the options into ``folder`` as text (to read) and, of training, JSON (to reload).
 

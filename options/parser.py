@@ -102,7 +102,15 @@ _POSITIVE = (
     "clip_grad",
     "val_pairs",
 )
-_NOT_NEGATIVE = ("nThreads", "val_freq", "niter_decay", "num_CABs", "num_TTBs", "keep_last")
+_NOT_NEGATIVE = (
+    "display_seconds",
+    "nThreads",
+    "val_freq",
+    "niter_decay",
+    "num_CABs",
+    "num_TTBs",
+    "keep_last",
+)
 _WITHIN = {  # lowest and highest value
     "beta1": (0, 0.9999),
     "beta2": (0, 0.999999),

@@ -162,6 +162,12 @@ class TrainOptions(BaseOptions):
         """What a run shows, and where."""
         add("--print_freq", type=int, default=200, help="samples between two lines of loss_log.txt")
         add("--display_freq", type=int, default=200, help="samples between two picture updates")
+        add(
+            "--display_seconds",
+            type=float,
+            default=5.0,
+            help="pictures are not updated more often than this many seconds; 0 = no limit",
+        )
         add("--display_id", type=int, default=0, help="visdom window; 0 = no visdom")
         add("--display_server", default="http://localhost", help="address of the visdom server")
         add("--display_port", type=int, default=8096, help="port of the visdom server")
@@ -174,6 +180,7 @@ class TrainOptions(BaseOptions):
             opt.niter, opt.niter_decay = 1, 0
             opt.max_dataset_size = min(opt.max_dataset_size or 10, 10)
             opt.display_freq = opt.print_freq = 1
+            opt.display_seconds = 0.0
 
 
 def _gan_mode(word: str) -> str:

@@ -8,7 +8,6 @@ import train as train_command
 from models.training import TrainingRun
 from tests import reliability_rss
 from tests.training_child import SMALL, TinyModel, write_tiny_data
-from util.show.sinks import LOG_BACKUPS, LossLog
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -57,15 +56,3 @@ def test_memory_does_not_grow_over_two_thousand_steps(workers, curve, capsys):
     late = max(memory for step, memory, _ in rows if step > 1600)
     assert late - warm < 12  # MiB
     assert len({files for step, _, files in rows if step > 200}) == 1
-
-
-def test_the_loss_log_is_rotated_and_bounded(tmp_path):
-    log = LossLog(tmp_path / "loss_log.txt", max_bytes=1000)
-    for number in range(500):
-        log._append(f"line {number} " + "x" * 40)
-    files = sorted(tmp_path.iterdir())
-    assert len(files) <= LOG_BACKUPS + 1
-    assert sum(path.stat().st_size for path in files) < 1100 * (LOG_BACKUPS + 1)
-    newest = max(files, key=lambda path: path.stat().st_mtime_ns)
-    assert "line 499" in "".join(path.read_text() for path in files)
-    assert newest.exists()

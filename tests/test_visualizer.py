@@ -70,7 +70,7 @@ def test_tensorboard_hides_what_came_after_the_checkpoint(tmp_path):
     state = first.state_dict()
     _train(first, 50, 90)
     first.close()
-    second = _visualizer(tmp_path, use_tensorboard=True, use_html=False, resume=True)
+    second = _visualizer(tmp_path, use_tensorboard=True, use_html=False)
     second.load_state_dict(state)
     _train(second, 50, 70)
     second.close()
@@ -96,7 +96,7 @@ def test_a_run_that_was_cut_off_and_resumed_logs_the_same_as_one_that_was_not(tm
     _train(first, 0, cut)
     torch.save(first.state_dict(), tmp_path / "state.pth")
     _train(first, cut, cut + 60)  # lost: the process is killed before the next checkpoint
-    second = _visualizer(tmp_path / "cut", resume=True)
+    second = _visualizer(tmp_path / "cut")
     second.load_state_dict(torch.load(tmp_path / "state.pth", weights_only=True))
     _train(second, cut, 300)
     second.close()
@@ -156,7 +156,7 @@ def test_names_of_pictures_cannot_leave_the_folder_or_collide(tmp_path):
 def test_a_damaged_history_file_costs_one_warning(tmp_path, capsys, content):
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "history.json").write_text(content)
-    visualizer = _visualizer(tmp_path, resume=True)
+    visualizer = _visualizer(tmp_path)
     visualizer.show({"fake": _picture()}, 1, 10)
     assert capsys.readouterr().err.count("warning:") == 1
     assert "Epoch 1, 10 samples" in (tmp_path / "web" / "index.html").read_text()
@@ -185,7 +185,7 @@ def test_a_missing_package_is_one_sentence_and_the_run_goes_on(tmp_path, capsys,
     from util.show.visdom import VisdomSettings
 
     monkeypatch.setitem(sys.modules, "visdom", None)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
     visualizer = _visualizer(tmp_path, use_tensorboard=True, visdom=VisdomSettings())
     _train(visualizer, 0, 100)
     visualizer.close()

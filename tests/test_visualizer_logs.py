@@ -35,31 +35,6 @@ def test_a_line_of_the_loss_log_has_the_published_fields(tmp_path):
     )
 
 
-def test_the_loss_log_is_rotated_and_bounded(tmp_path):
-    log = LossLog(tmp_path / "loss_log.txt", max_bytes=1000)
-    for total in range(200):
-        log.losses(_record(total))
-    files = sorted(path.name for path in tmp_path.iterdir())
-    assert files[-2:] == ["loss_log.txt.1", "loss_log.txt.2"]
-    assert len(files) <= 3
-    assert all(path.stat().st_size < 1200 for path in tmp_path.iterdir())
-    newest = "".join(
-        path.read_text()
-        for path in (tmp_path / "loss_log.txt.1", tmp_path / "loss_log.txt")
-        if path.exists()
-    )
-    assert "total_iters: 199," in newest
-
-
-def test_rewinding_reaches_into_the_rotated_files(tmp_path):
-    log = LossLog(tmp_path / "loss_log.txt", max_bytes=1000)
-    for total in range(1, 16):
-        log.losses(_record(total))
-    log.rewind(5)
-    text = "".join(path.read_text() for path in sorted(tmp_path.iterdir(), reverse=True))
-    assert re.findall(r"total_iters: (\d+)", text) == ["1", "2", "3", "4", "5"]
-
-
 def test_rewinding_drops_later_and_half_written_lines(tmp_path):
     path = tmp_path / "loss_log.txt"
     log = LossLog(path)

@@ -67,6 +67,13 @@ def draw_skeleton(
     return canvas
 
 
-def skeleton_picture(keypoints: Sequence | np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The skeleton of (18, 2) keypoints in a dark picture of ``size`` (h, w), uint8 (h, w, 3)."""
-    return draw_skeleton(np.full((*size, 3), BACKDROP, dtype=np.uint8), keypoints)
+def skeleton_picture(
+    keypoints: Sequence | np.ndarray,  # (18, 2), (y, x) in ``frame``
+    size: tuple[int, int],  # (h, w) of the picture
+    frame: tuple[int, int] | None = None,  # (h, w); default: the size
+) -> np.ndarray:
+    """A skeleton in a dark picture, uint8 (h, w, 3)."""
+    points = np.asarray(keypoints, dtype=np.float64)
+    if frame is not None and tuple(frame) != tuple(size):
+        points = np.where(present(points)[:, None], points / frame * size, MISSING)
+    return draw_skeleton(np.full((*size, 3), BACKDROP, dtype=np.uint8), points)

@@ -71,6 +71,11 @@ class StopRequest:
         self._interrupted |= number == signal.SIGINT
         self.reason = self.reason or signal.Signals(number).name
 
+    @property
+    def cause(self) -> str:
+        """What asked for the stop, in words."""
+        return self.reason or "another process"
+
     def begin(self) -> None:
         """From now on a signal waits for the end of the step."""
         self._begun = True

@@ -19,10 +19,9 @@ from dominate.util import raw
 from util.files import write_atomically
 from util.image import resize_linear, save_image
 from util.names import PAGE_IMAGES, result_name, stem
-from util.pose import scale_keypoints
 from util.run import distributed
 from util.show.html import clean_text, facts, missing_picture, new_page, picture, write_page
-from util.skeleton import present, skeleton_picture
+from util.skeleton import skeleton_picture
 from util.tensors import SAVE_NORMS, to_uint8
 
 MAX_PENDING = 64  # images waiting to be written; more would only cost memory
@@ -167,10 +166,8 @@ class ResultWriter:
         return photo, pose
 
     def _save_pose(self, path: Path, keypoints: torch.Tensor) -> None:
-        if self._keypoint_frame != self.size:
-            scaled = scale_keypoints(keypoints, self._keypoint_frame, self.size)
-            keypoints = torch.where(present(keypoints)[:, None], scaled, -1.0)
-        save_image(path, skeleton_picture(keypoints, self.size), quality=90)
+        picture = skeleton_picture(keypoints.numpy(), self.size, self._keypoint_frame)
+        save_image(path, picture, quality=90)
 
     def close(self) -> None:
         """Wait for all images, then complete the page."""

@@ -63,8 +63,8 @@ class TrainingPage(Sink):
     """Writes the page whenever there is something new to see.
 
     ``history.json`` beside it lists the entries, so that a resumed run goes on with them;
-    ``rewind`` drops those that the run does not continue. The number of entries and files is bounded (see
-    ``KEEP_RECENT`` and ``KEEP_OLD``).
+    ``rewind`` drops those that the run does not continue. The number of entries and files is
+    bounded (see ``KEEP_RECENT`` and ``KEEP_OLD``).
 
     :ivar problem: one sentence when ``history.json`` cannot be used, else None.
     """

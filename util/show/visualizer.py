@@ -65,10 +65,10 @@ class Visualizer:
         run_dir.mkdir(parents=True, exist_ok=True)
         self._start(Console(epochs, samples_per_epoch, Throughput(), stream))
         self._picture_seconds = picture_seconds
+        self._shows_pictures = use_html or visdom is not None
         self.sinks.append(LossLog(run_dir / "loss_log.txt"))
         if use_tensorboard:
             self._add_optional(lambda: TensorBoardLog(run_dir / "tensorboard"), "tensorboard")
-        self.page: Path | None = None
         if use_html:
             page = TrainingPage(run_dir / "web", title, self.history, epochs, settings, meanings)
             self.page = page.path
@@ -85,7 +85,9 @@ class Visualizer:
         self.console = console
         self.sinks: list[Sink] = [console]
         self._failed: set[str] = set()
-        self._shown_at: float | None = None
+        self._started, self._shown_at = time.monotonic(), None
+        self._shows_pictures = False
+        self.page: Path | None = None
         self._postponed = False
         self._colours, self._grey_said = OneColour(), False
         self._epoch_shown = 0
@@ -129,9 +131,19 @@ class Visualizer:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         self.message(f"validation after epoch {epoch}, {total_samples:,} samples: {shown}")
 
-    def wants_pictures(self) -> bool:
-        """Whether the last pictures are old enough for new ones."""
-        if self._shown_at is None or time.monotonic() - self._shown_at >= self._picture_seconds:
+    def seconds(self) -> float:
+        """Since it was created."""
+        return time.monotonic() - self._started
+
+    def wants_pictures(self, last: bool = False) -> bool:
+        """Whether somebody shows pictures, and the last ones are old enough for new ones.
+
+        ``last``: these are the final ones, wanted however old the others are.
+        """
+        if not self._shows_pictures:
+            return False
+        age = float("inf") if self._shown_at is None else time.monotonic() - self._shown_at
+        if last or age >= self._picture_seconds:
             return True
         if not self._postponed:
             self._postponed = True
@@ -218,11 +230,5 @@ class Visualizer:
 class NullVisualizer(Visualizer):
     """For the other processes of a distributed run: same methods, no output, no files."""
 
-    page = None
-
     def __init__(self) -> None:
         self._start(SilentConsole())
-
-    def wants_pictures(self) -> bool:
-        """Never: nobody would see them."""
-        return False
