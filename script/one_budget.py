@@ -10,7 +10,6 @@ of a file, yours among them, as the table of BENCHMARKS.md. Interrupted, it cont
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -99,7 +98,7 @@ SYSTEMS = {
 
 def build_parser() -> Parser:
     """The command line of this script."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--samples", type=int, default=8000, help="training samples of each system")
     add("--cpu_minutes", type=float, help="instead: CPU minutes of training for each system")

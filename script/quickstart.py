@@ -7,7 +7,6 @@ measured on this machine and written down, so that an interrupted run ends in th
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
@@ -216,7 +215,7 @@ Try next
 
 def main() -> None:
     """Run all steps."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--long", action="store_true", help="a longer, better run")
     parser.add_argument("--debug", action="store_true", help="full tracebacks")
     recipe = RECIPES["long" if parser.parse_strictly(sys.argv[1:]).long else "quick"]

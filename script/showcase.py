@@ -11,7 +11,6 @@ the same schedule.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -63,7 +62,7 @@ class Run:
 
 def build_parser() -> Parser:
     """The command line of this script."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--minutes", type=float, required=True, help="time for everything, from 2 on")
     add("--name", default="synthetic_people", help="folder under checkpoints/ that is made")
