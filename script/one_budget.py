@@ -129,7 +129,7 @@ def train(name: str, system: System, data: Path, samples: int, record: dict) -> 
         if len(done) > index:
             continue
         pairs = max(4, int(samples * share) // 10 // 4 * 4)  # an epoch; ten of them
-        state = ROOT / "checkpoints" / name / "latest_state.pth"
+        state = Path("checkpoints") / name / "latest_state.pth"
         resume = " --continue_train" if index or state.is_file() else ""
         seconds = timed(
             f"Training {name}, stage {index + 1} of {len(system.stages)}",
@@ -162,7 +162,7 @@ def measure(name: str, system: System, data: Path, folder: Path, record: dict) -
 
 def parameters(name: str) -> int:
     """Parameters of the trained generator."""
-    state = checkpoint.load(ROOT / "checkpoints" / name / "latest_net_G.pth")
+    state = checkpoint.load(Path("checkpoints") / name / "latest_net_G.pth")
     return sum(value.numel() for value in {v.data_ptr(): v for v in state.values()}.values())
 
 

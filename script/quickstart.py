@@ -92,11 +92,12 @@ def run(title: str, command: str, threads: int | None = None) -> None:
     minutes, seconds = divmod(int(time.monotonic() - START), 60)
     print(f"\n== [{minutes}:{seconds:02d}] {title}\n$ python {command}", flush=True)
     # Threads that wait actively for a late one keep the core that it needs.
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
-    status = subprocess.call([sys.executable, "-u", *shlex.split(command)], cwd=ROOT,
-                             env=environment)  # fmt: skip
+    words = shlex.split(command)
+    words = words if words[0] == "-m" else [str(ROOT / words[0]), *words[1:]]
+    status = subprocess.call([sys.executable, "-u", *words], env=environment)
     if status:
         raise UserError(
             f"the step '{title}' ended with status {status}; see its message above and run the "
@@ -121,7 +122,8 @@ def seconds_a_sample(training: Training, data: Path) -> float:
     """Time of one training sample here with ``training.threads``; nothing is written."""
     import torch
 
-    from data import create_dataloader, create_dataset
+    from data import create_dataset
+    from data.loader import create_dataloader
     from models import create_model
     from options.train_options import TrainOptions
 
@@ -165,7 +167,7 @@ def planned(path: Path, training: Training, minutes: float, data: Path) -> Train
 
 def train(title: str, name: str, training: Training, data: Path) -> None:
     """Train, or continue an interrupted training."""
-    folder = ROOT / "checkpoints" / name
+    folder = Path("checkpoints") / name
     resume = " --continue_train" if any(folder.glob("latest_*.pth")) else ""
     run(title, f"train.py {training.arguments(name, data)}{resume}", training.threads)
 
@@ -175,7 +177,7 @@ def train(title: str, name: str, training: Training, data: Path) -> None:
 
 def first_person() -> None:
     """Generate a few people with the weights that come with the code."""
-    if not (ROOT / "checkpoints" / SHIPPED).is_dir():
+    if not (Path("checkpoints") / SHIPPED).is_dir():
         print(f"checkpoints/{SHIPPED} is not there: no first person; training comes at once")
         return
     data, results = Path("dataset/synthetic_first"), Path("results/first")
@@ -219,21 +221,21 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="a longer, better run")
     parser.add_argument("--debug", action="store_true", help="full tracebacks")
     recipe = RECIPES["long" if parser.parse_strictly(sys.argv[1:]).long else "quick"]
+    os.chdir(ROOT)
     follow(recipe)
 
 
-def follow(recipe: Recipe) -> None:
-    """All steps of a recipe."""
+def follow(recipe: Recipe, test_people: int = 50, test_pairs: int = 250) -> None:
+    """All steps of a recipe, in the current folder."""
     name, data = recipe.name, Path(f"dataset/synthetic_{recipe.people}")
-    os.chdir(ROOT)
     first_person()
-    render(data, recipe.people, 50, 250)
-    path = ROOT / "checkpoints" / f"{name}_plan.json"
+    render(data, recipe.people, test_people, test_pairs)
+    path = Path("checkpoints") / f"{name}_plan.json"
     training = planned(path, recipe.training, recipe.minutes, data)
     train("Training DPTN-TA with all its losses", name, training, data)
     results, shipped = Path("results") / name, None
     tests = {results: name}
-    if (ROOT / "checkpoints" / SHIPPED).is_dir():
+    if (Path("checkpoints") / SHIPPED).is_dir():
         shipped = Path("results") / f"{name}_{SHIPPED}"
         tests[shipped] = SHIPPED
     for folder, run_name in tests.items():

@@ -57,7 +57,7 @@ class Run:
 
     def plan(self, stage: str) -> Path:
         """Where the schedule of a stage is written."""
-        return ROOT / "checkpoints" / f"{self.name}_{stage}_plan.json"
+        return Path("checkpoints") / f"{self.name}_{stage}_plan.json"
 
 
 def build_parser() -> Parser:
@@ -73,7 +73,7 @@ def build_parser() -> Parser:
 
 def check_budget(job: Run) -> None:
     """Refuse to continue a run of another budget."""
-    path = ROOT / "checkpoints" / f"{job.name}_budget.json"
+    path = Path("checkpoints") / f"{job.name}_budget.json"
     budget = {"minutes": job.minutes, "device": job.device}
     if path.is_file() and (saved := json.loads(path.read_text())) != budget:
         raise UserError(
@@ -90,9 +90,9 @@ def train_stage(job: Run, index: int, data: Path) -> Training:
     stage, share = STAGES[index], (HALF, FULL)[index]
     name = f"{job.name}_{stage}"
     training = planned(job.plan(stage), TRAININGS[job.device][index], share * job.minutes, data)
-    folder = ROOT / "checkpoints" / name
+    folder = Path("checkpoints") / name
     if index and not any(folder.glob("latest_*.pth")):
-        before = ROOT / "checkpoints" / f"{job.name}_{STAGES[0]}"
+        before = Path("checkpoints") / f"{job.name}_{STAGES[0]}"
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(before / "latest_net_G_ema.pth", folder / "latest_net_G.pth")
         shutil.copy(before / "latest_net_D.pth", folder / "latest_net_D.pth")
@@ -105,7 +105,7 @@ def train_stage(job: Run, index: int, data: Path) -> Training:
 
 def add_seconds(job: Run, stage: str, seconds: float) -> None:
     """Add to the training time of a stage."""
-    path = ROOT / "checkpoints" / f"{job.name}_seconds.json"
+    path = Path("checkpoints") / f"{job.name}_seconds.json"
     spent = json.loads(path.read_text()) if path.is_file() else {}
     spent[stage] = spent.get(stage, 0.0) + seconds
     write_file(path, json.dumps(spent).encode())
@@ -113,7 +113,7 @@ def add_seconds(job: Run, stage: str, seconds: float) -> None:
 
 def publish(name: str) -> Path:
     """The averaged generator in half precision, with what test.py needs to rebuild it."""
-    run_dir, folder = ROOT / "checkpoints" / f"{name}_{STAGES[1]}", ROOT / "checkpoints" / name
+    run_dir, folder = Path("checkpoints") / f"{name}_{STAGES[1]}", Path("checkpoints") / name
     state = checkpoint.load(run_dir / "latest_net_G_ema.pth")
     halved = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ def card(
     """The model card, with the numbers of this run."""
     table, other = tables
     mine, copied, swapped = (table[k] for k in ("generated", "copy", "wrong source"))
-    spent = json.loads((ROOT / "checkpoints" / f"{job.name}_seconds.json").read_text())
+    spent = json.loads((Path("checkpoints") / f"{job.name}_seconds.json").read_text())
     return CARD.format(
         minutes=job.minutes,
         people=people,

@@ -1,0 +1,49 @@
+"""The quick start from its first to its last step, on a recipe of seconds."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from script import quickstart
+from script.quickstart import Recipe, Training, follow
+from util.errors import UserError
+
+TINY = Training((16, 16), 1.0, "--ngf 4 --ndf 4 --dis_layers 1")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(quickstart, "TIMED_STEPS", 1)
+    return tmp_path
+
+
+def test_two_quick_starts_in_a_row_end_with_the_same_numbers(folder, capfd):
+    recipe = Recipe("tiny", 3, 0.001, TINY)
+    follow(recipe, test_people=2, test_pairs=6)
+    first = (folder / "results/tiny/baselines.json").read_text()
+    printed = capfd.readouterr().out
+    for title in ("Rendering", "Training", "Generating", "Measuring", "Is the source", "One pic"):
+        assert f"] {title}" in printed
+    assert "Done in" in printed
+    follow(recipe, test_people=2, test_pairs=6)
+    assert (folder / "results/tiny/baselines.json").read_text() == first
+    metrics = json.loads((folder / "eval_results/tiny/metrics.json").read_text())
+    assert metrics
+    assert (folder / "results/tiny.png").is_file()
+    assert (folder / "results/tiny/index.html").is_file()
+
+
+def test_a_step_that_fails_is_named(folder):
+    with pytest.raises(UserError, match="the step 'Testing' ended with status 2"):
+        quickstart.run("Testing", "test.py --name nothing --dataroot nowhere")
+
+
+def test_a_plan_of_an_earlier_start_is_kept(folder):
+    path = folder / "plan.json"
+    planned = Training((16, 16), 1.0, "--ngf 4", threads=1, pairs=8, epochs=5)
+    path.write_text(json.dumps(planned.__dict__))
+    assert quickstart.planned(path, TINY, 99, folder) == planned
+    assert planned.samples == 40
