@@ -20,9 +20,7 @@ class BaseDataset(Dataset, ABC):
     ``target_view`` int64 (K,) in place of the keypoints (data/view_dataset.py).
     """
 
-    load_size: tuple[
-        int, int
-    ]  # (h, w) of the images a sample holds, unless an option says otherwise
+    load_size: tuple[int, int]  # (h, w) of the images of a sample, unless an option says otherwise
     # (h, w) of the frame of the keypoints; None: the load size
     annotation_size: tuple[int, int] | None
     folder: Path | None = None  # of the image files, where it is one
@@ -42,6 +40,14 @@ class BaseDataset(Dataset, ABC):
     @abstractmethod
     def from_options(cls, opt: Namespace) -> BaseDataset:
         """Open the data set that the options describe."""
+
+    @staticmethod
+    def listed_pairs(opt: Namespace) -> int | None:
+        """How many pairs of the list are opened; None: all.
+
+        In training ``--max_dataset_size`` bounds an epoch, which is drawn from all pairs.
+        """
+        return None if opt.is_train else opt.max_dataset_size
 
     def photograph(self, name: str) -> np.ndarray | None:
         """The file of an image, uint8 (H, W, 3) at ``annotation_size``; None where it is no file.

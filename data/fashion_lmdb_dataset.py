@@ -68,7 +68,7 @@ class FashionLmdbDataset(BaseDataset):
     @classmethod
     def from_options(cls, opt) -> FashionLmdbDataset:
         return cls(
-            opt.dataroot, opt.phase, opt.load_size, opt.annotation_size, opt.max_dataset_size,
+            opt.dataroot, opt.phase, opt.load_size, opt.annotation_size, cls.listed_pairs(opt),
             opt.seed, opt.pairs_order, opt.lmdb_root,
         )  # fmt: skip
 

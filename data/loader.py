@@ -143,16 +143,19 @@ def fixed_samples(
 
 
 def create_dataloader(dataset: Dataset, opt: Namespace) -> DataLoader:
-    """Loader whose ``batch_sampler`` gives this process its share; see data.loader."""
+    """Loader whose ``batch_sampler`` gives this process its share of every batch."""
+    batch_size, limit = opt.batchSize * getattr(opt, "accumulate", 1), opt.max_dataset_size
+    if opt.is_train and opt.debug:
+        limit = max(limit, batch_size * distributed.world_size())  # one step at least
     return make_loader(
         dataset,
-        batch_size=opt.batchSize * getattr(opt, "accumulate", 1),
+        batch_size=batch_size,
         workers=opt.nThreads,
         seed=opt.seed,
         shuffle=opt.is_train and not opt.serial_batches,
         drop_last=opt.is_train,
         rank=distributed.rank(),
         processes=distributed.world_size(),
-        limit=opt.max_dataset_size,
+        limit=limit,
         pin_memory=opt.device.startswith("cuda"),
     )

@@ -47,9 +47,9 @@ class MagptDataset(PoseDataset):
             opt.phase,
             opt.load_size,
             opt.annotation_size,
-            None if opt.is_train else opt.max_dataset_size,
+            cls.listed_pairs(opt),
             opt.seed,
-            both_directions=not opt.is_train and opt.both_directions,
+            both_directions=getattr(opt, "both_directions", False),  # an option of test.py
         )
 
     def read_pairs(self, path: Path) -> list[tuple[str, str]]:

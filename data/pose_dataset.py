@@ -1,5 +1,4 @@
-"""All logic of the data sets in PATN's layout: image folders, a pairs table and a keypoint
-table."""
+"""All logic of the data sets in PATN's layout: image folders, pairs table, keypoint table."""
 
 from __future__ import annotations
 
@@ -33,9 +32,8 @@ class PoseDataset(BaseDataset):
     Every image and keypoint row that the pairs need is looked up when the data set is opened.
     """
 
-    pairs_files: tuple[
-        str, ...
-    ]  # accepted names, {phase} is filled in; the first that exists is used
+    # accepted names, {phase} is filled in; the first that exists is used
+    pairs_files: tuple[str, ...]
     annotation_files: tuple[str, ...]
     image_folders: tuple[str, ...] = ("{phase}",)
     augmentation = AffineRanges()  # the published ranges, used with --augment
@@ -82,9 +80,9 @@ class PoseDataset(BaseDataset):
             opt.phase,
             opt.load_size,
             opt.annotation_size,
-            None if opt.is_train else opt.max_dataset_size,
+            cls.listed_pairs(opt),
             opt.seed,
-            ranges_from_options(opt, cls.augmentation),
+            ranges_from_options(opt, cls.augmentation) if opt.is_train else AffineRanges(),
         )
 
     def read_pairs(self, path: Path) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from data.augmentation import (
     draw_affine,
     ranges_from_options,
 )
+from data.fashion_dataset import FashionDataset
 from data.market_dataset import MarketDataset
 from tests.helpers import GOLDEN, train_options
 from util.errors import UserError
@@ -168,6 +169,22 @@ def test_keypoints_stay_in_the_annotation_frame_at_another_load_size(market_fold
     )
     a, b = (dataset[0]["source_keypoints"][0] for dataset in (small, large))
     assert (a - b).abs().max() < 0.1  # the half pixel in the centre differs
+
+
+def test_missing_joints_stay_missing_when_the_frames_differ(people):
+    ranges = AffineRanges(angle=(-10, 10), shift=(-30, 30), scale=(0.9, 1.1))
+    still = FashionDataset(people)  # load size 256 x 256, keypoints in 256 x 176
+    moving = FashionDataset(people, augmentation=ranges)
+    missing, moved = 0, 0
+    for index in range(len(still)):
+        for role in ("source", "target"):
+            before, after = (data[index][f"{role}_keypoints"] for data in (still, moving))
+            gone = (before == -1).any(dim=1)
+            assert (after[gone] == -1).all()
+            assert (after[~gone] != -1).all()
+            missing, moved = missing + int(gone.sum()), moved + int((after != before).sum())
+    assert missing > 10
+    assert moved > 100
 
 
 def test_market_training_of_gfla_is_augmented_and_other_training_is_not(market_folder):

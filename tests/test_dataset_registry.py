@@ -1,0 +1,87 @@
+"""Every data set of the registry keeps the contract of training, validation and test."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from data import create_dataset, list_datasets
+from data.loader import create_dataloader, create_validation_dataset
+from options.test_options import TestOptions
+from tests.data_folders import MAKERS
+from tests.helpers import train_options
+
+MODES = list_datasets()
+IMAGES, KEYPOINTS = ("source_image", "target_image"), ("source_keypoints", "target_keypoints")
+
+
+@pytest.fixture(scope="module", params=MODES)
+def mode(request):
+    assert request.param in MAKERS, "give tests/data_folders.py a small folder of this data set"
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def root(mode, tmp_path_factory):
+    return MAKERS[mode](tmp_path_factory.mktemp(mode) / "data")
+
+
+def training(mode, root, *words, **values):
+    if hasattr(train_options(dataset_mode=mode), "augment"):
+        words = (*words, "--augment", "--angle", "-30", "30")
+    return train_options(*words, dataset_mode=mode, dataroot=root, gpu_ids=-1, **values)
+
+
+def test_samples_have_the_promised_types_and_sizes(mode, root):
+    opt = training(mode, root)
+    dataset = create_dataset(opt)
+    sample = dataset[0]
+    for key in IMAGES:
+        assert sample[key].dtype == torch.uint8
+        assert sample[key].shape == (3, *opt.load_size)
+    for key in KEYPOINTS:
+        assert sample[key].dtype == torch.float64
+        assert sample[key].shape == (18, 2)
+    assert isinstance(sample["source_name"], str)
+    again, later = dataset[0], dataset[len(dataset)]
+    assert all(torch.equal(sample[key], again[key]) for key in IMAGES + KEYPOINTS)
+    assert later["target_name"] == sample["target_name"]
+
+
+def test_validation_sees_the_pictures_of_the_test_untouched_by_augmentation(mode, root):
+    opt = training(mode, root, val_freq=1)
+    validation = create_validation_dataset(opt)
+    words = ["--dataset_mode", mode, "--dataroot", str(root), "--gpu_ids", "-1"]
+    test = create_dataset(TestOptions().parse(words, announce=False))
+    assert len(validation) == len(test) > 0
+    for index in range(len(test)):
+        found, expected = validation[index], test[index]
+        for key, value in expected.items():
+            same = torch.equal(found[key], value) if torch.is_tensor(value) else found[key] == value
+            assert same, key
+        truth = validation.photograph(found["target_name"])
+        if truth is not None and validation.load_size == validation.annotation_size:
+            seen = found["target_image"].permute(1, 2, 0).numpy()
+            assert np.array_equal(seen, truth), "a perfect generator must score perfectly"
+
+
+def test_no_validation_without_val_freq(mode, root):
+    assert create_validation_dataset(training(mode, root)) is None
+
+
+def test_debugging_takes_one_step_however_large_the_batch(mode, root):
+    opt = training(mode, root, "--debug", batchSize=12, nThreads=0)
+    loader = create_dataloader(create_dataset(opt), opt)
+    assert [len(batch["source_name"]) for batch in loader] == [12]
+
+
+def test_a_short_epoch_is_drawn_from_all_pairs(mode, root):
+    opt = training(mode, root, max_dataset_size=2, batchSize=2, nThreads=0)
+    loader = create_dataloader(create_dataset(opt), opt)
+    seen = set()
+    for epoch in range(1, 12):
+        loader.batch_sampler.set_position(epoch)
+        (batch,) = list(loader)
+        seen |= set(zip(batch["source_name"], batch["target_name"], strict=True))
+    assert len(seen) > 4
