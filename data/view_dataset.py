@@ -124,7 +124,7 @@ class ViewDataset(BaseDataset):
             opt.category,
             opt.view_names,
             opt.ang_skip,
-            None if opt.is_train else opt.max_dataset_size,
+            cls.listed_pairs(opt),
             opt.seed,
             opt.annotation_size,
         )

@@ -88,7 +88,7 @@ class BaseOptions:
         add(
             "--debug",
             action="store_true",
-            help="full tracebacks; train.py: one epoch of 10 samples or one batch, every step shown",
+            help="full tracebacks; train.py: one epoch of 10 samples or a batch, every step shown",
         )
 
     def _add_data(self, add: Add) -> None:

@@ -1,4 +1,4 @@
-"""A small data set for every ``--dataset_mode``, two people in each phase."""
+"""A small data set for every ``--dataset_mode``, two people or things in each phase."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data.synthetic import write_dataset
+from data.synthetic.views import ViewSettings, write_views
 from script import convert_annotations, prepare_data
 from util.tables.frames import to_path
 
@@ -41,9 +42,15 @@ def _magpt(root: Path) -> Path:
     return root
 
 
+def _turned(root: Path) -> Path:
+    write_views(root, ViewSettings("faces", identities=2, test_identities=2, size=32))
+    return root
+
+
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "fashion": lambda root: _people(root, "fashion"),
     "fashion_lmdb": _fashion_lmdb,
     "magpt": _magpt,
+    "view": _turned,
     "market": lambda root: _people(root, "market"),
 }

@@ -13,7 +13,6 @@ from tests.data_folders import MAKERS
 from tests.helpers import train_options
 
 MODES = list_datasets()
-IMAGES, KEYPOINTS = ("source_image", "target_image"), ("source_keypoints", "target_keypoints")
 
 
 @pytest.fixture(scope="module", params=MODES)
@@ -28,7 +27,7 @@ def root(mode, tmp_path_factory):
 
 
 def training(mode, root, *words, **values):
-    if hasattr(train_options(dataset_mode=mode), "augment"):
+    if hasattr(train_options(dataset_mode=mode, dataroot=root), "augment"):
         words = (*words, "--augment", "--angle", "-30", "30")
     return train_options(*words, dataset_mode=mode, dataroot=root, gpu_ids=-1, **values)
 
@@ -37,16 +36,26 @@ def test_samples_have_the_promised_types_and_sizes(mode, root):
     opt = training(mode, root)
     dataset = create_dataset(opt)
     sample = dataset[0]
-    for key in IMAGES:
+    for key in ("source_image", "target_image"):
         assert sample[key].dtype == torch.uint8
         assert sample[key].shape == (3, *opt.load_size)
-    for key in KEYPOINTS:
-        assert sample[key].dtype == torch.float64
-        assert sample[key].shape == (18, 2)
-    assert isinstance(sample["source_name"], str)
-    again, later = dataset[0], dataset[len(dataset)]
-    assert all(torch.equal(sample[key], again[key]) for key in IMAGES + KEYPOINTS)
-    assert later["target_name"] == sample["target_name"]
+    for role in ("source", "target"):
+        assert isinstance(sample[f"{role}_name"], str)
+        if f"{role}_keypoints" in sample:
+            assert sample[f"{role}_keypoints"].dtype == torch.float64
+            assert sample[f"{role}_keypoints"].shape == (18, 2)
+        else:
+            assert sample[f"{role}_view"].dtype == torch.int64
+    for index in (0, len(dataset)):  # of the first and of the second epoch
+        assert same(dataset[index], dataset[index])
+
+
+def same(a, b) -> bool:
+    """Whether two samples are equal."""
+    return a.keys() == b.keys() and all(
+        torch.equal(value, b[key]) if torch.is_tensor(value) else value == b[key]
+        for key, value in a.items()
+    )
 
 
 def test_validation_sees_the_pictures_of_the_test_untouched_by_augmentation(mode, root):
@@ -56,10 +65,8 @@ def test_validation_sees_the_pictures_of_the_test_untouched_by_augmentation(mode
     test = create_dataset(TestOptions().parse(words, announce=False))
     assert len(validation) == len(test) > 0
     for index in range(len(test)):
-        found, expected = validation[index], test[index]
-        for key, value in expected.items():
-            same = torch.equal(found[key], value) if torch.is_tensor(value) else found[key] == value
-            assert same, key
+        found = validation[index]
+        assert same(found, test[index])
         truth = validation.photograph(found["target_name"])
         if truth is not None and validation.load_size == validation.annotation_size:
             seen = found["target_image"].permute(1, 2, 0).numpy()
