@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from util.errors import UserError
 from util.files import replacing
@@ -19,6 +20,8 @@ from util.names import IMAGE_EXTENSIONS
 # name: PIL would hand an EPS file to Ghostscript, for example.
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 MAX_PIXELS = 50_000_000  # larger files are refused before they are decoded
+_LYING = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+_MARK = "run"  # begins the comment that tells which run made a picture
 # Where Pillow looks for an orientation; without any of them, parsing EXIF would be lost time.
 _HOLDS_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 
@@ -98,14 +101,37 @@ def resize_linear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
-def save_image(path: str | Path, image: np.ndarray, quality: int = 75) -> None:
-    """Write a uint8 (H, W, 3) array as PNG or JPEG by suffix; the file appears complete or not at
-    all."""
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of an opened file once it stands upright, without decoding it."""
+    turned = (
+        not image.info.keys().isdisjoint(_HOLDS_ORIENTATION)
+        and image.getexif().get(0x0112, 1) in _LYING
+    )
+    return (image.height, image.width) if turned else image.size
+
+
+def mark_of(image: Image.Image) -> str:
+    """The mark that :func:`save_image` left in an opened PNG or JPEG file, "" without one."""
+    text = image.info.get("Comment") or image.info.get("comment", b"")
+    text = text.decode("latin-1") if isinstance(text, bytes) else str(text)
+    return text.removeprefix(f"{_MARK} ") if text.startswith(f"{_MARK} ") else ""
+
+
+def save_image(path: str | Path, image: np.ndarray, quality: int = 75, mark: str = "") -> None:
+    """Write a uint8 (H, W, 3) array as PNG or JPEG by suffix, complete or not at all.
+
+    ``mark``: what :func:`mark_of` finds again, the run that made the picture.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"quality": quality} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    options: dict = {"quality": quality}
     if path.suffix.lower() == ".png":
         options = {"compress_level": 1}
+    if mark and path.suffix.lower() == ".png":
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_text("Comment", f"{_MARK} {mark}")
+    elif mark:
+        options["comment"] = f"{_MARK} {mark}"
     with replacing(path) as temporary:
         Image.fromarray(image).save(temporary, **_pil_format(path), **options)
 

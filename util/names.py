@@ -93,47 +93,49 @@ def result_name(source_name: str, target_name: str, extension: str = "png") -> s
     return name
 
 
-def parse_result_name(file: str, known: Collection[str] | None = None) -> tuple[str, str]:
-    """Source and target stem of a result name.
+def result_splits(file: str) -> list[tuple[str, str]]:
+    """Every (source stem, target stem) that a result name can stand for, the published one first.
 
-    Published rule: the target is the text after the last ``_2_``, cut at the first ``_vis``; the
-    ``_2_`` before it where that leaves no target (an image called ``person_2``). Own data may hold
-    ``_2_`` inside a name; pass ``known`` (the stems of the data set) and the split of which both
-    halves are known is taken. UserError when no split, or more than one, is possible.
+    The published rule takes the last ``_2_`` and the first ``_vis`` after it; own data may hold
+    either inside a name. Where the name ends in ``_vis``, as test.py writes it, that is the mark.
     """
-    name = PurePosixPath(file).name
-    if known is not None:
-        return _parse_with_known(name, known)
-    for start in reversed(_places(SEPARATOR, name)):
-        source, rest = name[:start], name[start + len(SEPARATOR) :]
-        target, suffix, _ = rest.partition(SUFFIX)
-        if source and target and suffix:
-            return source, target
+    name = PurePosixPath(file).stem
+    ends = [len(name) - len(SUFFIX)] if name.endswith(SUFFIX) else _places(SUFFIX, name)
+    return [
+        (name[:start], name[start + len(SEPARATOR) : end])
+        for start in reversed(_places(SEPARATOR, name))
+        for end in ends
+        if start and start + len(SEPARATOR) < end
+    ]
+
+
+def parse_result_name(file: str, known: Collection[str] | None = None) -> tuple[str, str]:
+    """Source and target stem of a result name, by the published rule of :func:`result_splits`.
+
+    With ``known`` (the stems of the data set) the split of which both halves are known is taken.
+    UserError when no split, or more than one, is possible.
+    """
+    splits = result_splits(file)
+    if not splits:
+        raise UserError(
+            f"the file name {_shown(PurePosixPath(file).name)} is not a result name; expected "
+            f"'<source>{SEPARATOR}<target>{SUFFIX}.png' as written by test.py: move it elsewhere."
+        )
+    if known is None:
+        return splits[0]
+    fitting = [split for split in splits if split[0] in known and split[1] in known]
+    if len(fitting) == 1:
+        return fitting[0]
+    found = "no pair" if not fitting else f"{len(fitting)} different pairs"
     raise UserError(
-        f"the file name {_shown(name)} is not a result name; expected "
-        f"'<source>{SEPARATOR}<target>{SUFFIX}.png' as written by test.py: move it elsewhere."
+        f"the file name {_shown(PurePosixPath(file).name)} fits {found} of known images; expected "
+        "exactly one: check that the results and the data set belong together."
     )
 
 
 def _places(part: str, name: str) -> list[int]:
     """Where ``part`` begins in ``name``, overlapping places included."""
     return [match.start() for match in re.finditer(f"(?={part})", name)]
-
-
-def _parse_with_known(name: str, known: Collection[str]) -> tuple[str, str]:
-    splits = {
-        (name[:start], name[start + len(SEPARATOR) : end])
-        for start in _places(SEPARATOR, name)
-        for end in _places(SUFFIX, name)
-        if name[:start] in known and name[start + len(SEPARATOR) : end] in known
-    }
-    if len(splits) == 1:
-        return splits.pop()
-    found = "no pair" if not splits else f"{len(splits)} different pairs"
-    raise UserError(
-        f"the file name {_shown(name)} fits {found} of known images; expected exactly one: "
-        "check that the results and the data set belong together."
-    )
 
 
 def flatten_deepfashion_path(path: str) -> str:

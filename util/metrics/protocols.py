@@ -76,6 +76,7 @@ class InceptionScore:
 
     ``drop_rest``: splits of floor(N / splits) images, the rest unused (MAGPT); otherwise all images
     are used and splits may differ by one. ``logits_bias``: whether the classifier's bias is added.
+    ``padded``: images are padded as before SSIM, which no other network sees.
     """
 
     network: Inception
@@ -83,6 +84,7 @@ class InceptionScore:
     shuffle_seed: int | None = None
     logits_bias: bool = True
     drop_rest: bool = False
+    padded: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,11 @@ class Protocol:
     ``padding``: ``"white"`` adds white columns left and right until the image is square before
     PSNR, SSIM, L1 and MAE (never before a network), ``"none"`` leaves images as they are.
     ``ssim`` and ``lpips`` map column names to definitions. ``defaults`` are the metrics computed
-    when none are asked for. ``counts`` are (real, result) image counts of the published table,
-    ``image_format`` is the format of its result images.
+    when none are asked for. ``resize`` comes before every metric, ``network_resize`` before FID,
+    Inception score and LPIPS only. ``l1_range`` is the length of the range of values in L1.
+
+    ``published``: column -> value of the paper ``published_by``, for the data set and for its
+    Market form. It was measured on ``counts`` (real, result) images in the format ``image_format``.
     """
 
     name: str
@@ -125,9 +130,14 @@ class Protocol:
     defaults: tuple[str, ...]
     kid: KID = KID(PYTORCH_FID)
     resize: Resize | None = None
+    network_resize: Resize | None = None
+    l1_range: int = 1
     real_set: str = "all images of the training folder"
     counts: tuple[int, int] | None = None
     image_format: str | None = None
+    published_by: str = ""
+    published: Mapping[str, float] = field(default_factory=dict)
+    published_market: Mapping[str, float] = field(default_factory=dict)
     variants: tuple[str, ...] = field(default=())
 
     @property
@@ -154,6 +164,9 @@ PROTOCOLS: dict[str, Protocol] = {
             inception_score=_TF_SCORE,
             counts=(48_674, 8_570),
             image_format="JPEG",
+            published_by="DPTN (CVPR 2022)",
+            published={"psnr": 19.1492, "ssim_256": 0.7782, "lpips": 0.1957, "fid": 11.4664},
+            published_market={"psnr": 14.5207, "ssim_256": 0.2854, "lpips": 0.2711, "fid": 18.9946},
             defaults=(*_RECONSTRUCTION, *_UNPADDED, "lpips", "fid"),
         ),
         Protocol(
@@ -163,8 +176,12 @@ PROTOCOLS: dict[str, Protocol] = {
             ssim={"ssim": SSIM_GAUSSIAN},
             lpips={"lpips": LPIPS("alex", "0.1")},
             fid=_PAPER_FID,
-            inception_score=_TF_SCORE,
+            inception_score=replace(_TF_SCORE, padded=True),
+            l1_range=2,
             counts=(48_674, 8_570),
+            published_by="PATN (CVPR 2019)",
+            published={"ssim": 0.773, "inception_score": 3.209},
+            published_market={"ssim": 0.311, "mask_ssim": 0.811},
             defaults=("ssim", "ssim_unpadded", "inception_score"),
         ),
         Protocol(
@@ -180,6 +197,9 @@ PROTOCOLS: dict[str, Protocol] = {
             inception_score=_TF_SCORE,
             counts=(48_674, 8_570),
             image_format="JPEG",
+            published_by="GFLA (CVPR 2020)",
+            published={"lpips_v0.0": 0.2341, "fid": 10.573},
+            published_market={"lpips_v0.0": 0.2817, "fid": 19.751},
             defaults=(*_RECONSTRUCTION, "lpips", "fid"),
         ),
         Protocol(
@@ -187,12 +207,15 @@ PROTOCOLS: dict[str, Protocol] = {
             source="NTED (CVPR 2022) and PIDM (CVPR 2023) tables: PIDM's utils/metrics.py",
             padding="none",
             ssim={"ssim": SSIM_SIGMA12, "ssim_window51": SSIM_WINDOW51},
-            lpips={"lpips": LPIPS("alex", "0.1")},
+            lpips={"lpips": LPIPS("alex", "0.1", batch=64, remainder="drop")},
             fid=_PAPER_FID,
             inception_score=_TF_SCORE,
-            resize=Resize("opencv", (256, 176)),
+            network_resize=Resize("opencv", (256, 176)),
             counts=(48_674, 8_570),
             image_format="PNG",
+            published_by="PIDM (CVPR 2023)",
+            published={"ssim": 0.7312, "lpips": 0.1678, "fid": 6.3671},
+            published_market={"ssim": 0.3054, "lpips": 0.2415, "fid": 14.451},
             defaults=("psnr", "ssim", "lpips", "fid"),
         ),
         Protocol(
@@ -250,7 +273,9 @@ def find_protocol(
             protocol,
             padding="none",
             resize=None,
-            counts=None,
+            network_resize=None,
+            counts=(12_936, 12_000) if protocol.counts else None,
+            published=protocol.published_market,
             defaults=tuple(m for m in protocol.defaults if m not in _UNPADDED),
             variants=(*protocol.variants, "market"),
         )

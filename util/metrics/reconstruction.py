@@ -1,7 +1,6 @@
 """Reconstruction metrics: functions of two uint8 images (H, W, 3), ground truth first, to a float.
 
-Everything is computed in float64 by scikit-image where it has the definition; the names say which
-published variant is meant.
+Sums are exact or in float64; the definitions are scikit-image's, which the tests compare with.
 """
 
 from __future__ import annotations
@@ -9,26 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import cv2
 import numpy as np
-from scipy.ndimage import gaussian_filter
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from util.errors import UserError
-from util.metrics.protocols import (
-    SSIM,
-    SSIM_GAUSSIAN,
-    SSIM_GAUSSIAN_FULL,
-    SSIM_SIGMA12,
-    SSIM_UNIFORM7,
-    SSIM_WINDOW51,
-    Protocol,
-)
+from util.metrics.protocols import SSIM, Protocol
 from util.metrics.registry import Column, MetricUnavailableError, register_metric
 
 WHITE = 255
 
 
-def pad_to_square(image: np.ndarray, value: int = WHITE) -> np.ndarray:
+def pad_to_square(image: np.ndarray) -> np.ndarray:
     """Add white columns left and right until the width equals the height.
 
     256x176 becomes 256x256 with 40 columns on each side, as in the PATN and DPTN scripts; images
@@ -38,28 +28,27 @@ def pad_to_square(image: np.ndarray, value: int = WHITE) -> np.ndarray:
     if missing <= 0:
         return image
     left = missing // 2
-    return np.pad(image, ((0, 0), (left, missing - left), (0, 0)), constant_values=value)
+    return np.pad(image, ((0, 0), (left, missing - left), (0, 0)), constant_values=WHITE)
 
 
 def psnr(gt: np.ndarray, pred: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB over all pixels and channels; infinite for equal images."""
     check_pair(gt, pred)
-    if np.array_equal(gt, pred):
-        return float("inf")
-    return float(peak_signal_noise_ratio(gt, pred, data_range=255))
+    squares = cv2.norm(gt, pred, cv2.NORM_L2SQR)  # whole numbers: exact
+    return float("inf") if squares == 0 else float(10 * np.log10(255**2 * gt.size / squares))
 
 
-def l1(gt: np.ndarray, pred: np.ndarray) -> float:
-    """Mean absolute difference of values in [0, 1]."""
+def l1(gt: np.ndarray, pred: np.ndarray, value_range: int = 1) -> float:
+    """Mean absolute difference of values in a range of this length: 1 for [0, 1], 2 for [-1, 1]."""
     check_pair(gt, pred)
-    return float(np.abs(gt.astype(np.int16) - pred).mean() / 255)
+    return float(cv2.norm(gt, pred, cv2.NORM_L1) / gt.size / 255 * value_range)
 
 
 def mae(gt: np.ndarray, pred: np.ndarray) -> float:
     """Sum of |a - b| over the sum of a + b: the field's "MAE", a ratio; 0 for two black images."""
     check_pair(gt, pred)
     total = gt.sum(dtype=np.int64) + pred.sum(dtype=np.int64)
-    return float(np.abs(gt.astype(np.int16) - pred).sum(dtype=np.int64) / max(total, 1))
+    return float(cv2.norm(gt, pred, cv2.NORM_L1) / max(total, 1))
 
 
 def ssim(gt: np.ndarray, pred: np.ndarray, definition: SSIM) -> float:
@@ -69,9 +58,7 @@ def ssim(gt: np.ndarray, pred: np.ndarray, definition: SSIM) -> float:
     Raises MetricUnavailableError for images smaller than the window.
     """
     check_pair(gt, pred)
-    gaussian = definition.kernel == "gaussian"
-    # scikit-image truncates a Gaussian at 3.5 sigma: 11 taps for sigma 1.5, 9 for 1.2.
-    window = 2 * int(3.5 * definition.size + 0.5) + 1 if gaussian else int(definition.size)
+    window = window_of(definition)
     if min(gt.shape[:2]) < window:
         raise MetricUnavailableError(
             f"SSIM with a window of {window} px is not defined for images of {size_of(gt)}; "
@@ -82,40 +69,88 @@ def ssim(gt: np.ndarray, pred: np.ndarray, definition: SSIM) -> float:
         data_range = float(pred.max()) - float(pred.min())
         if data_range == 0:
             return float("nan")
-    kernel = {"gaussian_weights": True, "sigma": definition.size} if gaussian else {}
-    value = structural_similarity(
-        gt.astype(np.float64),
-        pred.astype(np.float64),
-        win_size=None if gaussian else window,
-        use_sample_covariance=definition.sample_covariance,
-        data_range=data_range,
-        channel_axis=-1,
-        **kernel,
-    )
-    return float(value)
+    samples = window**2
+    factor = samples / (samples - 1) if definition.sample_covariance else 1.0
+    blur = partial(_window_mean, taps=_taps(definition, window))
+    structure, luminance = _terms(gt.astype(float), pred.astype(float), blur, data_range, factor)
+    return float((structure * luminance).mean())
 
 
-def ssim_window51(gt: np.ndarray, pred: np.ndarray) -> float:
-    """``ssim`` of the DPTN and GFLA scripts: uniform window of 51 px, sample covariance."""
-    return ssim(gt, pred, SSIM_WINDOW51)
+def window_of(definition: SSIM) -> int:
+    """Pixels of the window; scikit-image truncates a Gaussian at 3.5 sigma (1.5: 11, 1.2: 9)."""
+    gaussian = definition.kernel == "gaussian"
+    return 2 * int(3.5 * definition.size + 0.5) + 1 if gaussian else int(definition.size)
 
 
-def ssim_gaussian(gt: np.ndarray, pred: np.ndarray, full_range: bool = False) -> float:
-    """``ssim_256`` of the DPTN and GFLA scripts: Gaussian of sigma 1.5, population covariance.
+def _taps(definition: SSIM, window: int) -> np.ndarray | int:
+    """Weights of a Gaussian window along one axis, or the length of a uniform one."""
+    if definition.kernel == "uniform":
+        return window
+    places = np.arange(window) - window // 2
+    weights = np.exp(-0.5 * places**2 / definition.size**2)
+    return weights / weights.sum()
 
-    The data range is that of the prediction or, with ``full_range``, 255 (Wang et al. 2004).
+
+def _window_mean(image: np.ndarray, taps: np.ndarray | int) -> np.ndarray:
+    """Means of (H, W, 3) float64 over every window that lies inside the image."""
+    if isinstance(taps, int):
+        window, blurred = taps, cv2.blur(image, (taps, taps))
+    else:
+        window, blurred = len(taps), cv2.sepFilter2D(image, -1, taps, taps)
+    border = window // 2
+    return blurred[border : image.shape[0] - border, border : image.shape[1] - border]
+
+
+def _terms(
+    a: np.ndarray,
+    b: np.ndarray,
+    blur: Callable[[np.ndarray], np.ndarray],
+    data_range: float = 255.0,
+    factor: float = 1.0,  # of variances and covariance, where they are those of a sample
+) -> tuple[np.ndarray, np.ndarray]:
+    """Contrast-structure and luminance maps of two images (H, W, 3) float64."""
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    mean_a, mean_b = blur(a), blur(b)
+    products, squares = mean_a * mean_b, mean_a**2 + mean_b**2
+    covariance = (blur(a * b) - products) * factor
+    variances = (blur(a * a + b * b) - squares) * factor
+    return (2 * covariance + c2) / (variances + c2), (2 * products + c1) / (squares + c1)
+
+
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+_SCALE = SSIM("gaussian", 1.5, sample_covariance=False)
+SMALLEST = window_of(_SCALE) * 2 ** (len(SCALE_WEIGHTS) - 1)  # the last scale holds one window
+
+
+def ms_ssim(gt: np.ndarray, pred: np.ndarray) -> float:
+    """MS-SSIM of two uint8 images (H, W, 3): product over five scales, then mean over channels.
+
+    Data range 255, population covariance, only windows inside the image, 2x2 means between scales.
+    Raises MetricUnavailableError when a side is shorter than 176 px.
     """
-    return ssim(gt, pred, SSIM_GAUSSIAN_FULL if full_range else SSIM_GAUSSIAN)
+    check_pair(gt, pred)
+    if min(gt.shape[:2]) < SMALLEST:
+        raise MetricUnavailableError(
+            f"MS-SSIM has five scales and needs {SMALLEST} px or more on each side, not "
+            f"{size_of(gt)}; larger images are needed."
+        )
+    a, b = gt.astype(np.float64), pred.astype(np.float64)
+    blur = partial(_window_mean, taps=_taps(_SCALE, window_of(_SCALE)))
+    product = np.ones(3)
+    for scale, weight in enumerate(SCALE_WEIGHTS):
+        if scale:
+            a, b = _halve(a), _halve(b)
+        structure, luminance = _terms(a, b, blur)
+        last = scale == len(SCALE_WEIGHTS) - 1
+        term = (structure * luminance if last else structure).mean((0, 1))
+        product *= np.maximum(term, 0) ** weight  # a negative term has no real root
+    return float(product.mean())
 
 
-def ssim_sigma12(gt: np.ndarray, pred: np.ndarray) -> float:
-    """SSIM of PIDM and PCDMs: Gaussian of sigma 1.2, data range of the prediction."""
-    return ssim(gt, pred, SSIM_SIGMA12)
-
-
-def ssim_uniform7(gt: np.ndarray, pred: np.ndarray) -> float:
-    """SSIM of MAGPT: scikit-image's defaults, uniform window of 7 px, sample covariance."""
-    return ssim(gt, pred, SSIM_UNIFORM7)
+def _halve(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[0] // 2, image.shape[1] // 2
+    blocks = image[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1)
+    return blocks.mean((1, 3))
 
 
 def size_of(image: np.ndarray) -> str:
@@ -145,103 +180,55 @@ def describe_ssim(definition: SSIM) -> str:
     return f"SSIM, {definition.kernel} window {size}, {covariance} covariance, data range {span}"
 
 
-# Every metric of two images comes three times: as the protocol says (padded or not), never padded,
-# and on images whose background is blanked by the body mask. Three names, never one column.
-FORMS = (("{}", True, False), ("{}_unpadded", False, False), ("mask_{}", False, True))
-_HOW = {(True, False): ", white-padded to a square", (False, True): ", background set to 0"}
-PairFunction = Callable[[np.ndarray, np.ndarray], float]
+# A metric of two images: the name of a column, its function and what the number is.
+PairMetric = tuple[str, Callable[[np.ndarray, np.ndarray], float], str]
 
 
 def register_forms(
-    name: str, function: PairFunction, definition: str, higher_is_better: bool
+    name: str, metrics: Callable[[Protocol], list[PairMetric]], higher_is_better: bool
 ) -> None:
-    """Register ``function(gt, pred)`` as ``name``, ``name_unpadded`` and ``mask_name``."""
-    for form in FORMS:
-        register_metric(form[0].format(name))(
-            partial(_one_column, form, name, function, definition, higher_is_better)
-        )
+    """Register metrics of two images in their three forms: three names, never one column.
+
+    ``name`` is as the protocol says, padded or not; ``name_unpadded`` never is; ``mask_name`` sees
+    images whose background is blanked by the body mask.
+    """
+
+    def register(pattern: str, words: str, pad: bool = False, masked: bool = False) -> None:
+        def columns(protocol: Protocol) -> list[Column]:
+            padded = pad and protocol.padding == "white"
+            how = ", white-padded to a square" if padded else words
+            return [
+                Column(
+                    pattern.format(column), definition + how, function, higher_is_better,
+                    padded=padded, masked=masked,
+                )
+                for column, function, definition in metrics(protocol)
+            ]  # fmt: skip
+
+        register_metric(pattern.format(name))(columns)
+
+    register("{}", ", unpadded", pad=True)
+    register("{}_unpadded", ", unpadded")
+    register("mask_{}", ", background set to 0", masked=True)
 
 
-def _one_column(form, name, function, definition, higher_is_better, protocol) -> list[Column]:
-    return [_column(protocol, form, name, function, definition, higher_is_better)]
+def _l1(protocol: Protocol) -> list[PairMetric]:
+    low = 1 - protocol.l1_range
+    function = partial(l1, value_range=protocol.l1_range)
+    return [("l1", function, f"mean |a - b| of values in [{low}, 1]")]
 
 
-def _ssim_columns(form, protocol: Protocol) -> list[Column]:
+def _ssim(protocol: Protocol) -> list[PairMetric]:
     return [
-        _column(protocol, form, name, partial(ssim, definition=d), describe_ssim(d), True)
-        for name, d in protocol.ssim.items()
+        (name, partial(ssim, definition=definition), describe_ssim(definition))
+        for name, definition in protocol.ssim.items()
     ]
 
 
-def _column(protocol, form, name, function, definition, higher_is_better) -> Column:
-    pattern, pad, masked = form
-    padded = pad and protocol.padding == "white"
-    return Column(
-        name=pattern.format(name),
-        definition=definition + _HOW.get((padded, masked), ", unpadded"),
-        settings=function,
-        higher_is_better=higher_is_better,
-        padded=padded,
-        masked=masked,
-    )
-
-
-register_forms("psnr", psnr, "PSNR in dB, mean over images", higher_is_better=True)
-register_forms("l1", l1, "mean |a - b| of values in [0, 1]", higher_is_better=False)
-register_forms("mae", mae, "sum of |a - b| over sum of (a + b)", higher_is_better=False)
-for _form in FORMS:
-    register_metric(_form[0].format("ssim"))(partial(_ssim_columns, _form))
-
-
-WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-BORDER = 5  # half of the 11-tap window
-SMALLEST = (2 * BORDER + 1) * 2 ** (len(WEIGHTS) - 1)  # the last scale still holds one window
-C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-
-
-def ms_ssim(gt: np.ndarray, pred: np.ndarray) -> float:
-    """MS-SSIM of two uint8 images (H, W, 3): product over five scales, then mean over channels.
-
-    Data range 255, population covariance, only windows inside the image, 2x2 means between scales.
-    Raises MetricUnavailableError when a side is shorter than 176 px.
-    """
-    check_pair(gt, pred)
-    if min(gt.shape[:2]) < SMALLEST:
-        raise MetricUnavailableError(
-            f"MS-SSIM has five scales and needs {SMALLEST} px or more on each side, not "
-            f"{size_of(gt)}; larger images are needed."
-        )
-    a, b = gt.astype(np.float64), pred.astype(np.float64)
-    product = np.ones(3)
-    for scale, weight in enumerate(WEIGHTS):
-        if scale:
-            a, b = _halve(a), _halve(b)
-        structure, luminance = _terms(a, b)
-        last = scale == len(WEIGHTS) - 1
-        term = (structure * luminance if last else structure).mean((0, 1))
-        product *= np.maximum(term, 0) ** weight  # a negative term has no real root
-    return float(product.mean())
-
-
-def _terms(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Contrast-structure and luminance maps, cropped to windows inside the image."""
-    mean_a, mean_b = _blur(a), _blur(b)
-    var_a, var_b = _blur(a * a) - mean_a**2, _blur(b * b) - mean_b**2
-    covariance = _blur(a * b) - mean_a * mean_b
-    structure = (2 * covariance + C2) / (var_a + var_b + C2)
-    luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
-    return structure, luminance
-
-
-def _blur(image: np.ndarray) -> np.ndarray:
-    blurred = gaussian_filter(image, (1.5, 1.5, 0), truncate=3.5)
-    return blurred[BORDER:-BORDER, BORDER:-BORDER]
-
-
-def _halve(image: np.ndarray) -> np.ndarray:
-    height, width = image.shape[0] // 2, image.shape[1] // 2
-    blocks = image[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1)
-    return blocks.mean((1, 3))
-
-
-register_forms("ms_ssim", ms_ssim, "MS-SSIM, five scales, data range 255", higher_is_better=True)
+register_forms("psnr", lambda protocol: [("psnr", psnr, "PSNR in dB, mean over images")], True)
+register_forms("l1", _l1, False)
+register_forms("mae", lambda protocol: [("mae", mae, "sum of |a - b| over sum of (a + b)")], False)
+register_forms("ssim", _ssim, True)
+register_forms(
+    "ms_ssim", lambda protocol: [("ms_ssim", ms_ssim, "MS-SSIM, five scales, data range 255")], True
+)

@@ -1,8 +1,8 @@
 """What a metric is, and how ``--metrics`` finds it: a file in this folder registers a name.
 
-A metric turns a protocol into columns. A column is one number of the report with its definition;
-its ``scorer`` says what computes it: ``pairs`` (a function of two images, in worker processes),
-``lpips``, ``inception``, ``keypoints`` or ``detector``.
+A metric turns a protocol into columns. A column is one number of the report with its definition. It
+is the mean of a function of two images, or a scorer of its own computes it: a function of a
+:class:`util.metrics.measure.Task` that returns the scores of all its columns.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import pkgutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from util.errors import UserError
 from util.metrics.protocols import Protocol
+
+if TYPE_CHECKING:
+    from util.metrics.measure import Score, Task
 
 
 class MetricUnavailableError(UserError):
@@ -26,17 +29,16 @@ class MetricUnavailableError(UserError):
 class Column:
     """One number of the report.
 
-    ``settings`` is what the scorer needs: for ``pairs`` a picklable function
-    ``(gt, pred) -> float`` of two uint8 images (H, W, 3), otherwise a row of the protocol table.
-    ``padded`` and ``masked`` say what happens to both images before a ``pairs`` function sees them;
-    ``needs_real`` that the column compares with the real set.
+    ``settings``: without a ``scorer``, a picklable function ``(gt, pred) -> float`` of two uint8
+    images (H, W, 3); otherwise what the scorer needs to know. ``padded`` and ``masked`` say what
+    happens to images before; ``needs_real`` that the column compares with the real set.
     """
 
     name: str
     definition: str
     settings: Any
     higher_is_better: bool
-    scorer: str = "pairs"
+    scorer: Callable[[Task], list[Score]] | None = None
     padded: bool = False
     masked: bool = False
     needs_real: bool = False
