@@ -1,15 +1,21 @@
-"""Inception networks and the one pass over the images that FID, KID and Inception score share."""
+"""Inception networks, and the statistics of real image sets that are kept between runs."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from pytorch_fid import inception as fid_blocks
 from torch import nn
-from torchvision.models import inception_v3
 
+from util.files import replacing
 from util.metrics.protocols import Inception
 from util.metrics.weights import WEIGHTS, WeightStore, assign_state
 from util.run.device import exact_arithmetic
@@ -17,18 +23,39 @@ from util.tensors import IMAGENET_MEAN, IMAGENET_STD
 
 INPUT_SIZE = (299, 299)
 
-# Where the TensorFlow network differs from torchvision's: its poolings do not count the padding.
-_TF_BLOCKS = {
-    "Mixed_5b": partial(fid_blocks.FIDInceptionA, 192, pool_features=32),
-    "Mixed_5c": partial(fid_blocks.FIDInceptionA, 256, pool_features=64),
-    "Mixed_5d": partial(fid_blocks.FIDInceptionA, 288, pool_features=64),
-    "Mixed_6b": partial(fid_blocks.FIDInceptionC, 768, channels_7x7=128),
-    "Mixed_6c": partial(fid_blocks.FIDInceptionC, 768, channels_7x7=160),
-    "Mixed_6d": partial(fid_blocks.FIDInceptionC, 768, channels_7x7=160),
-    "Mixed_6e": partial(fid_blocks.FIDInceptionC, 768, channels_7x7=192),
-    "Mixed_7b": partial(fid_blocks.FIDInceptionE_1, 1280),
-    "Mixed_7c": partial(fid_blocks.FIDInceptionE_2, 2048),
-}
+
+def _network(tensorflow: bool) -> nn.Module:
+    """Inception v3 without weights, of torchvision or as the original FID network has it."""
+    from torchvision.models import inception_v3  # slow to import
+
+    with torch.device("meta"):
+        network = inception_v3(
+            weights=None,
+            init_weights=False,
+            transform_input=False,
+            aux_logits=not tensorflow,
+            num_classes=1008 if tensorflow else 1000,
+        )
+        for name, block in _tensorflow_blocks().items() if tensorflow else ():
+            setattr(network, name, block())
+    return network
+
+
+def _tensorflow_blocks() -> dict[str, partial]:
+    """Where the TensorFlow network differs: its poolings do not count the padding."""
+    from pytorch_fid import inception as blocks
+
+    return {
+        "Mixed_5b": partial(blocks.FIDInceptionA, 192, pool_features=32),
+        "Mixed_5c": partial(blocks.FIDInceptionA, 256, pool_features=64),
+        "Mixed_5d": partial(blocks.FIDInceptionA, 288, pool_features=64),
+        "Mixed_6b": partial(blocks.FIDInceptionC, 768, channels_7x7=128),
+        "Mixed_6c": partial(blocks.FIDInceptionC, 768, channels_7x7=160),
+        "Mixed_6d": partial(blocks.FIDInceptionC, 768, channels_7x7=160),
+        "Mixed_6e": partial(blocks.FIDInceptionC, 768, channels_7x7=192),
+        "Mixed_7b": partial(blocks.FIDInceptionE_1, 1280),
+        "Mixed_7c": partial(blocks.FIDInceptionE_2, 2048),
+    }
 
 
 class InceptionFeatures(nn.Module):
@@ -36,17 +63,7 @@ class InceptionFeatures(nn.Module):
 
     def __init__(self, definition: Inception, state: dict[str, torch.Tensor]):
         super().__init__()
-        tensorflow = definition.weights == "pytorch-fid"
-        with torch.device("meta"):
-            network = inception_v3(
-                weights=None,
-                init_weights=False,
-                transform_input=False,
-                aux_logits=not tensorflow,
-                num_classes=1008 if tensorflow else 1000,
-            )
-            for name, block in _TF_BLOCKS.items() if tensorflow else ():
-                setattr(network, name, block())
+        network = _network(tensorflow=definition.weights == "pytorch-fid")
         self.network = assign_state(network, state, WEIGHTS[definition.weights].file.what)
         self.classifier, self.network.fc = self.network.fc, nn.Identity()
         scale, shift = (2.0, 2.0, 2.0), (-1.0, -1.0, -1.0)
@@ -78,3 +95,66 @@ def build_inception(
 ) -> InceptionFeatures:
     """The network of a definition; MetricUnavailableError when its weights are missing."""
     return InceptionFeatures(definition, store.load(definition.weights)).to(device)
+
+
+CACHE_FORMAT = 1  # raise it when the meaning of an entry changes
+
+
+def default_cache_dir() -> Path:
+    """``$XDG_CACHE_HOME`` or ``~/.cache``, in a folder of this project."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(root) / "pose-guided-person-image-generation" / "statistics"
+
+
+class StatisticsCache:
+    """Statistics of one list of image files under one definition - never in their own folder.
+
+    An entry is found by everything it depends on: names, sizes and times of the files, network, its
+    weights' hash, resize and scaling. Change one image and it is not found any more.
+    """
+
+    def __init__(
+        self, folder: Path | None, paths: Sequence[Path], definition: Mapping[str, object]
+    ):
+        self.folder = None if folder is None else Path(folder)
+        digest = hashlib.sha256()
+        description = {key: repr(value) for key, value in sorted(definition.items())}
+        digest.update(json.dumps([CACHE_FORMAT, description]).encode())
+        for path in paths:
+            status = path.stat()
+            digest.update(
+                f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(
+                    "utf-8", "surrogateescape"
+                )
+            )
+        self.key = digest.hexdigest()
+
+    def _path(self, kind: str) -> Path:
+        return self.folder / f"{self.key[:32]}_{kind}.npz"
+
+    def restore(self, kind: str) -> dict[str, np.ndarray] | None:
+        """The arrays of an entry; None when there is none, or it is damaged or unreadable."""
+        if self.folder is None:
+            return None
+        try:
+            with np.load(self._path(kind), allow_pickle=False) as arrays:
+                state = dict(arrays)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return None
+        return state if str(state.pop("key", "")) == self.key else None
+
+    def keep(self, kind: str, state: Mapping[str, np.ndarray]) -> str | None:
+        """Write an entry, complete or not at all; returns why it could not be, or None."""
+        if self.folder is None:
+            return None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self._path(kind)) as temporary, open(temporary, "wb") as stream:
+                np.savez(stream, key=np.array(self.key), **state)
+        except OSError as error:
+            return (
+                f"the statistics of the real set could not be kept in {self.folder} "
+                f"({error.strerror or error}) and will be computed again next time; choose another "
+                "folder with --cache_dir, or --no_cache."
+            )
+        return None

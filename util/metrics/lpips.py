@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-import lpips
 import numpy as np
 import torch
 
-from util.metrics.folder import ImagePair
-from util.metrics.measure import Score, Task, batches, measure_all, register_scorer
+from util.metrics.keypoints import target_mask
+from util.metrics.measure import Score, Task, batches, measure_all
+from util.metrics.pairing import ImagePair
 from util.metrics.protocols import LPIPS, Protocol, kept
 from util.metrics.registry import Column, MetricUnavailableError, register_metric
 from util.metrics.weights import WeightStore
 from util.run.device import exact_arithmetic
 
 SMALLEST = 32  # the last layers of the backbones have no pixel left below this
+ArrayPair = tuple[np.ndarray, np.ndarray]
 
 
-def build_lpips(definition: LPIPS, store: WeightStore, device: str = "cpu") -> lpips.LPIPS:
+def build_lpips(definition: LPIPS, store: WeightStore, device: str = "cpu") -> torch.nn.Module:
     """The package's network with its own linear heads and the backbone from ``store``.
 
     The global random state is left as it was: measuring during training changes nothing.
     """
+    import lpips  # slow to import: torchvision's models
+
     state = store.load(definition.net)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package calls torchvision by its older names
@@ -51,7 +55,7 @@ def _shape(state: dict[str, torch.Tensor], name: str) -> torch.Size | None:
 
 @torch.no_grad()
 def lpips_distances(
-    network: lpips.LPIPS,
+    network: torch.nn.Module,
     gt: torch.Tensor,
     pred: torch.Tensor,
     mask: torch.Tensor | None = None,
@@ -70,14 +74,19 @@ def lpips_distances(
         return network(*pair).flatten().double().cpu().numpy()
 
 
-def _read_pair(task: Task, masked: bool, pair: ImagePair) -> tuple[np.ndarray, ...]:
-    gt, pred = task.reader.read_reference(pair.gt), task.reader.read_result(pair.result)
-    if not masked:
-        return gt, pred
-    return gt, pred, task.reader.mask(task.settings.keypoints[pair.key], gt.shape[:2])
+def of_arrays(
+    definition: LPIPS, store: WeightStore, device: str
+) -> Callable[[Sequence[ArrayPair]], np.ndarray]:
+    """A function of pairs (gt, pred) of uint8 arrays of one size that gives their distances."""
+    network = build_lpips(definition, store, device)
+
+    def distances(pairs: Sequence[ArrayPair]) -> np.ndarray:
+        gt, pred = (torch.from_numpy(np.stack(side)) for side in zip(*pairs, strict=True))
+        return lpips_distances(network, gt, pred)
+
+    return distances
 
 
-@register_scorer("lpips")
 def score_lpips(task: Task) -> list[Score]:
     """LPIPS of every pair, one network after the other."""
     scores = []
@@ -85,7 +94,7 @@ def score_lpips(task: Task) -> list[Score]:
         try:
             scores.append(_score_column(task, column))
         except MetricUnavailableError as error:
-            task.refuse(column, error)
+            task.not_computed(column, error)
     return scores
 
 
@@ -99,6 +108,14 @@ def _score_column(task: Task, column: Column) -> Score:
     return task.per_image_score(column, values, used=kept(len(pairs), definition))
 
 
+def _read_pair(task: Task, masked: bool, pair: ImagePair) -> tuple[np.ndarray, ...]:
+    reader = task.network_reader
+    gt, pred = reader.read_reference(pair.gt), reader.read_result(pair.result)
+    if not masked:
+        return gt, pred
+    return gt, pred, target_mask(task.settings.keypoints, pair.key, gt.shape[:2])
+
+
 def _describe(definition: LPIPS, masked: bool) -> str:
     words = f"LPIPS, {definition.net} backbone, linear heads v{definition.version}, unpadded"
     if masked:
@@ -110,7 +127,9 @@ def _describe(definition: LPIPS, masked: bool) -> str:
 
 def _column(name: str, definition: LPIPS, masked: bool = False) -> Column:
     words = _describe(definition, masked)
-    return Column(name, words, definition, higher_is_better=False, scorer="lpips", masked=masked)
+    return Column(
+        name, words, definition, higher_is_better=False, scorer=score_lpips, masked=masked
+    )
 
 
 @register_metric("lpips")

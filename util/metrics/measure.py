@@ -15,11 +15,13 @@ import torch
 from tqdm import tqdm
 
 from util.errors import UserError
-from util.metrics.folder import ImageFacts, ImagePair, ImageReader, report_problems
+from util.metrics.folder import ImageFacts, ImageReader, refuse
+from util.metrics.pairing import ImagePair
 from util.metrics.protocols import Protocol
-from util.metrics.registry import Column, MetricUnavailableError
+from util.metrics.registry import Column
 
-if TYPE_CHECKING:  # worker processes need this file, but not torchvision
+if TYPE_CHECKING:
+    from util.metrics.keypoints import KeypointTable
     from util.metrics.weights import WeightStore
 
 Item = TypeVar("Item")
@@ -70,7 +72,7 @@ def batches(
             pending = []
     if pending:
         yield _stack(pending)
-    report_problems({"unreadable": damaged} if damaged else {})
+    refuse({"unreadable": damaged})
 
 
 def measure_all(
@@ -99,13 +101,12 @@ def _stack(rows: list[tuple[np.ndarray, ...]]) -> tuple[torch.Tensor, ...]:
 class Settings:
     """Everything about a measurement that does not change its definition.
 
-    ``pairing`` is ``result_name`` or ``same_name``; ``expected`` are stems of results that must
-    exist. ``keypoints``: stem of a target image -> (18, 2) (y, x), -1 = missing, in the frame
-    ``annotation_size`` (h, w) or, when None, of the images; ``result_keypoints``: the same for
-    result images, in their own frame. ``estimator``: RGB uint8 (H, W, 3) -> (18, 2), asked about
-    images without keypoints.
-    ``reference`` and its name for the cache: see :class:`ImageReader`.
-    ``cache_dir`` None: statistics of real sets are not kept.
+    ``pairing`` is ``result_name`` or ``same_name``; ``asked``: stem of a result that must exist ->
+    stems of its source and target. ``keypoints`` are those of the target images,
+    ``result_keypoints`` those of the results; ``estimator``: RGB uint8 (H, W, 3) -> (18, 2), asked
+    about images without keypoints. ``reference`` and its name for the cache: see
+    :class:`util.metrics.folder.ImageReader`. ``cache_dir`` None: statistics of real sets are not
+    kept.
     """
 
     device: str = "cpu"
@@ -113,10 +114,9 @@ class Settings:
     workers: int = 1
     pairing: str = "result_name"
     allow_missing: bool = False
-    expected: Sequence[str] | None = None
-    keypoints: Mapping[str, np.ndarray] = field(default_factory=dict)
-    result_keypoints: Mapping[str, np.ndarray] = field(default_factory=dict)
-    annotation_size: tuple[int, int] | None = None
+    asked: Mapping[str, tuple[str, str]] | None = None
+    keypoints: KeypointTable | None = None
+    result_keypoints: KeypointTable | None = None
     estimator: Callable[[np.ndarray], np.ndarray] | None = None
     estimator_name: str = ""
     reference: Callable[[np.ndarray], np.ndarray] | None = None
@@ -170,18 +170,22 @@ class Task:
 
     @property
     def reader(self) -> ImageReader:
-        """How images are read under this task's protocol."""
-        return ImageReader(
-            self.protocol.resize, self.settings.reference, self.settings.annotation_size
-        )
+        """How images are read for the metrics of two images."""
+        return ImageReader(self.protocol.resize, self.settings.reference)
+
+    @property
+    def network_reader(self) -> ImageReader:
+        """How images are read for LPIPS, FID and the other metrics of features."""
+        resize = self.protocol.network_resize or self.protocol.resize
+        return ImageReader(resize, self.settings.reference)
 
     def name(self, column: Column) -> str:
         """Full name of a column: never without its protocol."""
         return f"{self.protocol.label}.{column.name}"
 
-    def refuse(self, column: Column, error: MetricUnavailableError) -> None:
+    def not_computed(self, column: Column, reason: str | Exception) -> None:
         """Note that a column cannot be computed, and why."""
-        self.evaluation.refused[self.name(column)] = str(error)
+        self.evaluation.refused[self.name(column)] = str(reason)
 
     def score(self, column: Column, value: float, count: int, **more) -> Score:
         """A score of one number."""
@@ -190,25 +194,33 @@ class Task:
         )
 
     def per_image_score(self, column: Column, values: np.ndarray, used: int | None = None) -> Score:
-        """Mean, population standard deviation and standard error of the first ``used`` values."""
+        """Mean, population standard deviation and standard error of the first ``used`` values.
+
+        Infinite ones, the PSNR of equal images, are named in a note and left out of the mean.
+        """
         counted = values[:used]
-        with np.errstate(invalid="ignore"):  # infinite PSNR of equal images
-            mean, std = float(counted.mean()), float(counted.std())
-        error = std / len(counted) ** 0.5
+        finite = averaged(counted)
+        details: dict[str, object] = {}
+        if np.isinf(counted).any():
+            endless = np.flatnonzero(np.isinf(counted))
+            names = ", ".join(self.evaluation.pairs[i].name for i in endless[:3])
+            more = ", …" if len(endless) > 3 else ""
+            rest = "; the mean is over the rest" if len(finite) < len(counted) else ""
+            details["note"] = f"{len(endless)} infinite ({names}{more}){rest}"
+        with np.errstate(invalid="ignore"):
+            mean, std = float(finite.mean()), float(finite.std())
         return self.score(
-            column, mean, len(counted), std=std, standard_error=error, per_image=values
+            column,
+            mean,
+            len(finite),
+            std=std,
+            standard_error=std / len(finite) ** 0.5,
+            per_image=values,
+            details=details,
         )
 
 
-Scorer = Callable[[Task], list[Score]]
-SCORERS: dict[str, Scorer] = {}
-
-
-def register_scorer(name: str) -> Callable[[Scorer], Scorer]:
-    """Decorator: ``scorer(task) -> list[Score]`` computes columns whose ``scorer`` is ``name``."""
-
-    def register(scorer: Scorer) -> Scorer:
-        SCORERS[name] = scorer
-        return scorer
-
-    return register
+def averaged(values: np.ndarray) -> np.ndarray:
+    """The values (N,) that enter a mean: without the infinite ones, unless all of them are."""
+    endless = np.isinf(values)
+    return values if endless.all() else values[~endless]

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from pytorch_fid.inception import FID_WEIGHTS_URL
-from torchvision import models
-from torchvision.models.detection import SSD300_VGG16_Weights
 
 from util.errors import UserError
 from util.metrics.registry import MetricUnavailableError
 from util.run.checkpoint import file_hash
 from util.run.weights import PublishedFile, cache_folders, find_weights, load_weights
+
+TORCHVISION = "https://download.pytorch.org/models"
+PYTORCH_FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights"
 
 
 @dataclass(frozen=True)
@@ -25,34 +25,36 @@ class WeightFile:
     option: str
 
 
-def _published(what: str, url: str, option: str) -> WeightFile:
-    name = url.rsplit("/", 1)[1]
+def _published(what: str, place: str, name: str, option: str) -> WeightFile:
     digits = Path(name).stem.rsplit("-", 1)[1]  # all of these publishers put the hash into the name
-    return WeightFile(PublishedFile(what, name, url, digits), option)
+    return WeightFile(PublishedFile(what, name, f"{place}/{name}", digits), option)
 
 
 WEIGHTS: dict[str, WeightFile] = {
     "alex": _published(
-        "torchvision's AlexNet", models.AlexNet_Weights.IMAGENET1K_V1.url, "--alexnet_weights"
+        "torchvision's AlexNet", TORCHVISION, "alexnet-owt-7be5be79.pth", "--alexnet_weights"
     ),
-    "vgg": _published(
-        "torchvision's VGG-16", models.VGG16_Weights.IMAGENET1K_V1.url, "--vgg16_weights"
-    ),
+    "vgg": _published("torchvision's VGG-16", TORCHVISION, "vgg16-397923af.pth", "--vgg16_weights"),
     "squeeze": _published(
         "torchvision's SqueezeNet 1.1",
-        models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url,
+        TORCHVISION,
+        "squeezenet1_1-b8a52dc0.pth",
         "--squeezenet_weights",
     ),
     "torchvision": _published(
         "torchvision's Inception v3",
-        models.Inception_V3_Weights.IMAGENET1K_V1.url,
+        TORCHVISION,
+        "inception_v3_google-0cc3c7bd.pth",
         "--inception_weights",
     ),
     "pytorch-fid": _published(
-        "pytorch-fid's port of the TensorFlow Inception", FID_WEIGHTS_URL, "--fid_weights"
+        "pytorch-fid's port of the TensorFlow Inception",
+        PYTORCH_FID,
+        "pt_inception-2015-12-05-6726825d.pth",
+        "--fid_weights",
     ),
     "ssd300": _published(
-        "torchvision's SSD300", SSD300_VGG16_Weights.COCO_V1.url, "--ssd300_weights"
+        "torchvision's SSD300", TORCHVISION, "ssd300_vgg16_coco-b556d3b4.pth", "--ssd300_weights"
     ),
 }
 
@@ -77,6 +79,13 @@ class WeightStore:
             state = load_weights(wanted.file, path)
         except UserError as error:
             raise MetricUnavailableError(str(error)) from error
+        broken = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+        if broken:
+            raise MetricUnavailableError(
+                f"{path} holds values that are no numbers (nan or infinite) in {len(broken)} of "
+                f"{len(state)} tensors ({broken[0]} first); expected {wanted.file.what}: replace "
+                "the file."
+            )
         digest = file_hash(path)
         self.used[key] = {
             "file": str(path),
@@ -89,6 +98,15 @@ class WeightStore:
         """Hash of a file that was loaded."""
         return str(self.used[key]["sha256"])
 
+    def notes(self) -> list[str]:
+        """A sentence about every file that is not the published one."""
+        return [
+            f"the weights of {WEIGHTS[key].file.what} ({used['file']}) are not the published file: "
+            "numbers of this network compare with nothing published."
+            for key, used in self.used.items()
+            if not used["published"]
+        ]
+
     def _find(self, wanted: WeightFile, path: str | Path | None) -> Path:
         file = wanted.file
         if path is None and self.offline and not self._cached(file.name):
@@ -99,7 +117,7 @@ class WeightStore:
         try:
             own_copy = path is not None
             return find_weights(replace(file, sha256=None) if own_copy else file, path)
-        except UserError as error:
+        except (UserError, OSError) as error:
             hint = f" (option {wanted.option})"
             raise MetricUnavailableError(str(error).rstrip(".") + hint) from error
 
@@ -111,7 +129,7 @@ class WeightStore:
 def assign_state(
     network: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str
 ) -> torch.nn.Module:
-    """Put a state dict into a network built on the meta device, strictly; frozen, eval mode."""
+    """Put a state dict into a network, strictly; frozen, eval mode."""
     try:
         network.load_state_dict(dict(state), strict=True, assign=True)
     except RuntimeError as error:
