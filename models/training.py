@@ -19,7 +19,7 @@ from models.base_model import BaseModel
 from util.errors import UserError
 from util.files import write_atomically
 from util.image import resize_linear
-from util.metrics.evaluate import higher_is_better, score_pairs
+from util.metrics.pairs import higher_is_better, score_pairs
 from util.run import checkpoint, distributed
 from util.run.device import rng_state, seed_generators, set_rng_state
 from util.run.folder import RunFolder, prune_states

@@ -1,11 +1,11 @@
 """Is the source image really used? Compare a model with two baselines on the test pairs.
 
-For every pair the generated image is scored against the ground truth (PSNR and SSIM of the
-``standard`` view of the images: no padding), beside two baselines: the source photo itself
-("copy"), and the image that the same model makes of a *different person's* photo in the same pose
-("wrong source").
-
     python -m script.baselines --name RUN --dataroot dataset/synthetic
+
+For every pair the generated image is scored against the photograph of the target, beside two
+baselines: the source photograph itself ("copy"), and the image that the same model makes of a
+*different person's* photograph in the same pose ("wrong source"). PSNR and SSIM are those of
+``script/metrics.py --protocol standard`` on the files that test.py writes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from data import create_dataset
@@ -26,9 +27,12 @@ from data.loader import create_dataloader
 from models import create_model
 from options.test_options import TestOptions
 from util.errors import UserError
-from util.files import write_atomically
+from util.files import check_writable, make_folder, write_file
 from util.image import resize_linear
-from util.metrics.evaluate import score_pairs
+from util.metrics.measure import averaged
+from util.metrics.pairs import score_pair
+from util.metrics.protocols import find_protocol
+from util.metrics.registry import MetricUnavailableError, columns_for
 from util.names import is_flat_deepfashion_name, stem, unflatten_deepfashion_name
 from util.run.main import run_main
 from util.tensors import to_uint8
@@ -59,26 +63,29 @@ def generated_views(model, dataset, loader, size: tuple[int, int]) -> Iterator[d
     """Per test pair: (ground truth, image) for each of VIEWS, uint8 (h, w, 3) at ``size``."""
     index = 0
     for batch in tqdm(loader, desc="compare", unit="batch"):
-        inputs = model.prepare(batch)
-        own = to_uint8(model.generate(inputs)["fake_target"])
+        own = to_uint8(model.generate(model.prepare(batch))["fake_target"])
         count = len(own)
         others = [dataset[other_person(dataset, i)] for i in range(index, index + count)]
         swapped = dict(batch)
         for key in ("source_image", "source_keypoints"):
-            swapped[key] = batch[key].new_empty(batch[key].shape)
-            for i, other in enumerate(others):
-                swapped[key][i] = other[key]
+            swapped[key] = torch.stack([other[key] for other in others])
         swapped["source_name"] = [other["source_name"] for other in others]
         wrong = to_uint8(model.generate(model.prepare(swapped))["fake_target"])
         for i in range(count):
-            pixels = {
-                role: batch[f"{role}_image"][i].permute(1, 2, 0).numpy()
-                for role in ("source", "target")
-            }
-            truth = resize_linear(pixels["target"], size)
-            images = (own[i], pixels["source"], wrong[i])
+            source, target = (photograph(dataset, batch, role, i) for role in ("source", "target"))
+            truth = resize_linear(target, size)
+            images = (own[i], source, wrong[i])
             yield {v: (truth, resize_linear(x, size)) for v, x in zip(VIEWS, images, strict=True)}
         index += count
+
+
+def photograph(dataset, batch, role: str, i: int) -> np.ndarray:
+    """The file of a source or target, which the network's size has not touched, where there is one.
+
+    uint8 (h, w, 3); of a data set that is no files, the image of the sample.
+    """
+    pixels = dataset.photograph(batch[f"{role}_name"][i])
+    return batch[f"{role}_image"][i].permute(1, 2, 0).numpy() if pixels is None else pixels
 
 
 def compare(opt) -> dict[str, dict[str, float]]:
@@ -88,22 +95,43 @@ def compare(opt) -> dict[str, dict[str, float]]:
     model.eval_mode()
     dataset = create_dataset(opt)
     loader = create_dataloader(dataset, opt)
-    sums: dict[str, dict[str, float]] = {view: {} for view in VIEWS}
-    count = 0
-    for pair in generated_views(model, dataset, loader, opt.annotation_size):
-        count += 1
+    columns = columns_for(find_protocol("standard"), ("psnr", "ssim"))
+    values: dict[str, list[list[float]]] = {view: [] for view in VIEWS}
+    for pair in generated_views(model, dataset, loader, dataset.annotation_size):
         for view in VIEWS:
-            scores = score_pairs([pair[view]], "standard", ("psnr", "ssim"))
-            for name, value in scores.items():
-                sums[view][name] = sums[view].get(name, 0.0) + value
+            scores, refused = score_pair(*pair[view], columns)
+            if refused:
+                raise MetricUnavailableError(next(iter(refused.values())))
+            values[view].append(scores)
+    print(headline(dataset.annotation_size, tuple(opt.result_size or model.result_size)))
     return {
-        v: {k: total / count for k, total in s.items()} | {"pairs": count} for v, s in sums.items()
+        view: {
+            **{
+                column.name: float(averaged(np.array(each)).mean())
+                for column, each in zip(columns, zip(*rows, strict=True), strict=True)
+            },
+            "pairs": len(rows),
+        }
+        for view, rows in values.items()
     }
+
+
+def headline(size: tuple[int, int], of_results: tuple[int, int]) -> str:
+    """What the numbers are, and when metrics gives others for the files of test.py."""
+    text = f"protocol standard, images of {size[0]} x {size[1]} px (height x width)"
+    if size != of_results:
+        text += (
+            f"; test.py writes {of_results[0]} x {of_results[1]}, of which script/metrics.py gives "
+            "other numbers"
+        )
+    return text
 
 
 def main() -> None:
     """Print the comparison and write it to ``<results_dir>/baselines.json``."""
     opt = TestOptions().parse(announce=False)
+    output = Path(opt.results_dir) / "baselines.json"
+    check_writable(output)
     table = compare(opt)
     columns = [k for k in table["generated"] if k != "pairs"]
     print(
@@ -115,9 +143,8 @@ def main() -> None:
     for view in VIEWS[1:]:
         gains = (table["generated"][c] - table[view][c] for c in columns)
         print(f"generated minus {view}".ljust(28) + "".join(f"{g:+14.4f}" for g in gains))
-    folder = Path(opt.results_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "baselines.json", json.dumps(table, indent=1).encode())
+    make_folder(output.parent)
+    write_file(output, json.dumps(table, indent=1).encode())
 
 
 if __name__ == "__main__":

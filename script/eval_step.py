@@ -13,50 +13,54 @@ each metric, a column for each step), steps.png and a metrics.json for each step
 
 from __future__ import annotations
 
-import csv
 import functools
 import io
 import os
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot
-
 from models.networks.dptn_step import check_divisors, coarse_array, step_divisors
 from options.parser import Parser
+from script.metrics import (
+    EXIT_REFUSED,
+    add_running,
+    add_truth,
+    add_weights,
+    positive,
+    running_settings,
+)
 from util.errors import UserError
-from util.files import make_folder, write_file
+from util.files import write_file
 from util.metrics.evaluate import evaluate_folder
+from util.metrics.folder import list_images, read_generation
 from util.metrics.measure import Evaluation, Settings
 from util.metrics.protocols import PROTOCOLS, Protocol, find_protocol
-from util.metrics.report import check_output_folder, write_report
-from util.metrics.set_pass import default_cache_dir
-from util.metrics.weights import WEIGHTS
-from util.run.device import choose_device
+from util.metrics.report import check_output_folder, write_csv, write_report
+from util.names import check_relative_name
 from util.run.main import run_main
 from util.show.results import step_folder
 
-EXIT_REFUSED = 3
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 ALIASES = {"A": "dptn_step", "B": "nted_pidm"}  # names of the published step evaluation
 DEFAULT_METRICS = ("fid", "lpips", "psnr", "ssim")
 
 
 def make_parser() -> Parser:
+    """Which steps are measured against what; the rest is as in script/metrics.py."""
     parser = Parser(prog="python -m script.eval_step", description=__doc__.split("\n", 1)[0])
     add = parser.add_argument
     add("--results", required=True, help="folder given to test.py; its steps are <results>_<j>")
-    add("--gt_path", required=True, help="folder of ground-truth images")
-    add("--fid_real_path", help="folder of real images for FID and KID: the training images")
-    add("--step_size", type=int, default=5, help="number of steps J of the model")
+    add_truth(add)
+    add("--step_size", type=positive, default=5, help="number of steps J of the model")
     add(
         "--d_schedule",
         type=int,
@@ -82,20 +86,9 @@ def make_parser() -> Parser:
     add("--market", action="store_true", help="images as they are: no resize, no padding")
     add("--name", help="folder of the report in --output_dir; default: <results folder>_steps")
     add("--output_dir", default="./eval_results", help="where reports are written")
-    _add_running(add)
+    add_running(add)
+    add_weights(add)
     return parser
-
-
-def _add_running(add) -> None:
-    add("--device", help="cpu, cuda, cuda:1 …; default: the first GPU if there is one")
-    add("--batch_size", type=int, default=16, help="images at once in the networks")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes that score pairs")
-    add("--cache_dir", default=str(default_cache_dir()), help="statistics of real sets")
-    add("--no_cache", action="store_true", help="neither use nor keep statistics of real sets")
-    add("--offline", action="store_true", help="never try to download weights")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    for key, weight in WEIGHTS.items():
-        add(weight.option, dest=f"weights_{key}", metavar="PATH", help=weight.file.what)
 
 
 def chosen_steps(options: Namespace) -> dict[int, int]:
@@ -106,51 +99,60 @@ def chosen_steps(options: Namespace) -> dict[int, int]:
     for step in steps:
         if not 1 <= step <= len(divisors):
             raise UserError(f"--steps {step}: expected numbers from 1 to {len(divisors)}")
+    check_schedule(options, divisors)
     return {step: divisors[step - 1] for step in sorted(set(steps))}
+
+
+def check_schedule(options: Namespace, divisors: Sequence[int]) -> None:
+    """Refuse divisors that are not those of the results: every number would be wrong."""
+    results = Path(options.results)
+    made = (read_generation(results) or {}).get("divisors")
+    if made is not None and list(made) != list(divisors):
+        raise UserError(
+            f"the steps of {results} were made with the divisors {' '.join(map(str, made))}, asked "
+            f"are {' '.join(map(str, divisors))}; give --d_schedule {' '.join(map(str, made))}"
+        )
+    pattern = re.compile(re.escape(results.name) + r"_(\d+)")
+    folders = (p for p in results.absolute().parent.iterdir() if p.is_dir())
+    steps = {int(m[1]) for m in map(pattern.fullmatch, (p.name for p in folders)) if m}
+    if steps and max(steps) != len(divisors):
+        raise UserError(
+            f"{results} has the folders of {max(steps)} steps, asked are {len(divisors)}; give the "
+            f"number of steps of the model with --step_size {max(steps)} (or its --d_schedule)"
+        )
 
 
 def settings_for(options: Namespace, divisor: int) -> Settings:
     """Settings of one step; the divisor 1 leaves images as they are."""
     quantised = options.vs == "coarse" and divisor > 1
     return Settings(
-        device=str(choose_device(options.device)),
-        batch_size=options.batch_size,
-        workers=options.workers,
+        **running_settings(options),
         reference=functools.partial(coarse_array, divisor=divisor) if quantised else None,
         reference_name=f"quantised by {divisor}" if quantised else "",
-        weights={key: getattr(options, f"weights_{key}") for key in WEIGHTS},
-        offline=options.offline,
-        cache_dir=None if options.no_cache else Path(options.cache_dir),
     )
 
 
-def table(evaluations: dict[int, Evaluation]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: a metric and its value at every step; empty where it was refused."""
+def table(evaluations: dict[int, Evaluation]) -> DataFrame:
+    """A row for each metric, a column for each step; NaN where it was refused."""
+    from pandas import DataFrame  # slow to import
+
     values = {
-        step: {score.column: score.value for score in evaluation.scores}
+        f"step_{step}": {score.column: score.value for score in evaluation.scores}
         for step, evaluation in evaluations.items()
     }
-    columns = dict.fromkeys(name for scores in values.values() for name in scores)
-    rows = [
-        [name, *(f"{scores[name]:.6g}" if name in scores else "" for scores in values.values())]
-        for name in columns
-    ]
-    return ["metric", *(f"step_{step}" for step in values)], rows
+    names = dict.fromkeys(name for scores in values.values() for name in scores)
+    return DataFrame(values).reindex(list(names)).rename_axis("metric")
 
 
-def csv_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerows([header, *rows])
-    return stream.getvalue()
-
-
-def plot(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> bytes:
+def plot(frame: DataFrame, title: str) -> bytes:
     """PNG with one panel a metric over the steps."""
-    figure, axes = pyplot.subplots(1, len(rows), figsize=(3.2 * len(rows), 3), squeeze=False)
-    labels = [name.removeprefix("step_") for name in header[1:]]
-    for axis, (name, *values) in zip(axes[0], rows, strict=True):
-        axis.plot(labels, [float(v) if v else float("nan") for v in values], marker="o")
+    from matplotlib.figure import Figure  # no window, no state
+
+    figure = Figure(figsize=(3.2 * len(frame), 3))
+    axes = figure.subplots(1, len(frame), squeeze=False)
+    steps = [name.removeprefix("step_") for name in frame.columns]
+    for axis, (name, values) in zip(axes[0], frame.iterrows(), strict=True):
+        axis.plot(steps, values, marker="o")
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
@@ -158,27 +160,46 @@ def plot(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> by
     figure.tight_layout()
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=120)
-    pyplot.close(figure)
     return stream.getvalue()
 
 
-def measure(
-    options: Namespace, protocols: Sequence[Protocol], output: Path
-) -> dict[int, Evaluation]:
-    """Evaluate the folder of every chosen step and write its report."""
-    evaluations = {}
-    for step, divisor in chosen_steps(options).items():
-        folder = step_folder(options.results, step)
+def check_images(options: Namespace, steps: Sequence[int]) -> None:
+    """Refuse steps without a folder, or whose images are not those of the results."""
+    results = Path(options.results)
+    for step in steps:
+        folder = step_folder(results, step)
         if not folder.is_dir():
             raise UserError(
                 f"there is no folder {folder}; make the images of all steps with python test.py "
-                f"--results_dir {options.results} --save_steps"
+                f"--results_dir {results} --save_steps"
             )
+    names = {step: {p.name for p in list_images(step_folder(results, step))} for step in steps}
+    if results.is_dir():
+        names[0] = {p.name for p in list_images(results)}
+    everything = set().union(*names.values())
+    for step, found in names.items():
+        missing = sorted(everything - found)
+        if missing:
+            raise UserError(
+                f"{step_folder(results, step) if step else results} lacks {len(missing)} of "
+                f"{len(everything)} images that other steps have; expected the same pairs in all: "
+                "generate them again with --save_steps",
+                missing[:20],
+            )
+
+
+def measure(
+    options: Namespace, protocols: Sequence[Protocol], output: Path, steps: dict[int, int]
+) -> dict[int, Evaluation]:
+    """Evaluate the folder of every chosen step and write its report."""
+    evaluations = {}
+    for step, divisor in steps.items():
         settings = settings_for(options, divisor)
         evaluations[step] = evaluate_folder(
-            folder, options.gt_path, options.fid_real_path, protocols, options.metrics, settings
-        )
-        write_report(evaluations[step], settings, make_folder(output / f"step_{step}"))
+            step_folder(options.results, step), options.gt_path, options.fid_real_path, protocols,
+            options.metrics, settings,
+        )  # fmt: skip
+        write_report(evaluations[step], settings, output / f"step_{step}")
         for column, reason in evaluations[step].refused.items():
             print(f"step {step}: {column} was refused: {reason}")
     return evaluations
@@ -189,18 +210,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_strictly(list(sys.argv[1:] if arguments is None else arguments))
     names = dict.fromkeys(ALIASES.get(name, name) for name in options.protocol)
     protocols = [find_protocol(name, options.market) for name in names]
-    output = Path(options.output_dir) / (options.name or f"{Path(options.results).name}_steps")
-    steps = [str(step_folder(options.results, step)) for step in chosen_steps(options)]
-    check_output_folder(output, [options.gt_path, options.fid_real_path, *steps])
-    evaluations = measure(options, protocols, output)
-    header, rows = table(evaluations)
-    text = csv_text(header, rows)
-    write_file(output / "steps.csv", text.encode())
-    if rows:
+    name = os.path.normpath(options.name or f"{Path(options.results).name}_steps")
+    output = Path(options.output_dir) / check_relative_name(name, "--name")
+    steps = chosen_steps(options)
+    folders = [str(step_folder(options.results, step)) for step in steps]
+    check_output_folder(output, [options.gt_path, options.fid_real_path, *folders])
+    check_images(options, list(steps))
+    evaluations = measure(options, protocols, output, steps)
+    frame = table(evaluations)
+    print(frame.to_csv(float_format="%.6g", lineterminator="\n"), end="")
+    write_csv(output / "steps.csv", frame.map(lambda value: float(f"{value:.6g}")))
+    if len(frame):
         title = f"{Path(options.results).name}: steps against {options.vs} images"
-        write_file(output / "steps.png", plot(header, rows, title))
-    print(text, end="")
-    print(f"written: {output}/steps.csv, steps.png")
+        write_file(output / "steps.png", plot(frame, title))
+    print(f"written: {output}/steps.csv" + (", steps.png" if len(frame) else ""))
     return EXIT_REFUSED if any(e.refused for e in evaluations.values()) else 0
 
 

@@ -5,8 +5,9 @@
 
 Prints a table and writes metrics.json, metrics.csv (one row for each image) and index.html into
 --output_dir/--name, never into a measured folder. Several folders after --distorated_path give one
-comparison (Markdown, LaTeX, CSV). Exit status: 0 everything asked for was computed; 2 nothing was
-measured, the input is wrong; 3 something asked for was refused, the rest is computed and saved.
+comparison (Markdown, LaTeX, CSV) and one page with the models side by side. Exit status: 0
+everything asked for was computed; 2 nothing was measured, the input is wrong; 3 something asked for
+was refused, the rest is computed and saved.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import numpy as np
 from PIL import Image
 
-from models.estimators import PersonFinder
 from options.parser import Parser
 from util.errors import UserError
+from util.files import check_writable
 from util.metrics.evaluate import evaluate_folder
+from util.metrics.inception import default_cache_dir
+from util.metrics.keypoints import default_table, read_table
 from util.metrics.measure import Evaluation, Settings
-from util.metrics.persons import default_table, read_result_table, read_target_table
+from util.metrics.page import write_evaluation_page
+from util.metrics.pairing import asked_results
 from util.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from util.metrics.registry import MetricUnavailableError, columns_for, list_metrics
 from util.metrics.report import (
@@ -38,12 +42,11 @@ from util.metrics.report import (
     report_folder,
     table,
     write_comparison,
-    write_evaluation_page,
     write_report,
 )
-from util.metrics.set_pass import default_cache_dir
 from util.metrics.weights import WEIGHTS
-from util.names import check_relative_name, result_name
+from util.names import check_relative_name
+from util.parallel import allotted_cpus
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.tables.patn import read_pairs
@@ -59,8 +62,10 @@ def make_parser() -> Parser:
     _add_inputs(parser.add_argument_group("images").add_argument)
     _add_definitions(parser.add_argument_group("what is measured").add_argument)
     _add_keypoints(parser.add_argument_group("keypoints").add_argument)
-    _add_running(parser.add_argument_group("running").add_argument)
-    _add_weights(parser.add_argument_group("weight files (default: torch hub cache)").add_argument)
+    add = parser.add_argument_group("running").add_argument
+    add("--no_html", action="store_true", help="no page")
+    add_running(add)
+    add_weights(parser.add_argument_group("weight files (default: torch hub cache)").add_argument)
     return parser
 
 
@@ -73,9 +78,8 @@ def positive(text: str) -> int:
 
 
 def _add_inputs(add) -> None:
-    add("--gt_path", required=True, help="folder of ground-truth images")
+    add_truth(add)
     add("--distorated_path", required=True, nargs="+", help="folder(s) of generated images")
-    add("--fid_real_path", help="folder of real images for FID and KID: the training images")
     add("--name", default="metrics", help="name of this measurement: its folder in --output_dir")
     add(
         "--output_dir",
@@ -89,12 +93,18 @@ def _add_inputs(add) -> None:
         choices=PAIRINGS,
         help="<source>_2_<target>_vis names, or equal names in both folders",
     )
-    add("--pairs", help="pairs CSV (from, to): every row must have its result")
+    add("--pairs", help="pairs CSV (from, to): its results must exist, and no others")
     add(
         "--allow_missing",
         action="store_true",
         help="leave unmatched images out and say so in the report, instead of stopping",
     )
+
+
+def add_truth(add) -> None:
+    """Options for the folders that results are compared with."""
+    add("--gt_path", required=True, help="folder of ground-truth images")
+    add("--fid_real_path", help="folder of real images for FID and KID: the training images")
 
 
 def _add_definitions(add) -> None:
@@ -116,6 +126,7 @@ def _add_definitions(add) -> None:
 
 
 def _add_keypoints(add) -> None:
+    frame = {"nargs": 2, "type": positive, "metavar": ("H", "W")}
     add(
         "--annotation",
         help="keypoints of the targets (name:keypoints_y:keypoints_x, or MAGPT's "
@@ -123,12 +134,12 @@ def _add_keypoints(add) -> None:
     )
     add(
         "--annotation_size",
-        nargs=2,
-        type=positive,
-        metavar=("H", "W"),
-        help="frame of these keypoints; default: the frame of the images",
+        **frame,
+        help="frame of these keypoints; default: that of the published tables, or the images' if "
+        "the keypoints reach over them",
     )
-    add("--result_keypoints", help="keypoints of the generated images, in their pixels")
+    add("--result_keypoints", help="keypoints of the generated images")
+    add("--result_keypoints_size", **frame, help="their frame; default: as --annotation_size")
     add(
         "--estimator",
         help="estimate missing keypoints: torchvision, openpose, openpose_rgb, "
@@ -137,7 +148,8 @@ def _add_keypoints(add) -> None:
     add("--estimator_weights", help="weight file of the estimator")
 
 
-def _add_running(add) -> None:
+def add_running(add) -> None:
+    """Options about the machine, of every command that measures folders."""
     add("--device", help="cpu, cuda, cuda:1 …; default: the first GPU if there is one")
     add(
         "--batch_size",
@@ -148,25 +160,42 @@ def _add_running(add) -> None:
     add(
         "--workers",
         type=positive,
-        default=os.cpu_count() or 1,
+        default=allotted_cpus(),
         help="processes and reading threads",
     )
-    add("--cache_dir", default=str(default_cache_dir()), help="statistics of real sets")
+    add("--cache_dir", help=f"statistics of real sets; default: {default_cache_dir()}")
     add("--no_cache", action="store_true", help="neither use nor keep statistics of real sets")
     add("--offline", action="store_true", help="never try to download weights")
-    add("--no_html", action="store_true", help="no page")
     add("--debug", action="store_true", help="show the traceback of an error")
 
 
-def _add_weights(add) -> None:
+def add_weights(add) -> None:
+    """An option for the weight file of every network that a metric uses."""
     for key, weight in WEIGHTS.items():
         add(weight.option, dest=f"weights_{key}", metavar="PATH", help=weight.file.what)
+
+
+def running_settings(options: Namespace) -> dict[str, object]:
+    """The options of :func:`add_running` and :func:`add_weights` as arguments of Settings."""
+    if options.cache_dir is not None:
+        check_writable(Path(options.cache_dir) / "statistics.npz")
+    cache_dir = Path(options.cache_dir or default_cache_dir())
+    return {
+        "device": str(choose_device(options.device)),
+        "batch_size": options.batch_size,
+        "workers": options.workers,
+        "weights": {key: getattr(options, f"weights_{key}") for key in WEIGHTS},
+        "offline": options.offline,
+        "cache_dir": None if options.no_cache else cache_dir,
+    }
 
 
 class Estimate:
     """The keypoint estimator as the metrics want it, loaded at the first image."""
 
     def __init__(self, name: str, weights: str | None, device: str):
+        from models.estimators import PersonFinder  # a measurement needs no model otherwise
+
         rule = "first" if name.startswith("openpose") else "best"  # MAGPT takes the first person
         self.find = PersonFinder(name, weights, device, rule, min_joints=0, allow_nobody=True)
 
@@ -180,37 +209,25 @@ class Estimate:
 
 def make_settings(options: Namespace, metrics: Sequence[str]) -> Settings:
     """Options as the settings of a measurement."""
-    device = str(choose_device(options.device))
+    running = running_settings(options)
     needs_keypoints = any(m.startswith("mask_") or m == "pckh" for m in metrics)
     annotation = options.annotation or (
         default_table(Path(options.gt_path)) if needs_keypoints else None
     )
-    keypoints, frame = read_target_table(Path(annotation)) if annotation else ({}, None)
-    theirs = options.result_keypoints
-    estimator = options.estimator
+    theirs, estimator = options.result_keypoints, options.estimator
+    device = running["device"]
     return Settings(
-        device=device,
-        batch_size=options.batch_size,
-        workers=options.workers,
+        **running,
         pairing=options.pairing,
         allow_missing=options.allow_missing,
-        expected=expected_results(options.pairs),
-        keypoints=keypoints,
-        result_keypoints=read_result_table(Path(theirs)) if theirs else {},
-        annotation_size=tuple(options.annotation_size) if options.annotation_size else frame,
+        asked=asked_results(read_pairs(options.pairs)) if options.pairs else None,
+        keypoints=read_table(Path(annotation), options.annotation_size) if annotation else None,
+        result_keypoints=read_table(Path(theirs), options.result_keypoints_size)
+        if theirs
+        else None,
         estimator=Estimate(estimator, options.estimator_weights, device) if estimator else None,
         estimator_name=estimator or "",
-        weights={key: getattr(options, f"weights_{key}") for key in WEIGHTS},
-        offline=options.offline,
-        cache_dir=None if options.no_cache else Path(options.cache_dir),
     )
-
-
-def expected_results(pairs: str | None) -> list[str] | None:
-    """Stems of the results that a pairs file asks for."""
-    if pairs is None:
-        return None
-    return [Path(result_name(source, target)).stem for source, target in read_pairs(pairs)]
 
 
 def labels_of(options: Namespace) -> list[str]:
@@ -254,17 +271,34 @@ def check_rank_by(rank_by: str | None, protocols: Sequence[Protocol], metrics) -
 def measure(
     options: Namespace, folder: str, output: Path, protocols, metrics, settings, title: str
 ) -> Evaluation:
-    """Measure one folder, write its report, print its table."""
+    """Measure one folder, print its table, write its report."""
     evaluation = evaluate_folder(
         folder, options.gt_path, options.fid_real_path, protocols, metrics, settings
     )
-    write_report(evaluation, settings, output)
-    if not options.no_html:
-        write_evaluation_page(evaluation, output, options.rank_by, title)
     print(f"\n{folder}")
     print(table(evaluation))
+    write_report(evaluation, settings, output)
+    if not options.no_html:
+        page = {title: evaluation}
+        write_evaluation_page(page, output, options.rank_by, title, settings.keypoints)
     print(f"written: {output}/metrics.json, metrics.csv{'' if options.no_html else ', index.html'}")
     return evaluation
+
+
+def write_together(
+    evaluations: dict[str, Evaluation], output: Path, name: str, options: Namespace, settings
+) -> None:
+    """The comparison of all folders; for several also its table on the screen and their page."""
+    comparison = compare(evaluations)
+    if len(evaluations) > 1:
+        print("\n" + markdown(comparison), end="")
+    written = write_comparison(comparison, output)
+    if len(evaluations) > 1 and not options.no_html:
+        written.append(
+            write_evaluation_page(evaluations, output, options.rank_by, name, settings.keypoints)
+        )
+    if len(evaluations) > 1:
+        print("written:", ", ".join(map(str, written)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -286,11 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         evaluations[label] = measure(
             options, folder, place, protocols, metrics, settings, f"{name}: {label}"
         )
-    comparison = compare(evaluations)
-    written = write_comparison(comparison, output)
-    if len(labels) > 1:
-        print("\n" + markdown(comparison), end="")
-        print("written:", ", ".join(map(str, written)))
+    write_together(evaluations, output, name, options, settings)
     refused = any(evaluation.refused for evaluation in evaluations.values())
     return EXIT_REFUSED if refused else 0
 

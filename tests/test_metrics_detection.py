@@ -7,18 +7,18 @@ import torch
 from torchvision.models.detection import ssd300_vgg16
 
 from tests.metric_helpers import made_backbone, make_folders, picture
+from util.metrics.detection import PersonDetector, best_person
 from util.metrics.evaluate import evaluate_folder
 from util.metrics.lpips import build_lpips, lpips_distances
 from util.metrics.measure import Settings
-from util.metrics.persons import PersonDetector, _best_person
 from util.metrics.protocols import LPIPS, find_protocol
 from util.metrics.weights import WeightStore
 
 
 def test_best_person_is_the_highest_score_of_the_person_label():
     labels, scores = torch.tensor([3, 1, 1]), torch.tensor([0.9, 0.4, 0.6])
-    assert _best_person(labels, scores) == pytest.approx(0.6)
-    assert _best_person(labels[:1], scores[:1]) == 0
+    assert best_person(labels, scores) == pytest.approx(0.6)
+    assert best_person(labels[:1], scores[:1]) == 0
 
 
 @pytest.mark.slow

@@ -188,7 +188,10 @@ def test_images_of_the_wrong_size_are_listed_unless_the_protocol_resizes(folders
     save(results(folders) / "s_2_t02_vis.png", picture(2, (32, 22)))
     with pytest.raises(UserError, match=r"(?s)of another size.*s_2_t02_vis\.png is 22x32"):
         main(arguments(folders, *QUICK))
-    assert "nted_pidm.psnr" in values(folders, "--metrics", "psnr", "--protocol", "nted_pidm")
+    words = ("--metrics", "psnr", "--protocol")
+    assert "dptn_step.psnr" in values(folders, *words, "dptn_step")
+    with pytest.raises(UserError, match="of another size"):  # resizes for networks only
+        main(arguments(folders, *words, "nted_pidm"))
 
 
 def test_real_set_of_another_size_is_an_error_for_fid(folders):
@@ -320,9 +323,11 @@ def test_names_with_the_separator_inside_are_paired_by_known_names(tmp_path):
 
 
 def test_results_in_another_format_than_the_published_ones_get_a_note(folders):
-    (note,) = report(folders, *QUICK)["notes"]
+    note, _ = report(folders, *QUICK)["notes"]
     assert "measured on JPEG results, these are PNG" in note
-    assert report(folders, *QUICK, "--protocol", "patn")["notes"] == []
+    (note,) = report(folders, *QUICK, "--protocol", "patn")["notes"]
+    assert "has 8,570 result images, here are 6: compare with no published number" in note
+    assert report(folders, *QUICK, "--protocol", "standard")["notes"] == []
 
 
 def test_magpt_folders_are_paired_by_equal_names(tmp_path):
@@ -334,7 +339,7 @@ def test_magpt_folders_are_paired_by_equal_names(tmp_path):
         str(tmp_path / side) for side in ("real_B", "fake_B")
     )
     words = ("--pairing", "same_name", "--protocol", "magpt", "--metrics", "ssim", "pckh")
-    keypoints = {f"imgWOMENid_{i}": 20.0 + np.arange(36.0).reshape(18, 2) for i in range(2)}
+    keypoints = {f"imgWOMENid_{i}": 5.0 + np.arange(36.0).reshape(18, 2) for i in range(2)}
     write_magpt_keypoints(tmp_path / "gt.csv", keypoints, (64, 44))
     write_magpt_keypoints(
         tmp_path / "found.csv",

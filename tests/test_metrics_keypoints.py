@@ -11,9 +11,8 @@ from tests.metric_helpers import arguments, made_backbone, make_folders, noisy, 
 from util.errors import UserError
 from util.metrics import score_pairs
 from util.metrics.evaluate import evaluate_folder
-from util.metrics.folder import MASK_LIMBS, apply_mask, body_mask, scale_keypoints
+from util.metrics.keypoints import MASK_LIMBS, apply_mask, body_mask, pckh, to_frame
 from util.metrics.measure import Settings
-from util.metrics.persons import pckh
 from util.metrics.protocols import find_protocol
 from util.metrics.reconstruction import psnr
 from util.tables.patn import write_keypoints
@@ -99,9 +98,8 @@ def test_limb_list_is_the_published_one():
 
 def test_keypoints_are_scaled_between_frames_and_missing_ones_stay():
     keypoints = np.array([[128.0, 88.0], [-1.0, 5.0]])
-    scaled = scale_keypoints(keypoints, (256, 176), (64, 44))
+    scaled = to_frame(keypoints, (256, 176), (64, 44))
     assert scaled.tolist() == [[32.0, 22.0], [-1.0, -1.0]]
-    assert scale_keypoints(keypoints, None, (64, 44)) is not None
 
 
 @pytest.fixture

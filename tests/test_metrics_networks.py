@@ -31,14 +31,7 @@ from util.metrics.protocols import (
     InceptionScore,
     kept,
 )
-from util.metrics.sets import (
-    FeatureFile,
-    FIDMetric,
-    RunningMoments,
-    SplitScores,
-    frechet_distance,
-    subset_distances,
-)
+from util.metrics.sets import Features, Moments, SplitScores, frechet_distance
 from util.metrics.weights import WeightStore
 
 
@@ -58,8 +51,8 @@ def features(seed: int, count: int, width: int = 12) -> np.ndarray:
     return random.standard_normal((count, width)) @ random.standard_normal((width, width)) + 3
 
 
-def moments(rows: np.ndarray, limit: int | None = None, batch: int = 7) -> RunningMoments:
-    running = RunningMoments(len(rows) if limit is None else limit)
+def moments(rows: np.ndarray, limit: int | None = None, batch: int = 7) -> Moments:
+    running = Moments(FID(PYTORCH_FID), len(rows) if limit is None else limit)
     for start in range(0, len(rows), batch):
         running.add(torch.from_numpy(rows[start : start + batch]))
     return running
@@ -103,15 +96,14 @@ def test_frechet_distance_equals_pytorch_fid_on_the_same_features():
     expected = calculate_frechet_distance(
         a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False)
     )
-    metric = FIDMetric(FID(TORCHVISION_HISTORICAL))
-    value, _, details = metric.result(fake=moments(b), real=moments(a))
+    value, _, details = moments(b).result(real=moments(a))
     assert value == pytest.approx(float(expected), rel=1e-9)
     assert details["real_count"] == 60
 
 
 def test_frechet_distance_of_fewer_images_than_dimensions_is_exact():
     a, b = features(4, 5, width=30), features(5, 6, width=30)
-    value, _, details = FIDMetric(FID(TORCHVISION_HISTORICAL)).result(moments(b), moments(a))
+    value, _, details = moments(b).result(moments(a))
     assert value == pytest.approx(_low_rank_frechet(a, b), rel=1e-9)
     assert "fewer images" in details["note"]
 
@@ -260,12 +252,12 @@ def test_inception_score_equals_torch_fidelity(magpt_golden, shuffle):
 
 def test_kid_equals_torch_fidelity_on_the_same_features():
     a, b = features(6, 40).astype(np.float32), features(7, 30).astype(np.float32)
-    files = []
+    kept_features = []
     for rows in (a, b):
-        files.append(FeatureFile())
+        kept_features.append(Features(KID(PYTORCH_FID, subsets=5, subset_size=20), len(rows)))
         for start in range(0, len(rows), 9):
-            files[-1].add(torch.from_numpy(rows[start : start + 9]))
-    values = subset_distances(*files, KID(PYTORCH_FID, subsets=5, subset_size=20))
+            kept_features[-1].add(torch.from_numpy(rows[start : start + 9]))
+    mean, std, _ = kept_features[0].result(real=kept_features[1])
     theirs = kid_features_to_metric(
         torch.from_numpy(a),
         torch.from_numpy(b),
@@ -274,8 +266,8 @@ def test_kid_equals_torch_fidelity_on_the_same_features():
         rng_seed=2020,
         verbose=False,
     )
-    assert values.mean() == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-5)
-    assert values.std() == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-5)
+    assert mean == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-5)
+    assert std == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-5)
 
 
 def test_values_of_a_batch_are_copied_and_let_go():

@@ -12,9 +12,10 @@ from script.metrics import EXIT_REFUSED, main
 from tests.metric_helpers import arguments, later, make_folders, noisy, picture, save
 from util.errors import UserError
 from util.metrics import inception
+from util.metrics.inception import StatisticsCache
 from util.metrics.protocols import PYTORCH_FID, InceptionScore
-from util.metrics.set_pass import StatisticsCache
-from util.metrics.sets import RunningMoments, split_assignment
+from util.metrics.protocols import FID as FIDDefinition
+from util.metrics.sets import Moments, split_assignment
 
 
 class SmallNetwork(torch.nn.Module):
@@ -146,18 +147,18 @@ def test_fid_of_the_small_network_equals_its_formula(folders):
 def test_a_damaged_cache_entry_is_computed_again(tmp_path):
     save(tmp_path / "a.png", picture(0))
     cache = StatisticsCache(tmp_path / "cache", [tmp_path / "a.png"], {"network": "x"})
-    moments = RunningMoments(10)
+    moments = Moments(FIDDefinition(PYTORCH_FID), 10)
     moments.add(torch.randn(10, 3))
-    cache.keep(moments)
-    again = RunningMoments(10)
-    assert cache.restore(again)
+    assert cache.keep("moments", moments.state()) is None
+    again = Moments(FIDDefinition(PYTORCH_FID), 10)
+    again.restore(cache.restore("moments"))
     np.testing.assert_array_equal(again.covariance(), moments.covariance())
     (entry,) = (tmp_path / "cache").iterdir()
     entry.write_bytes(entry.read_bytes()[:100])
-    assert not cache.restore(RunningMoments(10))
+    assert cache.restore("moments") is None
     other = StatisticsCache(tmp_path / "cache", [tmp_path / "a.png"], {"network": "y"})
-    cache.keep(moments)
-    assert not other.restore(RunningMoments(10))
+    cache.keep("moments", moments.state())
+    assert other.restore("moments") is None
 
 
 def test_every_image_is_in_one_split_or_in_the_dropped_rest():

@@ -19,8 +19,7 @@ from tqdm import tqdm
 from util.errors import UserError
 from util.image import load_image, mark_of, resize_linear, upright_size
 from util.metrics.protocols import Resize
-from util.names import IMAGE_EXTENSIONS
-from util.show.results import PAGE_IMAGES
+from util.names import IMAGE_EXTENSIONS, PAGE_IMAGES
 
 SHOWN = 20  # files of one kind in an error
 

@@ -138,6 +138,7 @@ class Score:
     std: float | None = None
     standard_error: float | None = None
     per_image: np.ndarray | None = None
+    published: float | None = None  # the paper's value of this column
     details: dict[str, object] = field(default_factory=dict)
 
 
@@ -157,6 +158,10 @@ class Evaluation:
     scores: list[Score] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def of(self, protocol: Protocol) -> list[Score]:
+        """The scores of one protocol."""
+        return [s for s in self.scores if s.column.startswith(f"{protocol.label}.")]
 
 
 @dataclass(frozen=True)
@@ -189,9 +194,11 @@ class Task:
 
     def score(self, column: Column, value: float, count: int, **more) -> Score:
         """A score of one number."""
+        published = self.protocol.published.get(column.name)
         return Score(
-            self.name(column), column.definition, column.higher_is_better, value, count, **more
-        )
+            self.name(column), column.definition, column.higher_is_better, value, count,
+            published=published, **more,
+        )  # fmt: skip
 
     def per_image_score(self, column: Column, values: np.ndarray, used: int | None = None) -> Score:
         """Mean, population standard deviation and standard error of the first ``used`` values.

@@ -1,215 +1,28 @@
-"""What an evaluation leaves behind: a table, metrics.json and metrics.csv."""
+"""What an evaluation leaves behind: a table for the screen, metrics.json, metrics.csv, comparisons.
+
+The page index.html is written by :mod:`util.metrics.page`.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-import numpy as np
-from dominate import tags
+from typing import TYPE_CHECKING
 
 from util.errors import UserError
-from util.files import make_folder, write_file
+from util.files import check_writable, make_folder, write_file
 from util.metrics.folder import describe_generation
 from util.metrics.measure import Evaluation, Score, Settings
-from util.names import PAGE_IMAGES
-from util.show.html import clean_text, new_page, picture, write_page
 from util.tables.manifest import folder_record
 
-SHOWN = 8
-
-
-def ranked_pairs(score: Score, shown: int = SHOWN) -> dict[str, list[int]]:
-    """Indices of the best, median and worst pairs of a per-image score, best first in each."""
-    values = np.nan_to_num(score.per_image, nan=-np.inf if score.higher_is_better else np.inf)
-    order = np.argsort(-values if score.higher_is_better else values, kind="stable")
-    shown = min(shown, len(order))
-    middle = (len(order) - shown) // 2
-    return {
-        "Best pairs": order[:shown].tolist(),
-        "Median pairs": order[middle : middle + shown].tolist(),
-        "Worst pairs": order[len(order) - shown :].tolist(),
-    }
-
-
-def ranking_score(evaluation: Evaluation, rank_by: str | None) -> Score | None:
-    """The score that orders the pairs: ``rank_by`` (with or without protocol), or the first."""
-    candidates = [score for score in evaluation.scores if score.per_image is not None]
-    if rank_by is not None:
-        candidates = [s for s in candidates if rank_by in (s.column, s.column.split(".", 1)[1])]
-    return candidates[0] if candidates else None
-
-
-def write_evaluation_page(
-    evaluation: Evaluation, output: Path, rank_by: str | None = None, title: str = "Evaluation"
-) -> Path:
-    """Write index.html into ``output``; the images shown are copied beside it."""
-    page = new_page(title)
-    page.add(tags.h1(clean_text(title)))
-    page.add(tags.p(clean_text(f"{len(evaluation.pairs)} pairs of {evaluation.results}")))
-    page.add(_table(evaluation))
-    for text in (*evaluation.notes, *_refusals(evaluation.refused)):
-        page.add(tags.p(clean_text(text)))
-    score = ranking_score(evaluation, rank_by)
-    for heading, indices in ({} if score is None else ranked_pairs(score)).items():
-        page.add(tags.h2(f"{heading} by {score.column}"))
-        cards = tags.div(cls="cards")
-        for i in indices:
-            cards.add(_card(evaluation, score, i, output))
-        page.add(cards)
-    write_page(output / "index.html", page)
-    return output / "index.html"
-
-
-def _refusals(refused: Mapping[str, str]) -> list[str]:
-    return [f"{name}: not computed: {reason}" for name, reason in refused.items()]
-
-
-def _table(evaluation: Evaluation) -> tags.div:
-    table = tags.table(cellpadding="5")
-    heads = ("column", "value", "± standard error", "images", "definition")
-    table.add(tags.thead(tags.tr([tags.th(head, align="left") for head in heads])))
-    body = table.add(tags.tbody())
-    for score in evaluation.scores:
-        error = "" if score.standard_error is None else f"{score.standard_error:.2g}"
-        cells = (score.column, f"{score.value:.4f}", error, score.count, score.definition)
-        body.add(tags.tr([tags.td(clean_text(cell)) for cell in cells]))
-    return tags.div(table, style="overflow-x: auto")
-
-
-def _card(evaluation: Evaluation, score: Score, index: int, output: Path) -> tags.article:
-    pair = evaluation.pairs[index]
-    make_folder(output / PAGE_IMAGES)
-    names = {}
-    for kind, path in (("gt", pair.gt), ("result", pair.result)):
-        names[kind] = f"{PAGE_IMAGES}/{index:06d}_{kind}{path.suffix.lower()}"
-        shutil.copyfile(path, output / names[kind])
-    pictures = tags.div(
-        picture(names["gt"], "ground truth", f"ground truth {pair.target}"),
-        picture(names["result"], "generated", f"generated {pair.name}"),
-        cls="pictures",
-    )
-    heading = tags.h3(clean_text(f"{score.per_image[index]:.4f} · {pair.name}"))
-    return tags.article(heading, pictures, cls="card")
-
-
-ABSENT = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """``rows``: label of a folder -> column -> score; ``columns``: name -> higher is better."""
-
-    rows: Mapping[str, Mapping[str, Score]]
-    columns: Mapping[str, bool]
-
-    def best(self, column: str) -> float | None:
-        """Best value of a column; None when there is nothing to compare."""
-        values = [row[column].value for row in self.rows.values() if column in row]
-        values = [value for value in values if value == value]
-        if len(values) < 2:
-            return None
-        return max(values) if self.columns[column] else min(values)
-
-
-def compare(evaluations: Mapping[str, Evaluation]) -> Table:
-    """One row for each evaluation; columns have full names, so protocols never share one."""
-    rows = {
-        label: {score.column: score for score in evaluation.scores}
-        for label, evaluation in evaluations.items()
-    }
-    columns = {
-        score.column: score.higher_is_better for row in rows.values() for score in row.values()
-    }
-    return Table(rows, columns)
-
-
-def _cells(table: Table, bold: str) -> list[list[str]]:
-    """Rows of text; ``bold`` is a pattern such as ``**{}**`` for the best value of a column."""
-    lines = []
-    for label, row in table.rows.items():
-        cells = [label]
-        for column in table.columns:
-            if column not in row:
-                cells.append(ABSENT)
-                continue
-            text = f"{row[column].value:.4f}"
-            is_best = row[column].value == table.best(column)
-            cells.append(bold.format(text) if is_best else text)
-        lines.append(cells)
-    return lines
-
-
-def markdown(table: Table) -> str:
-    """The table in Markdown, best values bold."""
-    arrows = [f"{name} {'↑' if higher else '↓'}" for name, higher in table.columns.items()]
-    head = ["results", *arrows]
-    lines = [head, ["---", *("---:" for _ in arrows)], *_cells(table, "**{}**")]
-    return (
-        "\n".join("| " + " | ".join(_escape_pipe(c) for c in line) + " |" for line in lines) + "\n"
-    )
-
-
-def _escape_pipe(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-}
-
-
-def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in text)
-
-
-def latex(table: Table) -> str:
-    """The table as a LaTeX tabular (package booktabs), best values bold."""
-    arrows = [
-        f"{_latex_text(name)} ${chr(92)}{'uparrow' if higher else 'downarrow'}$"
-        for name, higher in table.columns.items()
-    ]
-    lines = [rf"\begin{{tabular}}{{l{'r' * len(arrows)}}}", r"\toprule"]
-    lines += [" & ".join(["results", *arrows]) + r" \\", r"\midrule"]
-    for label, *cells in _cells(table, r"\textbf{{{}}}"):
-        cells = [cell.replace(ABSENT, "--") for cell in cells]
-        lines.append(" & ".join([_latex_text(label), *cells]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join(lines) + "\n"
-
-
-def comma_separated(table: Table) -> str:
-    """The table as CSV with all digits."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["results", *table.columns])
-    for label, row in table.rows.items():
-        writer.writerow([label, *(repr(row[c].value) if c in row else "" for c in table.columns)])
-    return text.getvalue()
-
-
-def write_comparison(table: Table, folder: Path) -> list[Path]:
-    """Write comparison.md, .tex and .csv into ``folder``; returns their paths."""
-    make_folder(folder)
-    contents = {"md": markdown(table), "tex": latex(table), "csv": comma_separated(table)}
-    paths = []
-    for extension, content in contents.items():
-        paths.append(folder / f"comparison.{extension}")
-        write_file(paths[-1], content.encode("utf-8"))
-    return paths
-
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 LIBRARIES = (
     *("numpy", "scipy", "scikit-image", "opencv-python-headless", "pillow", "torch"),
@@ -217,11 +30,63 @@ LIBRARIES = (
 )
 
 
-def number(value: float | None) -> float | str | None:
-    """A float as JSON has it: NaN becomes null, infinity the string "inf"."""
-    if value is None or math.isnan(value):
-        return None
-    return value if math.isfinite(value) else str(value)
+def report_folder(output_dir: str | None, name: str, results: Sequence[str | Path]) -> Path:
+    """``<output_dir>/<name>``; by default in ./eval_results, and beside the results if they have
+    that name.
+
+    GFLA's published commands generate into ./eval_results/fashion and measure it as ``fashion``.
+    """
+    if output_dir is not None:
+        return Path(output_dir) / name
+    output = Path("eval_results") / name
+    if output.resolve() in [Path(folder).resolve() for folder in results]:
+        return output.with_name(f"{output.name}_metrics")
+    return output
+
+
+def check_output_folder(output: Path, measured: Sequence[str | Path | None]) -> None:
+    """Raise UserError when the report would land inside a measured folder or cannot be written."""
+    for folder in filter(None, measured):
+        if output.resolve().is_relative_to(Path(folder).resolve()):
+            raise UserError(
+                f"the report would be written to {output}, inside the measured folder {folder}; "
+                "choose another place with --output_dir."
+            )
+    try:
+        check_writable(output / "metrics.json")
+    except UserError as error:
+        raise UserError(f"{str(error).rstrip('.')} with --output_dir.") from None
+
+
+def write_report(evaluation: Evaluation, settings: Settings, output: str | Path) -> Path:
+    """Write metrics.json and metrics.csv (one row per image) into the folder ``output``."""
+    output = make_folder(output)
+    text = json.dumps(report_dict(evaluation, settings), indent=1, ensure_ascii=False)
+    write_file(output / "metrics.json", text.encode("utf-8", "surrogateescape"))
+    write_csv(output / "metrics.csv", per_image(evaluation))
+    return output
+
+
+def write_csv(path: Path, frame: DataFrame) -> None:
+    """Write a table as CSV with all digits; what a spreadsheet would compute is quoted as text."""
+    frame = frame.rename(index=_harmless).map(_harmless)
+    text = frame.to_csv(lineterminator="\n")
+    write_file(path, text.encode("utf-8", "surrogateescape"))
+
+
+def _harmless(cell: object) -> object:
+    dangerous = isinstance(cell, str) and cell.startswith(("=", "+", "@", "\t", "\r"))
+    return f"'{cell}" if dangerous else cell
+
+
+def per_image(evaluation: Evaluation) -> DataFrame:
+    """A row for each result (index ``name``): its target and every score of two images."""
+    from pandas import DataFrame, Index  # slow to import
+
+    scores = [score for score in evaluation.scores if score.per_image is not None]
+    columns = {"target": [pair.target for pair in evaluation.pairs]}
+    columns |= {score.column: score.per_image for score in scores}
+    return DataFrame(columns, Index([pair.name for pair in evaluation.pairs], name="name"))
 
 
 def report_dict(evaluation: Evaluation, settings: Settings) -> dict[str, object]:
@@ -261,10 +126,18 @@ def _score_dict(score: Score) -> dict[str, object]:
         "std": number(score.std),
         "standard_error": number(score.standard_error),
         "count": score.count,
+        "published": score.published,
         "higher_is_better": score.higher_is_better,
         "definition": score.definition,
         **score.details,
     }
+
+
+def number(value: float | None) -> float | str | None:
+    """A float as JSON has it: NaN becomes null, infinity the string "inf"."""
+    if value is None or math.isnan(value):
+        return None
+    return value if math.isfinite(value) else str(value)
 
 
 def library_versions() -> dict[str, str]:
@@ -278,75 +151,137 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-def report_folder(output_dir: str | None, name: str, results: Sequence[str | Path]) -> Path:
-    """``<output_dir>/<name>``; by default in ./eval_results, and beside the results if they have
-    that name.
-
-    GFLA's published commands generate into ./eval_results/fashion and measure it as ``fashion``.
-    """
-    if output_dir is not None:
-        return Path(output_dir) / name
-    output = Path("eval_results") / name
-    if output.resolve() in [Path(folder).resolve() for folder in results]:
-        return output.with_name(f"{output.name}_metrics")
-    return output
+HEADS = ("column", "value", "± s.e.", "images", "published", "definition")
 
 
-def check_output_folder(output: Path, measured: Sequence[str | Path | None]) -> None:
-    """Raise UserError when the report would land inside a measured folder."""
-    for folder in filter(None, measured):
-        if output.resolve().is_relative_to(Path(folder).resolve()):
-            raise UserError(
-                f"the report would be written to {output}, inside the measured folder {folder}; "
-                "choose another place with --output_dir."
-            )
-
-
-def write_report(evaluation: Evaluation, settings: Settings, output: str | Path) -> Path:
-    """Write metrics.json and metrics.csv (one row per image) into the folder ``output``."""
-    output = Path(output)
-    check_output_folder(output, (evaluation.results, evaluation.gt, evaluation.real))
-    make_folder(output)
-    text = json.dumps(report_dict(evaluation, settings), indent=1, ensure_ascii=False)
-    write_file(output / "metrics.json", text.encode("utf-8"))
-    write_file(output / "metrics.csv", _csv(evaluation).encode("utf-8"))
-    return output
-
-
-def _csv(evaluation: Evaluation) -> str:
-    scores = [score for score in evaluation.scores if score.per_image is not None]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "target", *(score.column for score in scores)])
-    for i, pair in enumerate(evaluation.pairs):
-        writer.writerow([pair.name, pair.target, *(repr(float(s.per_image[i])) for s in scores)])
-    return text.getvalue()
-
-
-def table(evaluation: Evaluation) -> str:
-    """The report for the screen: one line for each column, then what was refused."""
-    rows = [("column", "value", "± s.e.", "images", "definition")]
+def score_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
+    """The scores as rows of text under :data:`HEADS`."""
+    rows = []
     for score in evaluation.scores:
         error = "" if score.standard_error is None else f"{score.standard_error:.2g}"
-        rows.append((score.column, f"{score.value:.4f}", error, str(score.count), score.definition))
-    lines = [describe_generation(evaluation.generation), *aligned(rows)]
+        published = "" if score.published is None else f"{score.published:g}"
+        value = f"{score.value:.4f}"
+        rows.append((score.column, value, error, f"{score.count:,}", published, score.definition))
+    return rows
+
+
+def remarks(evaluation: Evaluation) -> list[str]:
+    """What belongs to the numbers, a sentence each: notes, what was left out, what was refused."""
+    lines = [
+        f"published: {p.published_by}, on {p.counts[1]:,} pairs"
+        for p in evaluation.protocols
+        if p.counts and any(score.published is not None for score in evaluation.of(p))
+    ]
     lines += [f"note: {note}" for note in evaluation.notes]
     lines += [
         f"note: {s.column}: {s.details['note']}" for s in evaluation.scores if "note" in s.details
     ]
     lines += [f"left out, {kind}: {len(names)}" for kind, names in evaluation.left_out.items()]
-    lines += [f"{name}: not computed: {why}" for name, why in evaluation.refused.items()]
-    return "\n".join(lines)
+    return lines + [f"{name}: not computed: {why}" for name, why in evaluation.refused.items()]
 
 
-def aligned(rows: Sequence[Sequence[str]], right: Mapping[int, bool] | None = None) -> list[str]:
-    """Rows as lines of equal columns; columns 1 and up to the last but one are flush right."""
-    last = len(rows[0]) - 1
-    widths = [max(len(row[i]) for row in rows) for i in range(last + 1)]
+def counted(evaluation: Evaluation) -> str:
+    """How many images of which size entered, in words."""
+    names = {"results": "results", "ground_truth": "ground truths", "real": "real images"}
+    parts = []
+    for key, facts in evaluation.images.items():
+        sizes = ", ".join(facts.sizes) if len(facts.sizes) < 4 else f"{len(facts.sizes)} sizes"
+        parts.append(f"{len(facts.size_of):,} {names[key]} ({sizes})")
+    return ", ".join(parts)
+
+
+def table(evaluation: Evaluation) -> str:
+    """The report for the screen: one line for each column, then what was refused."""
+    lines = [describe_generation(evaluation.generation), f"images: {counted(evaluation)}"]
+    lines += aligned([HEADS, *score_rows(evaluation)])
+    return "\n".join([*lines, *remarks(evaluation)])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines of equal columns; the first and the last are flush left. No empty column."""
+    kept = [i for i in range(len(rows[0])) if any(row[i] for row in rows[1:])]
+    rows = [[row[i] for i in kept] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.ljust(widths[i]) if i in (0, last) else cell.rjust(widths[i])
-            for i, cell in enumerate(row)
+            cell.ljust(width) if i in (0, len(widths) - 1) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
+
+
+ABSENT = "–"
+
+
+def compare(evaluations: Mapping[str, Evaluation]) -> DataFrame:
+    """A row for each folder; columns have full names, so protocols never share one.
+
+    ``attrs["higher_is_better"]`` tells by column where more is better.
+    """
+    from pandas import DataFrame
+
+    rows = {label: {s.column: s.value for s in e.scores} for label, e in evaluations.items()}
+    upward = {s.column: s.higher_is_better for e in evaluations.values() for s in e.scores}
+    frame = DataFrame.from_dict(rows, orient="index", columns=None if upward else [])
+    frame = frame.reindex(columns=list(upward)).rename_axis("results")
+    frame.attrs["higher_is_better"] = upward
+    return frame
+
+
+def cells(comparison: DataFrame, bold: str) -> list[list[str]]:
+    """Rows of text, label first; ``bold`` is a pattern such as ``**{}**`` for the best value."""
+    best = {}
+    for column, upward in comparison.attrs["higher_is_better"].items():
+        if comparison[column].notna().sum() > 1:
+            best[column] = comparison[column].max() if upward else comparison[column].min()
+    lines = []
+    for label, row in comparison.iterrows():
+        texts = [ABSENT if math.isnan(value) else f"{value:.4f}" for value in row]
+        marked = [
+            bold.format(text) if row[column] == best.get(column) else text
+            for text, column in zip(texts, comparison.columns, strict=True)
+        ]
+        lines.append([str(label), *marked])
+    return lines
+
+
+def markdown(comparison: DataFrame) -> str:
+    """The comparison in Markdown, best values bold."""
+    upward = comparison.attrs["higher_is_better"].items()
+    head = ["results", *(f"{name} {'↑' if higher else '↓'}" for name, higher in upward)]
+    lines = [head, ["---", *("---:" for _ in upward)], *cells(comparison, "**{}**")]
+    rows = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
+    return "".join(f"| {row} |\n" for row in rows)
+
+
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    }
+)
+
+
+def latex(comparison: DataFrame) -> str:
+    """The comparison as a LaTeX tabular (package booktabs), best values bold."""
+    arrows = {True: r"$\uparrow$", False: r"$\downarrow$"}
+    upward = comparison.attrs["higher_is_better"].items()
+    heads = [f"{name.translate(_LATEX)} {arrows[higher]}" for name, higher in upward]
+    lines = [rf"\begin{{tabular}}{{l{'r' * len(heads)}}}", r"\toprule"]
+    lines += [" & ".join(["results", *heads]) + r" \\", r"\midrule"]
+    for label, *row in cells(comparison, r"\textbf{{{}}}"):
+        row = [cell.replace(ABSENT, "--") for cell in row]
+        lines.append(" & ".join([label.translate(_LATEX), *row]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def write_comparison(comparison: DataFrame, folder: Path) -> list[Path]:
+    """Write comparison.md, .tex and .csv into ``folder``; returns their paths."""
+    make_folder(folder)
+    write_file(folder / "comparison.md", markdown(comparison).encode("utf-8"))
+    write_file(folder / "comparison.tex", latex(comparison).encode("utf-8"))
+    write_csv(folder / "comparison.csv", comparison)
+    return [folder / f"comparison.{extension}" for extension in ("md", "tex", "csv")]
