@@ -269,7 +269,7 @@ def test_missing_steps_are_explained(world, results):
     root, _ = world
     with pytest.raises(UserError, match="from 1 to 3"):
         evaluate(root, results, "--steps", 4)
-    with pytest.raises(UserError, match="of 3 steps, asked are 5; .*--step_size 3"):
+    with pytest.raises(UserError, match=r"of 3 steps, asked are 5; .*--step_size 3"):
         evaluate(root, results, "--step_size", 5, "--steps", 5)
 
 

@@ -104,11 +104,11 @@ def test_frechet_distance_equals_pytorch_fid_on_the_same_features():
 def test_frechet_distance_of_fewer_images_than_dimensions_is_exact():
     a, b = features(4, 5, width=30), features(5, 6, width=30)
     value, _, details = moments(b).result(moments(a))
-    assert value == pytest.approx(_low_rank_frechet(a, b), rel=1e-9)
+    assert value == pytest.approx(low_rank_frechet(a, b), rel=1e-9)
     assert "fewer images" in details["note"]
 
 
-def _low_rank_frechet(a: np.ndarray, b: np.ndarray) -> float:
+def low_rank_frechet(a: np.ndarray, b: np.ndarray) -> float:
     """The distance from centred rows: tr (C1 C2)^(1/2) is the nuclear norm of A B^T."""
     centred_a, centred_b = (
         (x - x.mean(0)).astype(np.float64) / np.sqrt(len(x) - 1) for x in (a, b)
@@ -156,8 +156,8 @@ def test_paper_fid_equals_the_formula_with_the_remainder_dropped_or_kept(tmp_pat
     dropped, everything = values["dptn.fid"], values["dptn-keep.fid"]
     assert (dropped.count, dropped.details["real_count"]) == (4, 4)
     assert (everything.count, everything.details["real_count"]) == (6, 7)
-    assert dropped.value == pytest.approx(_low_rank_frechet(real[:4], fake[:4]), rel=1e-4)
-    assert everything.value == pytest.approx(_low_rank_frechet(real, fake), rel=1e-4)
+    assert dropped.value == pytest.approx(low_rank_frechet(real[:4], fake[:4]), rel=1e-4)
+    assert everything.value == pytest.approx(low_rank_frechet(real, fake), rel=1e-4)
     assert dropped.value != pytest.approx(everything.value, rel=1e-3)
 
 

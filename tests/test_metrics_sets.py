@@ -13,8 +13,8 @@ from tests.metric_helpers import arguments, later, make_folders, noisy, picture,
 from util.errors import UserError
 from util.metrics import inception
 from util.metrics.inception import StatisticsCache
-from util.metrics.protocols import PYTORCH_FID, InceptionScore
 from util.metrics.protocols import FID as FIDDefinition
+from util.metrics.protocols import PYTORCH_FID, InceptionScore
 from util.metrics.sets import Moments, split_assignment
 
 
@@ -131,7 +131,7 @@ def test_a_damaged_real_image_stops_the_measurement(folders):
 
 
 def test_fid_of_the_small_network_equals_its_formula(folders):
-    from tests.test_metrics_networks import _low_rank_frechet
+    from tests.test_metrics_networks import low_rank_frechet
 
     found = measured(folders, *FID)["dptn.fid"]["value"]
     network, sets = SmallNetwork(), []
@@ -141,7 +141,7 @@ def test_fid_of_the_small_network_equals_its_formula(folders):
         paths = sorted(Path(folders[option]).iterdir())
         images = torch.from_numpy(np.stack([np.asarray(Image.open(p)) for p in paths]))
         sets.append(network(images).numpy())
-    assert found == pytest.approx(_low_rank_frechet(*sets), rel=1e-9)
+    assert found == pytest.approx(low_rank_frechet(*sets), rel=1e-9)
 
 
 def test_a_damaged_cache_entry_is_computed_again(tmp_path):

@@ -83,8 +83,9 @@ class Moments:
         value = frechet_distance(real.mean, real.covariance(), self.mean, self.covariance())
         details: dict[str, object] = {"real_count": real.count}
         if min(self.count, real.count) <= len(self.mean):
+            dimensions = len(self.mean)
             details["note"] = (
-                f"fewer images than the {len(self.mean)} feature dimensions: biased upwards"
+                f"fewer images than the {dimensions} feature dimensions: biased upwards"
             )
         return value, None, details
 
@@ -334,19 +335,13 @@ def _real_collectors(
     }
     cache = inception.StatisticsCache(task.settings.cache_dir, paths, definition)
     collectors = {c.name: COLLECTORS[type(c.settings)](c.settings, len(paths)) for c in columns}
-    missing = [
-        c for c in collectors.values() if not (isinstance(c, Moments) and _restored(c, cache))
-    ]
+    moments = [c for c in collectors.values() if isinstance(c, Moments)]
+    known = [c for c in moments if _restored(c, cache)]
+    missing = [c for c in collectors.values() if c not in known]
     if missing:
         _feed(task, "real images", paths, lambda p: (reader.read_reference(p),), network, missing)
-    for collector in missing:
-        note = (
-            cache.keep(collector.kind, collector.state())
-            if isinstance(collector, Moments)
-            else None
-        )
-        if note:
-            task.evaluation.notes.append(note)
+    notes = [cache.keep(c.kind, c.state()) for c in moments if c not in known]
+    task.evaluation.notes += filter(None, notes)
     return collectors
 
 
