@@ -36,6 +36,7 @@ from data.prepare.checks import (
     check_tables,
 )
 from data.prepare.checks import read_phase as read_one_phase
+from data.prepare.view_checks import check_views, looks_like_views, open_phase, view_sheet
 from util.errors import UserError
 from util.image import load_image, save_image
 from util.run.main import run_main
@@ -44,6 +45,7 @@ from util.skeleton import MISSING, draw_skeleton
 from util.tables.layouts import LAYOUTS, PHASES, SYNTHETIC_NAME, Layout, detect_layout
 from util.tables.manifest import describe, folder_record
 
+VIEW = "view"  # the --dataset_mode of turned objects, which have no tables
 COLUMNS = 4  # pairs in one row of the contact sheet
 
 
@@ -53,7 +55,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("dataroot", help="the folder given to train.py as --dataroot")
-    add("--dataset_mode", choices=("auto", *LAYOUTS), default="auto", help="auto: by file names")
+    modes = ("auto", *LAYOUTS, VIEW)
+    add("--dataset_mode", choices=modes, default="auto", help="auto: by file names")
     add("--phase", nargs="+", choices=PHASES, default=list(PHASES))
     add("--own", action="store_true", help="own data: published counts do not matter")
     add("--annotation_size", nargs=2, type=int, metavar=("H", "W"), help="frame of the keypoints")
@@ -170,6 +173,12 @@ def print_findings(findings: list[Finding], strict: bool) -> int:
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     root = Path(options.dataroot)
+    if options.dataset_mode == VIEW or (
+        options.dataset_mode == "auto"
+        and detect_layout(root) is None
+        and looks_like_views(root, options.phase)
+    ):
+        return check_turned_objects(root, options)
     layout = choose_layout(root, options)
     print_needed_files(root, layout, options.phase)
     phases, findings = check(root, layout, options)
@@ -182,11 +191,26 @@ def main(arguments: list[str] | None = None) -> int:
         path = Path(options.contact_sheet or root / "contact_sheet.jpg")
         sheet = contact_sheet(phases, options.samples, options.seed)
         if sheet is not None:
-            write_sheet(path, sheet)
+            write_sheet(path, sheet, "every skeleton must lie on its person")
     return print_findings(findings, options.strict)
 
 
-def write_sheet(path: Path, sheet: np.ndarray) -> None:
+def check_turned_objects(root: Path, options: argparse.Namespace) -> int:
+    """Check a data set of views, which has its own layouts; the exit status."""
+    phases = [open_phase(root, name) for name in options.phase]
+    findings = check_views(phases, progress)
+    for phase in phases:
+        print(phase.summary())
+    if options.contact_sheet != "none":
+        sheet = view_sheet(phases, options.samples)
+        if sheet is not None:
+            folder = root if root.is_dir() else root.parent
+            path = Path(options.contact_sheet or folder / "contact_sheet.jpg")
+            write_sheet(path, sheet, "every row must show one object turning")
+    return print_findings(findings, options.strict)
+
+
+def write_sheet(path: Path, sheet: np.ndarray, hint: str) -> None:
     """Save the contact sheet; a read-only place is worth a line, not the end of the check."""
     try:
         save_image(path, sheet, quality=90)
@@ -195,7 +219,7 @@ def write_sheet(path: Path, sheet: np.ndarray) -> None:
             f"the contact sheet {path} cannot be written ({error.strerror}): --contact_sheet PATH"
         )
     else:
-        print(f"contact sheet: {path} - every skeleton must lie on its person")
+        print(f"contact sheet: {path} - {hint}")
 
 
 if __name__ == "__main__":
