@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
@@ -36,6 +37,7 @@ def write_manifest(folder: Path, opt: Namespace, model: BaseModel, dataset: Base
         "sha256": file_hash(path),
         "pairs": len(dataset),
         "prepared": dataset.record,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     write_atomically(folder / "generation.json", json.dumps(manifest, indent=1).encode())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -70,7 +71,9 @@ def test_two_processes_write_every_image_once_and_one_complete_page(checkpoints,
         p.relative_to(tmp_path / "two") for p in (tmp_path / "two").rglob("*") if p.is_file()
     }
     for name in files - {p for p in files if p.suffix in (".txt", ".json")}:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        one, two = ((tmp_path / folder / name).read_bytes() for folder in ("one", "two"))
+        date = rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC"
+        assert re.sub(date, b"", one) == re.sub(date, b"", two)
     assert (tmp_path / "two" / "index.html").read_text().count('class="card"') == PAIRS
 
 

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import gc
+import json
+import math
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import numpy as np
 import pytest
-from dominate import tags
 
 from tests.browser import Browser, needs_chromium
-from util.errors import UserError
 from util.image import save_image
-from util.show.results import RESULT_COLUMNS, ResultPage, page_name
+from util.show.result_page import add_scores, page_name, write_pages, write_rows
 from util.show.visualizer import Visualizer
 
 HOSTILE = "<script>alert(1)</script>"
 
 
-def _write(folder: Path, rows: int, per_page: int, **options) -> list[str]:
-    with ResultPage(folder, title=options.pop("title", "test"), per_page=per_page) as page:
-        for row in range(rows):
-            page.add(f"pair {row}", {"generated": f"{row}.png"})
+def _write(folder: Path, rows: int, per_page: int) -> list[str]:
+    pairs = [(f"s{row}.jpg", f"t{row}.jpg", f"{row}.png") for row in range(rows)]
+    write_rows(folder, "test", pairs, ())
+    write_pages(folder, per_page)
     return sorted(path.name for path in folder.glob("*.html"))
+
+
+def _order(folder: Path, name: str) -> list[str]:
+    return re.findall(r'src="(\d+)\.png"', (folder / name).read_text())
 
 
 @pytest.mark.parametrize(
@@ -32,8 +35,8 @@ def _write(folder: Path, rows: int, per_page: int, **options) -> list[str]:
 )
 def test_every_row_is_on_exactly_one_page(tmp_path, rows, pages):
     assert len(_write(tmp_path, rows, per_page=3)) == pages
-    text = "".join((tmp_path / page_name(n)).read_text() for n in range(1, pages + 1))
-    assert re.findall(r'src="(\d+)\.png"', text) == [str(row) for row in range(rows)]
+    order = [name for n in range(1, pages + 1) for name in _order(tmp_path, page_name(n))]
+    assert order == [str(row) for row in range(rows)]
 
 
 def test_the_links_lead_from_the_first_page_to_the_last_and_back(tmp_path):
@@ -47,62 +50,70 @@ def test_the_links_lead_from_the_first_page_to_the_last_and_back(tmp_path):
         assert f'href="{name}"' in middle
 
 
-def test_an_interrupted_test_leaves_the_full_pages(tmp_path):
-    page = ResultPage(tmp_path, per_page=2)
-    for row in range(5):
-        page.add(str(row), {"generated": f"{row}.png"})
-    assert (tmp_path / "index.html").exists()
-    assert 'href="index.html"' in (tmp_path / "page_2.html").read_text()
-    assert not (tmp_path / "page_3.html").exists()
-
-
 def test_pages_of_an_earlier_longer_test_are_removed_and_other_files_stay(tmp_path):
     _write(tmp_path, rows=9, per_page=2)
     (tmp_path / "page_notes.html").write_text("mine")
     assert _write(tmp_path, rows=3, per_page=2) == ["index.html", "page_2.html", "page_notes.html"]
 
 
-def test_the_summary_is_on_the_first_page_only(tmp_path):
-    page = ResultPage(tmp_path, per_page=1)
-    page.add("a", {})
-    page.add("b", {})
-    assert page.close({"PSNR": 19.14923}) == tmp_path / "index.html"
-    assert "19.15" in (tmp_path / "index.html").read_text()
-    assert "19.15" not in (tmp_path / "page_2.html").read_text()
+def test_the_first_page_says_what_made_the_images(tmp_path):
+    made = {"name": "dptn", "checkpoint": "latest_net_G.pth", "sha256": "0123456789abcdef" * 4,
+            "image_size": [256, 176], "date": "2024-05-01T10:00:00+00:00"}  # fmt: skip
+    (tmp_path / "generation.json").write_text(json.dumps(made))
+    _write(tmp_path, rows=4, per_page=2)
+    first = (tmp_path / "index.html").read_text()
+    for text in ("dptn", "latest_net_G.pth", "0123456789ab…", "256 × 176", "2024-05-01 10:00 UTC"):
+        assert text in first
+    assert "latest_net_G.pth" not in (tmp_path / "page_2.html").read_text()
+
+
+def test_scores_order_the_pairs_and_the_metrics_page_is_linked(tmp_path):
+    results = tmp_path / "results"
+    _write(results, rows=4, per_page=3)
+    values = {"SSIM": {"0.png": 0.5, "1.png": 0.9, "2.png": 0.1, "3.png": math.nan},
+              "LPIPS": {"0.png": 0.3, "1.png": 0.2, "2.png": 0.4, "3.png": 0.1}}  # fmt: skip
+    better = {"SSIM": True, "LPIPS": False}
+    assert add_scores(results, values, better, tmp_path / "eval" / "index.html") is not None
+    assert _order(results, "best_ssim.html") == ["1", "0", "2"]
+    assert _order(results, "worst_ssim.html") == ["2", "0", "1"]
+    assert _order(results, "best_lpips.html") == ["3", "1", "0", "2"]
+    assert _order(results, "worst_lpips.html") == ["2", "0", "1", "3"]
+    page = (results / "index.html").read_text()
+    assert "SSIM 0.5 · LPIPS 0.3" in page
+    assert "SSIM, mean</dt><dd>0.5</dd>" in re.sub(r">\s+<", "><", page)
+    for link in ("best_ssim.html", "worst_lpips.html", "../eval/index.html"):
+        assert f'href="{link}"' in page
+
+
+def test_scores_of_another_checkpoint_are_not_shown(tmp_path):
+    made = tmp_path / "generation.json"
+    made.write_text('{"sha256": "a"}')
+    _write(tmp_path, rows=1, per_page=3)
+    add_scores(tmp_path, {"SSIM": {"0.png": 0.5}}, {"SSIM": True})
+    assert (tmp_path / "best_ssim.html").is_file()
+    made.write_text('{"sha256": "b"}')
+    assert _write(tmp_path, rows=1, per_page=3) == ["index.html"]
+
+
+def test_a_folder_without_a_page_takes_no_scores(tmp_path):
+    assert add_scores(tmp_path, {"SSIM": {"0.png": 0.5}}, {"SSIM": True}) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_steps_of_a_model_are_one_strip_below_the_other_pictures(tmp_path):
-    columns = ("source", "generated", "step_1", "step_2", "ground truth")
-    with ResultPage(tmp_path, columns=columns) as page:
-        page.add("a", {column: f"{column}.png" for column in columns if column != "step_2"})
-    html = (tmp_path / "index.html").read_text()
-    pictures, strip = html.split('class="pictures"')[1].split('class="strip"')
-    assert [name in pictures for name in columns] == [True, True, False, False, True]
-    assert [name in strip for name in columns] == [False, False, True, True, False]
+    write_rows(tmp_path, "test", [("a.jpg", "b.jpg", "a_2_b_vis.png")], ("step_1", "step_2"))
+    html = write_pages(tmp_path).read_text()
+    pictures, strip = html.split('class="pairs"')[1].split('class="strip"')
+    for name in ("source", "generated", "ground truth"):
+        assert f"{name}</figcaption>" in pictures
+    assert "a_2_b_vis_step_1.jpg" in strip
+    assert "a_2_b_vis_step_2.jpg" in strip
 
 
-def test_a_missing_picture_keeps_its_place_and_an_unknown_column_is_an_error(tmp_path):
-    page = ResultPage(tmp_path, columns=("source", "flow"))
-    with pytest.raises(ValueError, match="unknown columns"):
-        page.add("a", {"sauce": "a.png"})
-    page.add("a", {"source": "a.png"})
-    text = page.close().read_text()
-    assert re.findall(r"<figcaption>(.*?)</figcaption>", text) == ["source", "flow"]
-    assert text.count('class="missing"') == 1
-
-
-def test_an_absolute_image_path_is_refused(tmp_path):
-    page = ResultPage(tmp_path)
-    with pytest.raises(UserError, match="expected a relative path"):
-        page.add("a", {"generated": "/etc/passwd"})
-
-
-def test_only_the_rows_of_the_current_page_are_kept_in_memory(tmp_path):
-    page = ResultPage(tmp_path, per_page=10)
-    for row in range(95):
-        page.add(f"pair {row}", {"generated": f"{row}.png"})
-    gc.collect()
-    assert sum(type(thing) is tags.article for thing in gc.get_objects()) == 5
+def test_result_and_truth_are_beside_each_other_however_narrow_the_page(tmp_path):
+    _write(tmp_path, rows=1, per_page=3)
+    result = (tmp_path / "index.html").read_text().split('class="result"')[1]
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", result) == ["generated", "ground truth"]
 
 
 def _people(folder: Path, names: list[str]) -> None:
@@ -124,20 +135,23 @@ def result_folder(tmp_path_factory) -> Path:
     """Seven pairs with every character in their names that breaks careless pages."""
     folder = tmp_path_factory.mktemp("results of 100% # ?")
     names = [
-        "plain.png",
-        "with space & amp;.png",
-        "100%25 #1?x=2.png",
-        "ünïcödé 服装.png",
-        "quote\"s'.png",
-        f"{HOSTILE.replace('/', '')}.png",
-        "a_very_long_name_without_any_place_to_break_it_" * 4 + ".png",
+        "plain",
+        "with space & amp;",
+        "100%25 #1?x=2",
+        "ünïcödé 服装",
+        "quote\"s'",
+        HOSTILE.replace("/", ""),
+        "a_very_long_name_without_any_place_to_break_it_" * 4,
     ]
-    _people(folder / "page_images", names)
-    title = f"run {HOSTILE}"
-    with ResultPage(folder, title=title, per_page=3) as page:
-        for name in names:
-            page.add(f"{name} {HOSTILE}", dict.fromkeys(RESULT_COLUMNS, f"page_images/{name}"))
-        page.summary.update({"PSNR": 19.1492, HOSTILE: HOSTILE})
+    _people(folder / "page_images", [f"{n}{end}.jpg" for n in names for end in ("", "_pose")])
+    _people(folder, [f"{name}.png" for name in names])
+    pairs = [(f"{name}.jpg", f"{name}.jpg", f"{name}.png") for name in names]
+    write_rows(folder, f"run {HOSTILE}", pairs, ())
+    scores = {f"PSNR {HOSTILE}": {f"{name}.png": 19.1492 for name in names}}
+    (folder / "metrics").mkdir()
+    (folder / "metrics" / "index.html").write_text("metrics")
+    add_scores(folder, scores, dict.fromkeys(scores, True), folder / "metrics" / "index.html")
+    write_pages(folder, per_page=3)
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -27,6 +28,15 @@ class OneColour:
         with self._lock:
             self.count += 1
             self._spread = max(self._spread, spread)
+
+    def summary(self) -> tuple[int, float]:
+        """What other processes need to know; see :meth:`merge`."""
+        return self.count, self._spread
+
+    def merge(self, summaries: Sequence[tuple[int, float]]) -> None:
+        """Take the summaries of all processes, this one included, for what was seen."""
+        self.count = sum(count for count, _ in summaries)
+        self._spread = max(spread for _, spread in summaries)
 
     @property
     def found(self) -> bool:

@@ -161,8 +161,7 @@ class Console(Sink):
             with contextlib.suppress(OSError):
                 self._erase()
             with contextlib.suppress(OSError):
-                sys.stderr.write(f"warning: {text}\n")
-                sys.stderr.flush()
+                warn(text)
 
     def close(self) -> None:
         """Leave the last state of the live line standing."""
@@ -204,6 +203,12 @@ class SilentConsole(Console):
 
     def message(self, text: str) -> None:
         """Nothing: the first process says it."""
+
+
+def warn(text: str) -> None:
+    """Write one warning to stderr."""
+    sys.stderr.write(f"warning: {text}\n")
+    sys.stderr.flush()
 
 
 def duration(seconds: float | None) -> str:

@@ -90,6 +90,7 @@ td.best { font-weight: 700; color: var(--good); }
   td::before { content: attr(data-name); color: var(--soft); text-align: left; flex: none;
                max-width: 45%; }
 }
+.scores { margin: -4px 0 8px; font-size: .82rem; font-variant-numeric: tabular-nums; }
 .meaning { margin: 6px 0 0; font-size: .78rem; }
 details { margin: 12px 0; }
 summary { cursor: pointer; color: var(--accent); }

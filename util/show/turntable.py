@@ -15,8 +15,10 @@ from util.image import load_image, resize_linear, save_image
 from util.names import result_name, stem
 from util.show.grid import grid
 from util.show.html import clean_text, new_page, picture, write_page
+from util.show.result_page import TURNTABLES as PAGE
+from util.show.result_page import refresh
 
-FOLDER, PAGE, TRUTH = "turntables", "turntables.html", "truth"
+FOLDER, TRUTH = "turntables", "truth"
 FRAME_MS = 120
 SMALLEST = 128  # pixels; smaller pictures are enlarged in the moving picture
 
@@ -61,6 +63,7 @@ def write_turntables(results: Path, dataset: Turned, save_format: str) -> list[s
         page.add(tags.p("Left and above: generated from the first picture. Right and below: true."))
         page.add(tags.main(cards, cls="cards"))
         write_page(results / PAGE, page)
+        refresh(results)
     return list(turns)
 
 
