@@ -21,11 +21,10 @@ class LivePage:
         dark: bool = False,
         phone: bool = False,
     ):
-        self._browser = browser
-        target = browser.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = browser.call("Target.attachToTarget", targetId=target, flatten=True)[
-            "sessionId"
-        ]
+        self._browser, self._url = browser, url
+        self._target = browser.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = browser.call("Target.attachToTarget", targetId=self._target, flatten=True)
+        self._session: str = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network", "DOM"):
             self.call(f"{domain}.enable")
         width, height = size
@@ -44,10 +43,34 @@ class LivePage:
         """One command of the DevTools protocol."""
         return self._browser.call(method, self._session, **parameters)
 
-    def events(self, method: str) -> list[dict[str, Any]]:
-        """Parameters of the events of a kind that have come so far, in order."""
+    def all_events(self) -> list[dict[str, Any]]:
+        """Everything that the browser has told about this page so far, in order."""
         self.value("0")  # whatever was under way before has arrived now
-        return [e["params"] for e in self._browser.events(self._session) if e["method"] == method]
+        return self._browser.events(self._session)
+
+    def problems(self) -> list[str]:
+        """One sentence for each thing that no page of ours may do; empty when it is fine."""
+        found = []
+        for event in self.all_events():
+            method, parameters = event["method"], event["params"]
+            if method == "Runtime.exceptionThrown":
+                found.append(f"exception: {parameters['exceptionDetails'].get('text')}")
+            elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "assert"):
+                found.append(f"console: {[a.get('value') for a in parameters['args']]}")
+            elif method == "Log.entryAdded" and parameters["entry"]["level"] == "error":
+                found.append(f"log: {parameters['entry']['text']}")
+            elif method == "Network.requestWillBeSent":
+                address = parameters["request"]["url"]
+                if not address.startswith((self._url, "blob:", "data:")):
+                    found.append(f"fetched from elsewhere: {address}")
+        page, window = self.value("[document.documentElement.scrollWidth, innerWidth]")
+        if page > window:
+            found.append(f"{page} pixels wide in a window of {window}")
+        return found
+
+    def close(self) -> None:
+        """Close the tab."""
+        self._browser.call("Target.closeTarget", targetId=self._target)
 
     def value(self, expression: str) -> Any:
         """The value of a JavaScript expression; a promise is waited for."""
@@ -80,6 +103,28 @@ class LivePage:
             x, y = (a + (b - a) * i / steps for a, b in zip(start, end, strict=True))
             self.mouse("mouseMoved", x, y)
         self.mouse("mouseReleased", *end)
+
+    def touch(self, start: tuple[float, float], end: tuple[float, float], steps: int = 5) -> None:
+        """The same with a finger."""
+        for i in range(steps + 1):
+            x, y = (a + (b - a) * i / steps for a, b in zip(start, end, strict=True))
+            kind = "touchMove" if i else "touchStart"
+            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y}])
+        self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def download_to(self, folder: Path) -> None:
+        """Let the page save files, into ``folder``."""
+        self._browser.call(
+            "Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder)
+        )
+
+    def wait_for_file(self, folder: Path, ending: str) -> None:
+        """Until a complete file with this end of its name is in ``folder``."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not any(path.name.endswith(ending) for path in folder.iterdir()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no {ending} in {[path.name for path in folder.iterdir()]}")
+            time.sleep(0.02)
 
     def key(self, key: str, modifiers: int = 0, **more: Any) -> None:
         """Press and release a key; ``modifiers``: 2 = Ctrl, 8 = Shift."""

@@ -21,7 +21,7 @@ const moments = []; // when the last answers came
 function tell(text, kind = "error") {
   $("alert").hidden = !text;
   $("alert").className = `alert ${kind}`;
-  $("alert-text").textContent = text && text[0].toUpperCase() + text.slice(1);
+  $("alert-text").textContent = text;
 }
 
 /** Run something that may be refused; the refusal becomes a sentence on the page. */

@@ -168,6 +168,7 @@ class PageServer:
             await self._stopped.wait()
         finally:
             server.stop()
+            await server.close_all_connections()
             for lane in self.lanes.values():
                 lane.close()
 
