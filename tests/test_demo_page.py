@@ -91,18 +91,18 @@ class Demo(LivePage):
 
     def most_in_flight(self) -> tuple[int, int]:
         """How many pictures were asked for, and the most that were on their way at once."""
-        under_way, most, count, pictures = 0, 0, 0, set()
+        under_way, most, pictures = 0, 0, set()
         for event in self.all_events():
             parameters = event["params"]
             if event["method"] == "Network.requestWillBeSent":
-                if parameters["request"]["url"].endswith("/picture"):
-                    if parameters["request"]["method"] == "POST":
-                        pictures.add(parameters["requestId"])
-                        count, under_way = count + 1, under_way + 1
-                        most = max(most, under_way)
+                request = parameters["request"]
+                if request["method"] == "POST" and request["url"].endswith("/picture"):
+                    pictures.add(parameters["requestId"])
+                    under_way += 1
+                    most = max(most, under_way)
             elif event["method"] in ("Network.loadingFinished", "Network.loadingFailed"):
                 under_way -= parameters["requestId"] in pictures
-        return count, most
+        return len(pictures), most
 
     def sentence(self) -> str:
         """The message on the page, "" when there is none."""
@@ -167,7 +167,7 @@ def test_of_two_hundred_quick_moves_one_picture_is_under_way_at_most(page):
     start = page.pose()[WRIST]
     page.mouse("mousePressed", *page.on_screen(start))
     for i in range(200):
-        place = start + (20 * np.sin(i / 9), 15 * np.cos(i / 7) - 15)
+        place = np.add(start, (20 * np.sin(i / 9), 15 * np.cos(i / 7) - 15))
         page.mouse("mouseMoved", *page.on_screen(place))
     page.mouse("mouseReleased", *page.on_screen(place))
     page.settle()
@@ -332,7 +332,7 @@ def test_the_page_fits_and_says_nothing_to_the_console(browser, demo, size, phon
     if phone:  # the picture and its tools are in the window, and a finger can drag
         assert page.value("document.getElementById('save').getBoundingClientRect().bottom") < 844
         start = page.pose()[WRIST]
-        page.touch(page.on_screen(start), page.on_screen(start + (12, 8)))
+        page.touch(page.on_screen(start), page.on_screen(np.add(start, (12, 8))))
         page.settle()
         assert np.abs(page.pose()[WRIST] - start - (12, 8)).max() < 2
     page.close()
