@@ -309,7 +309,7 @@ class PoseTransfer(_Transfer):
         if retarget and sequence:
             sequence = motion.retarget(np.stack(sequence), own, self.annotation_size)
         name = picture_name(source)
-        rows = ((photo, pose, own, (name, str(i)), False) for i, pose in enumerate(sequence))
+        rows = ((photo, pose, own, (name, ""), False) for pose in sequence)
         return self._pictures(rows, batch_size)
 
     def _estimated(self, photo: Image.Image, where: str) -> np.ndarray:
