@@ -10,7 +10,6 @@ import importlib
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -22,7 +21,7 @@ from util.errors import UserError
 from util.keypoint_formats import to_openpose18
 from util.run.checkpoint import load_state
 from util.run.weights import PublishedFile, find_weights, load_weights
-from util.skeleton import JOINTS, MISSING, present
+from util.skeleton import JOINTS, MIN_JOINTS, MISSING, Person, choose_person, present
 
 KEYPOINT_RCNN_FILE = PublishedFile(
     "torchvision's keypointrcnn_resnet50_fpn",
@@ -35,33 +34,6 @@ OPENPOSE_FILE = PublishedFile(
     "openpose_body_coco_pose_iter_440000.pth",
     "https://www.dropbox.com/s/mun9eh2509pw32n/openpose_body_coco_pose_iter_440000.pth?dl=1",
 )
-MIN_JOINTS = 6  # fewer do not show a pose
-
-
-@dataclass(frozen=True)
-class Person:
-    """One person that an estimator found."""
-
-    keypoints: np.ndarray  # (18, 2) float64, (y, x) pixels of the picture, -1 = missing
-    scores: np.ndarray  # (18,), 0 where missing
-
-    def __post_init__(self) -> None:
-        shapes = np.shape(self.keypoints), np.shape(self.scores)
-        if shapes != ((len(JOINTS), 2), (len(JOINTS),)):
-            raise UserError(
-                f"an estimator made a Person with keypoints and scores of the shapes {shapes}; "
-                "expected (18, 2) and (18,): util.keypoint_formats converts other joint sets"
-            )
-
-    @property
-    def joint_count(self) -> int:
-        """How many of the 18 joints were found."""
-        return int(present(self.keypoints).sum())
-
-    @property
-    def score(self) -> float:
-        """Sum of the joint scores: a complete, certain person has the highest."""
-        return float(self.scores.sum())
 
 
 class KeypointEstimator(Protocol):
@@ -70,40 +42,6 @@ class KeypointEstimator(Protocol):
     def estimate(self, image: Image.Image) -> list[Person]:
         """All people in an RGB picture; empty when there is none."""
         ...
-
-
-PERSON_RULES: dict[str, Callable[[list[Person]], Person]] = {
-    "best": lambda people: max(people, key=lambda person: person.score),
-    "first": lambda people: people[0],  # the published rule of MAGPT
-}
-
-
-def choose_person(
-    people: list[Person],
-    where: str,  # names the picture in messages
-    rule: str = "best",
-    min_joints: int = MIN_JOINTS,
-) -> Person:
-    """The one person that a transfer works on; UserError when nobody usable is there."""
-    if not people:
-        raise UserError(
-            f"{where}: no person was found; use a picture in which one person is clearly visible"
-        )
-    person = PERSON_RULES[rule](people)
-    check_joint_count(person.keypoints, where, min_joints)
-    return person
-
-
-def check_joint_count(keypoints: np.ndarray, where: str, min_joints: int = MIN_JOINTS) -> None:
-    """UserError that begins with ``where`` when fewer joints than needed are there."""
-    seen = present(np.asarray(keypoints))
-    if seen.sum() < min_joints:
-        missing = [joint for joint, ok in zip(JOINTS, seen, strict=True) if not ok]
-        raise UserError(
-            f"{where}: only {seen.sum()} of 18 joints were found, at least {min_joints} "
-            f"are needed (missing: {', '.join(missing)}); use a picture that shows more of the "
-            "person"
-        )
 
 
 class TorchvisionEstimator:

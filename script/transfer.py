@@ -22,20 +22,20 @@ import numpy as np
 from PIL import Image
 
 from api import GENERATOR_FILE, PoseTransfer
-from models.estimators import ESTIMATORS, MIN_JOINTS, PERSON_RULES, PersonFinder, check_joint_count
+from models.estimators import ESTIMATORS, PersonFinder
 from options.parser import Parser
 from util.crop import Box, cut, paste, person_box, to_frame, whole_picture
 from util.errors import UserError
 from util.files import check_writable
 from util.image import as_photo, list_photos, save_image
+from util.keypoint_formats import JOINT_SCORE
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.weights import find_weights
 from util.show.grid import grid
-from util.skeleton import BACKDROP, draw_skeleton
-from util.tables.poses import NamedPose, read_poses
+from util.skeleton import BACKDROP, MIN_JOINTS, PERSON_RULES, draw_skeleton
+from util.tables.poses import POSE_FILES, NamedPose, read_poses
 
-POSE_FILES = (".json", ".csv")
 OUTPUT_FORMATS = (".png", ".jpg", ".jpeg")
 PUBLISHED = "magpt"  # as --checkpoint
 QUALITY = 95
@@ -85,6 +85,7 @@ def build_parser() -> Parser:
         help="JSON in pixels of the source photo, instead of an estimator",
     )
     add_estimator_options(parser)
+    add_joint_score(parser)
     add("--debug", action="store_true", help="show the full traceback of an error")
     return parser
 
@@ -121,6 +122,16 @@ def add_estimator_options(parser: Parser) -> None:
     )
 
 
+def add_joint_score(parser: Parser) -> None:
+    """The option of commands that read JSON poses."""
+    parser.add_argument(
+        "--joint_score",
+        type=float,
+        default=JOINT_SCORE,
+        help="joints of JSON files with a lower score are missing",
+    )
+
+
 def person_finder(opt: Namespace, device) -> PersonFinder:
     """The estimator that the options choose; loaded when it is first needed."""
     return PersonFinder(opt.estimator, opt.weights, device, opt.person, opt.min_joints)
@@ -141,19 +152,16 @@ def _subject(
     return Subject(name, cut(photo, box), to_frame(keypoints, box, frame), box)
 
 
-def checked_poses(path: str | Path, min_joints: int) -> list[NamedPose]:
-    """All poses of a file; a UserError when one has too few joints."""
-    poses = read_poses(path)
-    for pose in poses:
-        check_joint_count(pose.keypoints, f"{path}, {pose.name}", min_joints)
-    return poses
+def poses_of_file(path: str | Path, opt: Namespace) -> list[NamedPose]:
+    """The poses of a JSON or CSV file, one a picture, chosen as the options say."""
+    return read_poses(path, opt.person, opt.min_joints, opt.joint_score)
 
 
 def read_source(opt: Namespace, find: PersonFinder, frame: tuple[int, int]) -> Subject:
     """The person to be moved."""
     if opt.source_keypoints is None:
         return subject_of_photo(opt.source, find, frame, opt.crop)
-    poses = checked_poses(opt.source_keypoints, opt.min_joints)
+    poses = poses_of_file(opt.source_keypoints, opt)
     if len(poses) != 1 or poses[0].in_annotation_frame:
         raise UserError(
             f"--source_keypoints {opt.source_keypoints}: found {len(poses)} poses in a "
@@ -169,7 +177,7 @@ def read_targets(opt: Namespace, find: PersonFinder, frame: tuple[int, int]) -> 
     targets: list[Subject] = []
     for item in map(Path, opt.pose):
         if item.suffix.lower() in POSE_FILES:
-            poses = checked_poses(item, opt.min_joints)
+            poses = poses_of_file(item, opt)
             targets += [_subject_of_pose(pose, frame) for pose in poses]
         else:
             photos = list_photos(item) if item.is_dir() else [item]

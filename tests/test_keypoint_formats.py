@@ -25,9 +25,9 @@ CASES = [
 
 
 def numbered(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Joint i lies at x = 1000 + i, y = 2000 + i, with score (i + 1) / 1000."""
+    """Joint i lies at x = 1000 + i, y = 2000 + i, with score 0.5 + i / 1000."""
     i = np.arange(COUNTS[name])
-    return np.stack([1000.0 + i, 2000.0 + i], axis=1), (i + 1) / 1000
+    return np.stack([1000.0 + i, 2000.0 + i], axis=1), 0.5 + i / 1000
 
 
 @pytest.mark.parametrize(("name", "ours"), CASES)
@@ -35,7 +35,7 @@ def test_every_joint_comes_from_its_index_as_y_x(name, ours):
     keypoints, scores = to_openpose18(*numbered(name), name)
     theirs = INDICES[name][ours]
     assert keypoints[ours].tolist() == [2000 + theirs, 1000 + theirs]
-    assert scores[ours] == pytest.approx((theirs + 1) / 1000)
+    assert scores[ours] == pytest.approx(0.5 + theirs / 1000)
 
 
 @pytest.mark.parametrize(("name", "ours"), CASES)

@@ -38,6 +38,8 @@ MEDIAPIPE33 = (
 # COCO-WholeBody, as DWPose and RTMW give it: COCO-17, then 6 feet, 68 face and 42 hand points.
 WHOLEBODY133 = COCO17 + tuple(f"wholebody {i}" for i in range(len(COCO17), 133))
 
+JOINT_SCORE = 0.3  # estimators are usually trusted from here on
+
 JOINT_SETS: dict[str, tuple[str, ...]] = {
     "openpose18": JOINTS,
     "coco17": COCO17,
@@ -82,7 +84,7 @@ def to_openpose18(
     points: np.ndarray,  # (..., K, 2), (x, y)
     scores: np.ndarray | None = None,  # (..., K); None: every joint was found
     source_format: str = "coco17",  # a key of JOINT_SETS
-    threshold: float = 0.0,  # a joint is present when its score is above this
+    threshold: float = JOINT_SCORE,  # a joint is present when its score is above this
 ) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) points -> our keypoints (..., 18, 2), (y, x), -1 = missing, and scores (..., 18).
 

@@ -1,4 +1,4 @@
-"""The 18-joint OpenPose-COCO skeleton: its joints, its limbs, and how it is drawn.
+"""The 18-joint OpenPose-COCO skeleton: joints and limbs, people who have them, and the drawing.
 
 Keypoints are (..., 18, 2) arrays of (y, x) pairs in the order of :data:`JOINTS`; a joint is missing
 when either coordinate is :data:`MISSING`.
@@ -6,11 +6,14 @@ when either coordinate is :data:`MISSING`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import cv2
 import numpy as np
+
+from util.errors import UserError
 
 JOINTS = (
     "nose", "neck",
@@ -21,6 +24,7 @@ JOINTS = (
     "right eye", "left eye", "right ear", "left ear",
 )  # fmt: skip
 MISSING = -1
+MIN_JOINTS = 6  # fewer do not show a pose
 BACKDROP = 24  # grey level behind a skeleton that comes without a photo
 
 # Pairs of joints joined by a line in drawings.
@@ -36,6 +40,66 @@ Array = TypeVar("Array")  # a NumPy array or a torch tensor
 def present(keypoints: Array) -> Array:
     """Boolean mask (..., J) of joints whose two coordinates (..., J, 2) are both given."""
     return (keypoints[..., 0] != MISSING) & (keypoints[..., 1] != MISSING)
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person that an estimator found."""
+
+    keypoints: np.ndarray  # (18, 2) float64, (y, x) pixels of the picture, -1 = missing
+    scores: np.ndarray  # (18,), 0 where missing
+
+    def __post_init__(self) -> None:
+        shapes = np.shape(self.keypoints), np.shape(self.scores)
+        if shapes != ((len(JOINTS), 2), (len(JOINTS),)):
+            raise UserError(
+                f"an estimator made a Person with keypoints and scores of the shapes {shapes}; "
+                "expected (18, 2) and (18,): util.keypoint_formats converts other joint sets"
+            )
+
+    @property
+    def joint_count(self) -> int:
+        """How many of the 18 joints were found."""
+        return int(present(self.keypoints).sum())
+
+    @property
+    def score(self) -> float:
+        """Sum of the joint scores: a complete, certain person has the highest."""
+        return float(self.scores.sum())
+
+
+PERSON_RULES: dict[str, Callable[[list[Person]], Person]] = {
+    "best": lambda people: max(people, key=lambda person: person.score),
+    "first": lambda people: people[0],  # the published rule of MAGPT
+}
+
+
+def choose_person(
+    people: list[Person],
+    where: str,  # names the picture in messages
+    rule: str = "best",
+    min_joints: int = MIN_JOINTS,
+) -> Person:
+    """The one person that a transfer works on; UserError when nobody usable is there."""
+    if not people:
+        raise UserError(
+            f"{where}: no person was found; use a picture in which one person is clearly visible"
+        )
+    person = PERSON_RULES[rule](people)
+    check_joint_count(person.keypoints, where, min_joints)
+    return person
+
+
+def check_joint_count(keypoints: np.ndarray, where: str, min_joints: int = MIN_JOINTS) -> None:
+    """UserError that begins with ``where`` when fewer joints than needed are there."""
+    seen = present(np.asarray(keypoints))
+    if seen.sum() < min_joints:
+        missing = [joint for joint, ok in zip(JOINTS, seen, strict=True) if not ok]
+        raise UserError(
+            f"{where}: only {seen.sum()} of 18 joints were found, at least {min_joints} "
+            f"are needed (missing: {', '.join(missing)}); use a picture that shows more of the "
+            "person"
+        )
 
 
 def hue(index: int, count: int) -> tuple[int, int, int]:

@@ -1,4 +1,9 @@
-"""Poses of any file: the JSON of keypoint estimators, and the keypoint tables of data sets."""
+"""Poses of any file: the JSON of keypoint estimators, and the keypoint tables of data sets.
+
+A JSON value is read in three steps: into pictures, each with its people; a person into points and
+scores of whatever joints the estimator has; those into our 18 joints. Of several people in one
+picture one is chosen, as for photographs. Every number is checked before it is used.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from util.errors import UserError
-from util.keypoint_formats import format_of, to_openpose18
-from util.skeleton import MISSING, present
-from util.tables.patn import read_keypoints, read_text
+from util.keypoint_formats import JOINT_SCORE, JOINT_SETS, format_of, to_openpose18
+from util.skeleton import (
+    JOINTS,
+    MISSING,
+    Person,
+    check_joint_count,
+    choose_person,
+    present,
+)
+from util.tables.patn import MAX_COORDINATE, read_keypoints, read_text
+
+POSE_FILES = (".json", ".csv")
+COUNTS = {len(joints) for joints in JOINT_SETS.values()}
+FRACTION = 1.5  # joints that all lie within so few pixels are fractions of the picture
+MAX_SIDE = 100_000  # pixels
 
 
 class NamedPose(NamedTuple):
@@ -21,6 +38,7 @@ class NamedPose(NamedTuple):
     keypoints: np.ndarray  # (18, 2), (y, x), -1 = missing
     in_annotation_frame: bool  # True: a data set's frame; False: pixels of some photo
     frame: tuple[int, int] | None = None  # (h, w) of the annotation frame, where the file tells it
+    fps: float | None = None  # of a sequence, where the file tells it
 
     def in_frame(self, frame: tuple[int, int]) -> np.ndarray:
         """The keypoints of an annotation frame in another one."""
@@ -30,48 +48,98 @@ class NamedPose(NamedTuple):
         return np.where(present(self.keypoints)[:, None], scaled, float(MISSING))
 
 
-def read_poses(path: str | Path) -> list[NamedPose]:
+class _Picture(NamedTuple):
+    people: list[Any]  # JSON values, each one person
+    size: tuple[float, float] | None  # (width, height), where the file tells it
+
+
+def read_poses(
+    path: str | Path,
+    rule: str = "best",  # whom to take of several in a picture, a key of PERSON_RULES
+    min_joints: int = 0,  # refuse a chosen person with fewer
+    threshold: float = JOINT_SCORE,  # joints of a lower score are missing
+    keep_empty: bool = False,  # a picture without anybody is a pose without joints
+) -> list[NamedPose]:
     """All poses of a ``.csv`` (``name:keypoints_y:keypoints_x``) or ``.json`` file.
 
-    JSON: OpenPose ("people" with "pose_keypoints_2d", 18 or 25 joints), COCO annotations or results
-    ("keypoints": 17 or 133 triples), Ultralytics ("keypoints": {"x", "y", "visible"}), or a plain
-    list of [x, y] or [x, y, score]. The number of joints decides the format. MediaPipe's landmarks
-    ({"x", "y", "visibility"}, fractions of the picture) need "width" and "height" beside
-    "landmarks". A "frame", [height, width], beside them says that the joints lie in an annotation
-    frame of that size, as :func:`pose_text` writes them.
+    JSON: OpenPose and ControlNet ("people" with "pose_keypoints_2d", 18 or 25 joints), COCO
+    annotations and results ("keypoints": 17 or 133 triples, grouped by "image_id"), Ultralytics
+    ("keypoints": {"x", "y", "visible"}), MMPose ("keypoints" and "keypoint_scores", single, in
+    lists, or in "instance_info"), DressCode ([x, y, score, index]), or a plain list of [x, y] or
+    [x, y, score], or a list of those. The number of joints decides the joint set. Fractions of the
+    picture need its size: "canvas_width" and "canvas_height", or "width" and "height", which
+    MediaPipe's landmarks ({"x", "y", "visibility"}) always need. A "frame", [height, width], says
+    that the joints lie in an annotation frame of that size; a list "frames" with "fps" is a
+    sequence, as :func:`pose_text` writes them.
+
+    A picture in which nobody has a joint is left out. Raises UserError, beginning with the file's
+    name, for anything else, and when nobody is left.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected keypoints as .json or .csv")
-    if path.suffix.lower() == ".csv":
-        table = read_keypoints(path)
-        return [NamedPose(name, points, True) for name, points in table.items()]
-    return poses_in(read_text(path), str(path))
+    if path.suffix.lower() != ".csv":
+        return poses_in(read_text(path), str(path), rule, min_joints, threshold, keep_empty)
+    table = read_keypoints(path)
+    for name, points in table.items():
+        check_joint_count(points, f"{path}, {name}", min_joints)
+    return [NamedPose(name, points, True) for name, points in table.items()]
 
 
-def poses_in(text: str | bytes, where: str) -> list[NamedPose]:
-    """All poses of a JSON text, as :func:`read_poses` reads them; ``where`` names it."""
+def poses_in(
+    text: str | bytes,
+    where: str,  # names it in messages; its stem names the poses
+    rule: str = "best",
+    min_joints: int = 0,
+    threshold: float = JOINT_SCORE,
+    keep_empty: bool = False,
+) -> list[NamedPose]:
+    """All poses of a JSON text, as :func:`read_poses` reads them."""
     try:
-        content = json.loads(text)
-        frame, people = _frame(content, where), _people(content, where)
+        content = json.loads(text, parse_constant=_refuse_constant)
+        pictures = _pictures(content, where)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not a JSON file ({error}); export it again") from error
+    frame = _frame(content, where)
+    fps = content.get("fps") if isinstance(content, dict) else None
+    fps = None if fps is None else _number(fps, f'{where}: "fps"', 0.01, 1000)
     poses = []
-    for i, (points, scores) in enumerate(people):
-        person = f"{where}, person {i}"
-        keypoints, _ = to_openpose18(points, scores, format_of(len(points), person))
-        poses.append(NamedPose(f"{Path(where).stem}_{i}", keypoints, frame is not None, frame))
-    if not poses:
-        raise UserError(f"{where} holds no person; expected at least one set of keypoints")
+    for i, picture in enumerate(pictures):
+        name = f"{Path(where).stem}_{i}"
+        place = f"{where}, picture {i}" if len(pictures) > 1 else where
+        people = _people(picture, place, threshold)
+        points = np.full((len(JOINTS), 2), float(MISSING))
+        if people:
+            points = choose_person(people, f"{where}, {name}", rule, min_joints).keypoints
+        if people or keep_empty:
+            poses.append(NamedPose(name, points, frame is not None, frame, fps))
+    if not any(present(pose.keypoints).any() for pose in poses):
+        raise UserError(
+            f"{where} holds no person with a body joint of a score above {threshold:g}; expected "
+            "at least one"
+        )
     return poses
 
 
-def pose_text(keypoints: np.ndarray, frame: tuple[int, int]) -> str:
-    """Keypoints (18, 2), (y, x), of a frame (h, w) as JSON in OpenPose's layout, "frame" added."""
-    points, seen = np.asarray(keypoints, dtype=np.float64), present(np.asarray(keypoints))
-    triples = np.where(seen[:, None], np.column_stack([points[:, ::-1], np.ones(len(points))]), 0.0)
-    person = {"pose_keypoints_2d": triples.ravel().tolist()}
-    return json.dumps({"frame": list(frame), "people": [person]})
+def pose_text(poses: np.ndarray, frame: tuple[int, int], fps: float | None = None) -> str:
+    """Keypoints (18, 2), or a sequence (N, 18, 2), of a frame (h, w) as JSON in OpenPose's layout.
+
+    "frame" and, for a sequence, "fps" and "frames" are added to it.
+    """
+    poses = np.asarray(poses, dtype=np.float64)
+    people = []
+    for points in poses.reshape(-1, len(JOINTS), 2):
+        seen = present(points)[:, None]
+        triples = np.where(seen, np.column_stack([points[:, ::-1], np.ones(len(points))]), 0.0)
+        person = {"pose_keypoints_2d": np.round(triples, 3).ravel().tolist()}
+        people.append({"people": [person] if seen.any() else []})
+    if poses.ndim == 2:
+        return json.dumps({"frame": list(frame), **people[0]})
+    return json.dumps({"frame": list(frame), "fps": fps, "frames": people})
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _frame(content: Any, where: str) -> tuple[int, int] | None:
@@ -82,82 +150,239 @@ def _frame(content: Any, where: str) -> tuple[int, int] | None:
     if (
         not isinstance(frame, list)
         or len(frame) != 2
-        or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in frame)
+        or any(type(side) is not int or not 1 <= side <= MAX_SIDE for side in frame)
     ):
         raise UserError(
-            f'{where}: "frame" is {str(frame)[:60]}; expected [height, width] in whole pixels'
+            f'{where}: "frame" is {_shown(frame)}; expected [height, width] in whole pixels'
         )
     return frame[0], frame[1]
 
 
-def _people(content: Any, where: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(x, y) points (K, 2) and scores (K,) of every person in the JSON value."""
-    if _is_plain(content):
-        return [_triples([v for point in content for v in point], len(content[0]), where)]
-    if isinstance(content, list):
-        return [person for item in content for person in _people(item, where)]
+def _pictures(content: Any, where: str) -> list[_Picture]:
+    """The pictures of a JSON value in order, each with its people."""
     if isinstance(content, dict):
-        for key in ("people", "annotations", "instances"):
+        size = _size(content, where)
+        for key in ("frames", "instance_info"):
             if isinstance(content.get(key), list):
-                return _people(content[key], where) if content[key] else []
-        if "pose_keypoints_2d" in content:
-            return [_triples(content["pose_keypoints_2d"], 3, where)]
-        if "landmarks" in content:
-            return [_landmarks(content, where)]
-        if isinstance(content.get("keypoints"), dict):
-            return [_columns(content["keypoints"], where)]
-        if isinstance(content.get("keypoints"), list):
-            points = content["keypoints"]
-            return _people(points, where) if _is_plain(points) else [_triples(points, 3, where)]
+                return [_sized(p, size) for p in _pictures_of_list(content[key], where)]
+        for key in ("people", "instances"):
+            if isinstance(content.get(key), list):
+                return [_Picture(content[key], size)]
+        if isinstance(content.get("annotations"), list):
+            return _grouped(content["annotations"], content.get("images"), where)
+        if _holds_person(content):
+            landmarks = content.get("landmarks")
+            if isinstance(landmarks, list) and all(isinstance(m, list) for m in landmarks):
+                return [_Picture([{"landmarks": m} for m in landmarks], size)]
+            return [_Picture([content], size)]
+    if isinstance(content, list):
+        return _pictures_of_list(content, where)
     raise UserError(
-        f"{where}: found no keypoints; expected OpenPose's people/pose_keypoints_2d, COCO's "
-        "keypoints, MediaPipe's landmarks or a list of [x, y, score]"
+        f"{where}: found no keypoints; expected OpenPose's people/pose_keypoints_2d, COCO's or "
+        "MMPose's keypoints, MediaPipe's landmarks or a list of [x, y, score]"
     )
 
 
-def _is_plain(content: Any) -> bool:
-    """[[x, y], ...] or [[x, y, score], ...]."""
+def _pictures_of_list(items: list, where: str) -> list[_Picture]:
+    if _is_points(items):
+        return [_Picture([items], None)]
+    if all(isinstance(item, dict) for item in items):
+        if all("keypoints" in item for item in items):
+            return _grouped(items, None, where)
+        return [picture for item in items for picture in _pictures(item, where)]
+    if all(_is_points(item) for item in items):
+        return [_Picture([item], None) for item in items]
+    if all(isinstance(item, list) and all(isinstance(p, dict) for p in item) for item in items):
+        return [_Picture(item, None) for item in items]
+    raise UserError(
+        f"{where}: found a list of other things than people; expected poses, people with "
+        "keypoints, or lists of those, one a picture"
+    )
+
+
+def _grouped(people: list, images: Any, where: str) -> list[_Picture]:
+    """People of COCO's lists by "image_id"; without it all belong to one picture."""
+    sizes = {}
+    for image in images if isinstance(images, list) else ():
+        if isinstance(image, dict) and isinstance(image.get("id"), int | str):
+            sizes[image["id"]] = _size(image, where)
+    groups: dict[Any, list] = {}
+    for person in people:
+        key = person.get("image_id") if isinstance(person, dict) else None
+        groups.setdefault(key if isinstance(key, int | str) else None, []).append(person)
+    return [_Picture(group, sizes.get(key)) for key, group in groups.items()]
+
+
+def _sized(picture: _Picture, size: tuple[float, float] | None) -> _Picture:
+    return picture if picture.size else picture._replace(size=size)
+
+
+def _holds_person(item: dict) -> bool:
+    return not item.keys().isdisjoint(
+        ("pose_keypoints_2d", "pose_keypoints", "keypoints", "landmarks")
+    )
+
+
+def _size(content: dict, where: str) -> tuple[float, float] | None:
+    """(width, height) of the picture, where a JSON object tells it."""
+    for keys in (("canvas_width", "canvas_height"), ("width", "height")):
+        if keys[0] in content and keys[1] in content:
+            return tuple(_number(content[key], f'{where}: "{key}"', 1, MAX_SIDE) for key in keys)
+    return None
+
+
+def _people(picture: _Picture, where: str, threshold: float) -> list[Person]:
+    """The people of a picture who have a joint."""
+    people = []
+    for i, item in enumerate(picture.people):
+        person = f"{where}, person {i}"
+        body = _body(item, person)
+        if body is None or not (body[1] > threshold).any():
+            continue
+        points, scores = body
+        joints = format_of(len(points), person)
+        if _is_landmarks(item) or np.abs(points[scores > threshold]).max() <= FRACTION:
+            points = points * _needed_size(picture, person)
+        keypoints, found = to_openpose18(points, scores, joints, threshold)
+        if present(keypoints).any():
+            people.append(Person(keypoints, found))
+    return people
+
+
+def _needed_size(picture: _Picture, person: str) -> tuple[float, float]:
+    if picture.size is None:
+        raise UserError(
+            f"{person}: the joints are fractions of the picture, which need the picture's size; "
+            'expected "width" and "height", or "canvas_width" and "canvas_height", in the file'
+        )
+    return picture.size
+
+
+def _is_landmarks(item: Any) -> bool:
+    return isinstance(item, dict) and "landmarks" in item
+
+
+def _body(item: Any, where: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """(x, y) points (K, 2) and scores (K,) of a person; None when the body was not found."""
+    if isinstance(item, list):
+        return _listed(item, None, where)
+    if not isinstance(item, dict) or not _holds_person(item):
+        raise UserError(f"{where}: found {_shown(item)}; expected a person with keypoints")
+    if "landmarks" in item:
+        return _landmarks(item["landmarks"], where)
+    key = next(k for k in ("pose_keypoints_2d", "pose_keypoints", "keypoints") if k in item)
+    values = item[key]
+    if isinstance(values, dict):
+        return _columns(values, where)
+    if values is None or values == []:
+        return None
+    return _listed(values, item.get("keypoint_scores"), where)
+
+
+def _is_points(content: Any) -> bool:
+    """[[x, y], ...], [[x, y, score], ...] or [[x, y, score, index], ...]."""
     return (
         isinstance(content, list)
         and bool(content)
-        and all(isinstance(point, list) and len(point) in (2, 3) for point in content)
+        and all(isinstance(point, list) and 2 <= len(point) <= 4 for point in content)
         and len({len(point) for point in content}) == 1
+        and not any(isinstance(value, list | dict) for point in content for value in point)
     )
 
 
-def _triples(flat: Any, width: int, where: str) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        values = np.asarray(flat, dtype=np.float64).reshape(-1, width)
-    except (ValueError, TypeError, OverflowError) as error:
+def _listed(values: Any, given: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a flat list or a list of points; ``given`` are scores beside them."""
+    if _is_points(values):
+        width = len(values[0])
+        values = [value for point in values for value in point]
+    elif isinstance(values, list):
+        three = len(values) // 3 in COUNTS or len(values) // 2 not in COUNTS
+        width = 3 if three or len(values) % 2 else 2
+    else:
+        raise UserError(f"{where}: keypoints are {_shown(values)}; expected a list of numbers")
+    numbers = _numbers(values, where)
+    if len(numbers) % width:
         raise UserError(
-            f"{where}: keypoints are not a list of numbers in groups of {width}; export it again"
-        ) from error
-    points = values[:, :2]
-    if width == 3:
-        return points, values[:, 2]
-    return points, np.where((points == -1).any(axis=1), 0.0, 1.0)
+            f"{where}: {len(numbers)} numbers are no keypoints in groups of {width}; expected x, "
+            "y and score of every joint: export it again"
+        )
+    table = numbers.reshape(-1, width)
+    points = table[:, :2]
+    if width == 4 and not np.array_equal(table[:, 3], np.arange(len(table))):
+        raise UserError(
+            f"{where}: the joints have 4 numbers each, and the fourth is not the index of the "
+            "joint; expected [x, y, score]"
+        )
+    if given is not None:
+        scores = _numbers(given, f"{where}, keypoint_scores")
+        if len(scores) != len(points):
+            raise UserError(
+                f"{where}: {len(scores)} keypoint_scores for {len(points)} keypoints; expected one "
+                "each"
+            )
+        return points, scores
+    if width == 2:  # missing joints are written as (0, 0) or (-1, -1)
+        return points, np.where((points == -1).any(axis=1) | ~points.any(axis=1), 0.0, 1.0)
+    return points, table[:, 2]
 
 
 def _columns(table: dict, where: str) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        points = np.stack([np.float64(table["x"]), np.float64(table["y"])], axis=1)
-        given = np.float64(table.get("visible", (points != 0).any(axis=1)))
-    except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise UserError(
-            f"{where}: keypoints need lists x and y of the same length; export it again"
-        ) from error
-    return points, given
+    """Ultralytics: {"x": [...], "y": [...], "visible": [...]}."""
+    if not (isinstance(table.get("x"), list) and isinstance(table.get("y"), list)):
+        raise UserError(f"{where}: keypoints need lists x and y of the same length")
+    columns = [_numbers(table[axis], where) for axis in ("x", "y")]
+    if len(columns[0]) != len(columns[1]):
+        raise UserError(f"{where}: keypoints need lists x and y of the same length")
+    points = np.stack(columns, axis=1)
+    if "visible" not in table:
+        return points, points.any(axis=1).astype(np.float64)
+    scores = _numbers(table["visible"], f"{where}, visible")
+    if len(scores) != len(points):
+        raise UserError(f"{where}: the list visible has another length than x and y")
+    return points, scores
 
 
-def _landmarks(content: dict, where: str) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        size = np.array([content["width"], content["height"]], dtype=np.float64)
-        marks = content["landmarks"]
-        points = np.array([[mark["x"], mark["y"]] for mark in marks], dtype=np.float64)
-        scores = np.array([mark.get("visibility", 1.0) for mark in marks], dtype=np.float64)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+def _landmarks(marks: Any, where: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """MediaPipe: fractions of the picture."""
+    if not marks:
+        return None
+    if not isinstance(marks, list) or not all(
+        isinstance(mark, dict) and "x" in mark and "y" in mark for mark in marks
+    ):
         raise UserError(
             f"{where}: MediaPipe landmarks are fractions of the picture; expected "
             '{"width": W, "height": H, "landmarks": [{"x": .., "y": .., "visibility": ..}, ...]}'
-        ) from error
-    return points * size, np.where(scores > 0.5, scores, 0.0)
+        )
+    points = _numbers([mark[axis] for mark in marks for axis in ("x", "y")], where)
+    scores = _numbers([mark.get("visibility", 1.0) for mark in marks], where)
+    return points.reshape(-1, 2), scores
+
+
+def _number(value: Any, what: str, low: float, high: float) -> float:
+    """A JSON number in a range; strings, null and true are none."""
+    if type(value) not in (int, float) or not low <= value <= high:
+        raise UserError(f"{what} is {_shown(value)}; expected a number from {low:g} to {high:g}")
+    return float(value)
+
+
+def _numbers(values: Any, where: str) -> np.ndarray:
+    """A JSON list of numbers as float64."""
+    if not isinstance(values, list):
+        raise UserError(f"{where}: found {_shown(values)}; expected a list of numbers")
+    for value in values:
+        if type(value) not in (int, float):
+            raise UserError(
+                f"{where}: keypoints are not a list of numbers, found {_shown(value)}; export it "
+                "again"
+            )
+        if not -MAX_COORDINATE <= value <= MAX_COORDINATE:  # before it becomes a float: 10^400
+            raise UserError(f"{where}: found the number {_shown(value)}; expected pixels")
+    return np.array(values, dtype=np.float64)
+
+
+def _shown(value: Any) -> str:
+    """A JSON value for a message."""
+    if isinstance(value, dict | list):
+        return "a list" if isinstance(value, list) else "an object"
+    text = json.dumps(value) if not isinstance(value, int) or abs(value) < 1e15 else "a huge number"
+    return text if len(text) <= 40 else f"{text[:40]}…"
