@@ -27,7 +27,7 @@ from models.base_model import BaseModel
 from models.estimators import KeypointEstimator, Person, PersonFinder, create_estimator
 from models.networks.pose2pose import Pose2PoseGenerator
 from models.onnx_graph import OnnxGenerator, with_noise
-from options.parser import read_saved_options
+from options.base_options import read_saved_options
 from options.test_options import inference_options
 from util import motion
 from util.crop import SIZE, crop_result, fit, fit_keypoints, to_frame, whole_picture

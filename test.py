@@ -57,7 +57,7 @@ def main() -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if distributed.is_main():
-            options.save(opt, folder)
+            options.record(opt, folder)
             write_manifest(folder, opt, model, dataset)
     except OSError as error:
         raise UserError(

@@ -45,7 +45,7 @@ def main() -> int:
         end, chosen = (opt.niter + opt.niter_decay, epoch), options.chosen(opt)
         with closing(create_visualizer(model, folder.path, end, chosen)) as visualizer:
             run = TrainingRun(model, folder, visualizer, validator, opt.keep_last, end)
-            run.start(opt.which_epoch, lambda: options.save(opt, folder.path))
+            run.start(opt.which_epoch, lambda: options.record(opt, folder.path))
             report_preparation(opt, loader.dataset, run)
             gallery = Gallery(model, run, fixed_samples(opt, loader.dataset))
             visualizer.message(first_line(opt, run, loader))

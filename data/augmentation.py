@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from util.errors import UserError
+from util.kinds import flag, number, several
 from util.skeleton import present
 
 GREY = (128, 128, 128)
@@ -27,29 +28,14 @@ class AffineRanges:
     scale: Range = None
 
 
-def add_augmentation_options(parser: ArgumentParser) -> None:
+def add_augmentation_options(parser) -> None:
     """Options of training data sets; a model switches them on by ``set_defaults(augment=True)``."""
-    add = parser.add_argument_group("augmentation").add_argument
-    add(
-        "--augment",
-        action="store_true",
-        help="move training images and keypoints by random affine maps, in the data set's "
-        "published ranges (market: --angle -5 5 --shift -5 5 --scale 0.95 1.05; others: none)",
-    )
-    add(
-        "--no_augment",
-        dest="augment",
-        action="store_false",
-        help="no random affine maps, whatever the model's default (poseflownet, pose: --augment)",
-    )
+    add = parser.group("augmentation (default ranges: as the data set's paper has them)")
+    moved = "random affine maps of training images (market: published ranges)"
+    add("--augment | --no_augment", flag, False, moved)
     for name, unit in (("angle", "degrees"), ("shift", "pixels"), ("scale", "times the size")):
-        add(
-            f"--{name}",
-            type=float,
-            nargs=2,
-            metavar=("LOW", "HIGH"),
-            help=f"range of the random {name} with --augment, in {unit} (default: published)",
-        )
+        line = f"range of the random {name} with --augment, in {unit}"
+        add(f"--{name}", several(number(), 2), None, line, metavar=("LOW", "HIGH"))
 
 
 def ranges_from_options(opt: Namespace, published: AffineRanges) -> AffineRanges:

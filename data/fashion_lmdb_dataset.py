@@ -11,6 +11,7 @@ import torch
 from data.base_dataset import BaseDataset
 from data.prepare.images import decode
 from util.errors import UserError
+from util.kinds import choice, text
 from util.tables.frames import Conversion, to_cropped_frame, to_name
 from util.tables.layouts import NTED_PAIRS_NAME, STRIP_SIZE
 from util.tables.lmdb import LmdbReader, environment_name
@@ -33,10 +34,9 @@ class FashionLmdbDataset(BaseDataset):
 
     @staticmethod
     def modify_options(parser, is_train: bool) -> None:
-        parser.add_argument("--pairs_order", default="target_first", choices=ORDERS,
-            help="order of the lines of <phase>_pairs.txt")  # fmt: skip
-        parser.add_argument("--lmdb_root", default=None,
-            help="folder of the <h>-<w> environments; default: --dataroot")  # fmt: skip
+        add = parser.group("fashion_lmdb data")
+        add("--pairs_order", choice(ORDERS), "target_first", "of the lines of <phase>_pairs.txt")
+        add("--lmdb_root", text, None, "folder of the <h>-<w> environments; default: --dataroot")
 
     def __init__(
         self,

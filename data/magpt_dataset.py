@@ -8,6 +8,7 @@ import numpy as np
 
 from data.pose_dataset import PoseDataset
 from util.errors import UserError
+from util.kinds import flag
 from util.names import file_id
 from util.tables.layouts import LAYOUTS
 from util.tables.magpt import PAIR_COLUMNS, read_magpt_keypoints
@@ -34,11 +35,8 @@ class MagptDataset(PoseDataset):
     def modify_options(parser, is_train: bool) -> None:
         if is_train:
             return
-        parser.add_argument(
-            "--both_directions",
-            action="store_true",
-            help="after all pairs also generate every pair with source and target exchanged",
-        )
+        both = "after all pairs also every pair with source and target exchanged"
+        parser.option("--both_directions", flag, False, both)
 
     @classmethod
     def from_options(cls, opt) -> MagptDataset:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from data.base_dataset import BaseDataset
 from util.errors import UserError
+from util.kinds import choice, positive_int, text
 from util.tables import views as naming
 from util.tables.manifest import folder_record
 from util.tables.view_files import FolderStore, Hdf5Store, Source
@@ -73,28 +74,14 @@ class ViewDataset(BaseDataset):
 
     @staticmethod
     def modify_options(parser: ArgumentParser, is_train: bool) -> None:
-        add = parser.add_argument_group("views").add_argument
+        add = parser.group("views")
         add(
-            "--category",
-            "--sub_dataset",
-            default=None,
-            help="chair, car ...: which data_<category>.hdf5 and id_<category>_<phase>.txt; "
-            "default: the only one there is",
+            "--category --sub_dataset", text, None, "of data_<category>.hdf5; default: the only one"
         )
-        add(
-            "--view_names",
-            default="auto",
-            choices=("auto", *naming.NAMINGS),
-            help="what names mean: shapenet <object>_<h>_<v>, multipie "
-            "<subject>_<session>_<recording>_<camera>_<illumination>, object <object>_<view>",
-        )
-        add(
-            "--ang_skip",
-            type=int,
-            default=20,
-            help="shapenet: degrees between the azimuths that are used",
-        )
-        add(
+        names = "shapenet <object>_<h>_<v>, multipie (5 parts), object <object>_<view>"
+        add("--view_names", choice(("auto", *naming.NAMINGS)), "auto", names)
+        add("--ang_skip", positive_int, 20, "shapenet: degrees between the azimuths that are used")
+        parser.add_argument(
             "--views",
             type=_views_option,
             default=None,

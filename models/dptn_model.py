@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +24,7 @@ from models.networks.discriminators import (
 )
 from models.networks.dptn import DPTNConfig, DPTNGenerator
 from models.networks.layers import initialize
+from util.kinds import Add, choice, flag, fraction, natural, positive, positive_int, weight
 from util.run.device import full
 
 
@@ -37,10 +36,10 @@ class DPTNModel(GANModel):
 
     @staticmethod
     def modify_options(parser: ArgumentParser, is_train: bool) -> None:
-        add = parser.add_argument_group("DPTN model").add_argument
-        add("--nhead", type=int, default=2, help="attention heads of the Pose Transformer Module")
-        add("--num_CABs", type=int, default=2, help="context augment blocks")
-        add("--num_TTBs", type=int, default=2, help="texture transfer blocks")
+        add = parser.group("DPTN model")
+        add("--nhead", positive_int, 2, "attention heads of the Pose Transformer Module")
+        add("--num_CABs", natural, 2, "context augment blocks")
+        add("--num_TTBs", natural, 2, "texture transfer blocks")
         if is_train:
             add_discriminator_options(add)
             add_loss_options(add)
@@ -137,47 +136,20 @@ class DPTNModel(GANModel):
         return r * target_branch + (1 - r) * (app_s + content_s + style_s) + ad_t
 
 
-def add_discriminator_options(add: Callable[..., Any]) -> None:
+def add_discriminator_options(add: Add) -> None:
     """Kind and depth of D."""
-    add(
-        "--netD",
-        default="resnet",
-        choices=sorted(DISCRIMINATORS),
-        help="discriminator: resnet = DPTN-TA, res = DPTN with spectral norm",
-    )
-    add(
-        "--dis_layers",
-        "--dis_layer",
-        type=int,
-        default=4,
-        help="resnet: residual blocks; res: down-samplings (published: 4 fashion, 3 market)",
-    )
-    add(
-        "--use_spect_d",
-        action="store_true",
-        default=True,
-        help="spectral norm in the res discriminator",
-    )
-    add(
-        "--no_spect_d",
-        dest="use_spect_d",
-        action="store_false",
-        help="no spectral norm in the res discriminator (its output layer keeps it)",
-    )
+    add("--netD", choice(sorted(DISCRIMINATORS)), "resnet", "resnet = DPTN-TA, res = DPTN")
+    layers = "residual blocks or down-samplings of D (published: 4 fashion, 3 market)"
+    add("--dis_layers --dis_layer", positive_int, 4, layers)
+    add("--use_spect_d | --no_spect_d", flag, True, "spectral norm below the last layer of res")
 
 
-def add_loss_options(add: Callable[..., Any]) -> None:
+def add_loss_options(add: Add) -> None:
     """Weights of the two total losses, and the learning rate of D."""
-    add("--lambda_rec", type=float, default=5.0, help="weight of the L1 reconstruction loss")
-    add("--lambda_content", type=float, default=0.5, help="weight of the content loss")
-    add("--lambda_style", type=float, default=500.0, help="weight of the style loss")
-    add("--lambda_affi", type=float, default=100.0, help="weight of the texture affinity loss")
-    add("--lambda_g", type=float, default=2.0, help="weight of the adversarial loss")
-    add(
-        "--t_s_ratio",
-        type=float,
-        default=0.5,
-        help="share r of the target branch in the reconstruction losses; the source branch "
-        "has 1 - r",
-    )
-    add("--ratio_g2d", type=float, default=0.1, help="learning rate of D divided by that of G")
+    add("--lambda_rec", weight, 5.0, "weight of the L1 reconstruction loss")
+    add("--lambda_content", weight, 0.5, "weight of the content loss")
+    add("--lambda_style", weight, 500.0, "weight of the style loss")
+    add("--lambda_affi", weight, 100.0, "weight of the texture affinity loss")
+    add("--lambda_g", weight, 2.0, "weight of the adversarial loss")
+    add("--t_s_ratio", fraction, 0.5, "share of the target branch in the reconstruction losses")
+    add("--ratio_g2d", positive, 0.1, "learning rate of D divided by that of G")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from models.losses.adversarial import gradient_penalty
 from models.losses.perceptual import content_loss, layers_of, style_loss
 from models.losses.step import face_loss, step_loss
 from models.networks.dptn_step import (
+    MAX_STEPS,
     DPTNStepConfig,
     StepDiscriminator,
     StepDiscriminatorConfig,
@@ -29,71 +30,63 @@ from models.networks.dptn_step import (
 )
 from models.networks.layers import initialize
 from models.step_checkpoint import container_path, read_initial, read_network, warm_start
+from util.kinds import (
+    choice,
+    flag,
+    fraction,
+    natural,
+    number,
+    positive,
+    positive_int,
+    several,
+    text,
+    weight,
+    whole_number,
+)
 from util.pose import LIMB_SIGMA, SIGMA, eye_pixels, step_pose_maps
 from util.run import checkpoint
 from util.run.device import full
 
 
-# fmt: off
-def add_network_options(parser: ArgumentParser, generators: Sequence[str]) -> None:
+def add_network_options(parser) -> None:
     """Options that describe the generator and its inputs."""
     parser.set_defaults(init_type="xavier")
-    add = parser.add_argument_group("DPTN_step model").add_argument
-    add("--netG", default="dptn", choices=generators, help="generator")
-    add("--nhead", type=int, default=2, help="attention heads of the Pose Transformer Module")
-    add("--num_CABs", type=int, default=2, help="context augment blocks")
-    add("--num_TTBs", type=int, default=2, help="texture transfer blocks")
-    add("--step_size", type=int, default=5, help="number of steps J, 1 to 254")
-    add("--d_schedule", type=int, nargs="+", default=None, metavar="D",
-        help="divisors of the coarse images, strictly decreasing, the last 1; replaces "
-        "--step_size (5 steps: 204 153 102 51 1)")
-    add("--no_step_loss", action="store_true",
-        help="the published run without step prediction: no step head, D judges the last step "
-        "only, losses are summed over steps, texture from the full source image, no face term")
-    add("--kp_sigma", type=float, default=None,
-        help="sigma of the keypoint maps in pixels; default: 6, with --no_step_loss 2")
-    add("--limb_sigma", type=float, default=None,
-        help="sigma of a limb 256 pixels long; default: 3, with --no_step_loss 2")
-    add("--use_spect_g", "--spectral_g", action="store_true", default=True,
-        help="spectral norm in the generator")
-    add("--no_spect_g", "--no-spectral_g", dest="use_spect_g", action="store_false",
-        help="no spectral norm in the generator")
+    add = parser.group("DPTN_step model")
+    add("--netG", choice(sorted(GENERATORS)), "dptn", "generator")
+    add("--nhead", positive_int, 2, "attention heads of the Pose Transformer Module")
+    add("--num_CABs", natural, 2, "context augment blocks")
+    add("--num_TTBs", natural, 2, "texture transfer blocks")
+    add("--step_size", whole_number(1, MAX_STEPS), 5, "number of steps J")
+    divisors = "of the coarse images, instead of --step_size (5 steps: 204 153 102 51 1)"
+    add("--d_schedule", several(positive_int), None, divisors, metavar="D")
+    add("--no_step_loss", flag, False, "published run without step head, step and face losses")
+    add("--kp_sigma", positive, None, "of keypoint maps, pixels; default: 6, --no_step_loss 2")
+    add("--limb_sigma", positive, None, "of a 256 pixel limb; default: 3, --no_step_loss 2")
+    spectral = "--use_spect_g --spectral_g | --no_spect_g --no-spectral_g"
+    add(spectral, flag, True, "spectral norm in the generator")
 
 
-def add_training_options(parser: ArgumentParser, discriminators: Sequence[str]) -> None:
+def add_training_options(parser) -> None:
     """Options of the discriminator, the losses and the optimizers."""
-    parser.set_defaults(
-        niter=150, niter_decay=50, lr_policy="linear_to_zero", beta1=None, batchSize=6
-    )
-    add = parser.add_argument_group("DPTN_step training").add_argument
-    add("--netD", default="res", choices=discriminators, help="discriminator")
-    add("--dis_layers", "--dis_layer", type=int, default=4,
-        help="down-samplings of the discriminator")
-    add("--use_spect_d", action="store_true", default=True,
-        help="spectral norm in the discriminator")
-    add("--no_spect_d", dest="use_spect_d", action="store_false",
-        help="no spectral norm in the discriminator (its output layer keeps it)")
-    add("--lambda_rec", type=float, default=2.5, help="weight of the L1 reconstruction loss")
-    add("--lambda_content", type=float, default=0.25, help="weight of the content loss")
-    add("--lambda_style", type=float, default=250.0, help="weight of the style loss")
-    add("--lambda_g", type=float, default=2.0,
-        help="weight of the adversarial loss (halved with step loss, as published)")
-    add("--lambda_step", type=float, default=2.0, help="weight of the step prediction loss")
-    add("--lambda_face", type=float, default=1.0, help="weight of the face loss; 0 = off")
-    add("--t_s_ratio", type=float, default=0.5,
-        help="share r of the target branch in the reconstruction losses; the source branch has 1-r")
-    add("--step_backward", default="per_step", choices=("per_step", "joint"),
-        help="backward pass after every step (least memory) or once for all; equal gradients")
-    add("--d_reuse_fakes", action="store_true",
-        help="train D on the images of the generator's step instead of a second rollout (faster)")
-    add("--no_TTUR", action="store_true",
-        help="learning rate --lr for both networks; default: G lr/2, D lr*2")
-    add("--beta2", type=float, default=None,
-        help="second momentum of Adam; default: 0.9, with --no_TTUR 0.999 "
-        "(and --beta1 0, with --no_TTUR 0.5)")
-    add("--init_from", default=None, metavar="PATH",
-        help="start from a DPTN or DPTN_step run: its folder or a *_net_G.pth or *_net.pth file")
-# fmt: on
+    parser.set_defaults(niter=150, niter_decay=50, lr_policy="linear_to_zero")
+    parser.set_defaults(beta1=None, batchSize=6)
+    add = parser.group("DPTN_step training")
+    add("--netD", choice(sorted(DISCRIMINATORS)), "res", "discriminator")
+    add("--dis_layers --dis_layer", positive_int, 4, "down-samplings of the discriminator")
+    add("--use_spect_d | --no_spect_d", flag, True, "spectral norm below the last layer of D")
+    add("--lambda_rec", weight, 2.5, "weight of the L1 reconstruction loss")
+    add("--lambda_content", weight, 0.25, "weight of the content loss")
+    add("--lambda_style", weight, 250.0, "weight of the style loss")
+    add("--lambda_g", weight, 2.0, "weight of the adversarial loss (half of it with step loss)")
+    add("--lambda_step", weight, 2.0, "weight of the step prediction loss")
+    add("--lambda_face", weight, 1.0, "weight of the face loss; 0 = off")
+    add("--t_s_ratio", fraction, 0.5, "share of the target branch in the reconstruction losses")
+    backward = "backward pass after every step (least memory) or once; equal gradients"
+    add("--step_backward", choice(("per_step", "joint")), "per_step", backward)
+    add("--d_reuse_fakes", flag, False, "train D on the images of G's step, not of a second one")
+    add("--no_TTUR", flag, False, "learning rate --lr for both networks; default: G lr/2, D lr*2")
+    add("--beta2", number(0, 0.999999), None, "of Adam; default: 0.9, with --no_TTUR 0.999")
+    add("--init_from", text, None, "DPTN or DPTN_step run, or *_net_G.pth, to start from")
 
 
 def optimizer_settings(opt: Namespace) -> tuple[float, float, tuple[float, float]]:
@@ -172,9 +165,9 @@ class DPTNStepModel(GANModel):
 
     @staticmethod
     def modify_options(parser, is_train: bool) -> None:
-        add_network_options(parser, sorted(GENERATORS))
+        add_network_options(parser)
         if is_train:
-            add_training_options(parser, sorted(DISCRIMINATORS))
+            add_training_options(parser)
 
     def __init__(self, opt):
         super().__init__(opt)

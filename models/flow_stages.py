@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from models.base_model import Batch, Tensors
 from util.errors import UserError
+from util.kinds import Add, text, weight
 from util.sampling import bilinear_sample
 
 # Hues of the optical-flow colour wheel (Baker et al., IJCV 2011): how many steps lead from each
@@ -77,33 +78,17 @@ SIZE_MULTIPLE = 32  # the flow estimator halves the image five times
 
 
 def add_flow_options(
-    group, is_train: bool, lambda_correct: float, lambda_regularization: float
+    add: Add, is_train: bool, lambda_correct: float, lambda_regularization: float
 ) -> None:
     """Options that both stages have; the weights' defaults differ between them."""
-    group.add_argument(
-        "--attn_layer",
-        default="2,3",
-        help="pyramid levels with a flow field, comma-separated; level L has 1/2^L of the image "
-        "size (published: 2,3 fashion; 2 market)",
-    )
-    group.add_argument(
-        "--kernel_size",
-        default="2=5,3=3",
-        help="side of the attention window at each level, LEVEL=SIDE,...; levels that --attn_layer "
-        "leaves out are not read (published: 2=5,3=3 fashion; 2=3 market)",
-    )
+    levels = "pyramid levels with a flow field, of 1/2^L of the image (published market: 2)"
+    add("--attn_layer", text, "2,3", levels)
+    sides = "side of the attention window at each level (published market: 2=3)"
+    add("--kernel_size", text, "2=5,3=3", sides)
     if is_train:
-        weights = {
-            "--lambda_correct": (lambda_correct, "sampling correctness loss"),
-            "--lambda_regularization": (lambda_regularization, "affine regularization of flows"),
-        }
-        add_weights(group, weights)
-
-
-def add_weights(group, weights: dict[str, tuple[float, str]]) -> None:
-    """One float option per loss: flag -> (default, name of the loss)."""
-    for flag, (default, loss) in weights.items():
-        group.add_argument(flag, type=float, default=default, help=f"weight of the {loss}")
+        correct, regular = "weight of the sampling correctness loss", "weight of smooth flows"
+        add("--lambda_correct", weight, lambda_correct, correct)
+        add("--lambda_regularization", weight, lambda_regularization, regular)
 
 
 def set_training_defaults(parser) -> None:

@@ -21,6 +21,7 @@ from models.networks.pose2pose import (
     initialize_batch_norms,
     synchronize_batch_norms,
 )
+from util.kinds import choice, positive_int, weight
 from util.pose import one_hot_pose_maps
 from util.run.device import full
 from util.run.distributed import world_size
@@ -36,25 +37,14 @@ class Pose2PoseModel(GANModel):
     def modify_options(parser, is_train: bool) -> None:
         if not is_train:
             return
-        group = parser.add_argument_group("Pose2Pose model")
-        add = group.add_argument
-        add(
-            "--dis_layers",
-            "--dis_layer",
-            type=int,
-            default=3,
-            help="discriminator: convolutions with batch norm; all but the last halve the size",
-        )
-        add("--lambda_l1", type=float, default=5.0, help="weight of the L1 loss")
-        add("--lambda_gan", type=float, default=1.0, help="weight of the adversarial loss")
-        add("--lambda_per", type=float, default=5.0, help="weight of the perceptual loss")
-        add(
-            "--per_rescale",
-            default="batch",
-            choices=sorted(RESCALES),
-            help="images to [0, 1] for the perceptual loss: batch = by the batch extremes, as "
-            "published; fixed = (x + 1) / 2",
-        )
+        add = parser.group("Pose2Pose model")
+        layers = "convolutions of D with batch norm; all but the last halve the size"
+        add("--dis_layers --dis_layer", positive_int, 3, layers)
+        add("--lambda_l1", weight, 5.0, "weight of the L1 loss")
+        add("--lambda_gan", weight, 1.0, "weight of the adversarial loss")
+        add("--lambda_per", weight, 5.0, "weight of the perceptual loss")
+        rescale = "to [0, 1] for VGG: by the batch's extremes (published) or fixed"
+        add("--per_rescale", choice(sorted(RESCALES)), "batch", rescale)
         parser.set_defaults(
             ngf=64, ndf=64, init_type="normal", init_gain=0.02, gan_mode="lsgan",
             lr=1e-3, beta1=0.5, lr_policy="constant", niter=100, niter_decay=0, batchSize=8,

@@ -23,6 +23,7 @@ from models.networks.discriminators import DiscriminatorConfig, build_discrimina
 from models.networks.gfla import GFLAConfig, GFLAGenerator
 from models.networks.layers import initialize
 from util.errors import UserError
+from util.kinds import Add, flag, positive, positive_int, text, weight
 from util.run import checkpoint
 from util.run.device import full
 
@@ -38,13 +39,12 @@ class PoseModel(GANModel):
 
     @staticmethod
     def modify_options(parser, is_train: bool) -> None:
-        group = parser.add_argument_group("GFLA, stage 2")
-        flow_stages.add_flow_options(group, is_train, 5.0, 0.0025)
-        add = group.add_argument
-        add("--layers", type=int, default=3, help="down-samplings of the generator's encoders")
+        add = parser.group("GFLA, stage 2")
+        flow_stages.add_flow_options(add, is_train, 5.0, 0.0025)
+        add("--layers", positive_int, 3, "down-samplings of the generator's encoders")
         if is_train:
             flow_stages.set_training_defaults(parser)
-            _add_training_options(group)
+            _add_training_options(add)
 
     @property
     def result_size(self) -> tuple[int, int]:
@@ -54,8 +54,6 @@ class PoseModel(GANModel):
     def __init__(self, opt):
         super().__init__(opt)
         flow_stages.check_size(opt)
-        if opt.layers < 1:
-            raise UserError(f"--layers {opt.layers}: expected 1 or more")
         levels = flow_stages.parse_levels(opt.attn_layer, min(opt.layers, 4))
         self.config = GFLAConfig(
             attn_layer=levels,
@@ -203,45 +201,17 @@ class PoseModel(GANModel):
         return app + content + style + ad + correctness + regularization
 
 
-def _add_training_options(group) -> None:
-    add = group.add_argument
-    add(
-        "--flow_checkpoint",
-        default=None,
-        help="start a new run from the flow estimator of this network file: a latest_net_G.pth of "
-        "--model poseflownet or of --model pose",
-    )
-    add(
-        "--dis_layers",
-        type=int,
-        default=None,
-        help="down-samplings of the discriminator; default: 3 for market, else 4",
-    )
-    add(
-        "--use_spect_d",
-        action="store_true",
-        default=True,
-        help="spectral norm in the discriminator",
-    )
-    add(
-        "--no_spect_d",
-        dest="use_spect_d",
-        action="store_false",
-        help="no spectral norm in the discriminator (its output layer keeps it)",
-    )
-    add(
-        "--ratio_g2d",
-        type=float,
-        default=0.1,
-        help="learning rate of D divided by that of G",
-    )
-    weights = {
-        "--lambda_rec": (5.0, "L1 reconstruction loss"),
-        "--lambda_content": (0.5, "content loss"),
-        "--lambda_style": (500.0, "style loss"),
-        "--lambda_g": (2.0, "adversarial loss"),
-    }
-    flow_stages.add_weights(group, weights)
+def _add_training_options(add: Add) -> None:
+    start = "network of --model poseflownet or pose whose flow estimator a new run starts from"
+    add("--flow_checkpoint", text, None, start)
+    layers = "down-samplings of the discriminator; default: 3 for market, else 4"
+    add("--dis_layers", positive_int, None, layers)
+    add("--use_spect_d | --no_spect_d", flag, True, "spectral norm below the last layer of D")
+    add("--ratio_g2d", positive, 0.1, "learning rate of D divided by that of G")
+    add("--lambda_rec", weight, 5.0, "weight of the L1 reconstruction loss")
+    add("--lambda_content", weight, 0.5, "weight of the content loss")
+    add("--lambda_style", weight, 500.0, "weight of the style loss")
+    add("--lambda_g", weight, 2.0, "weight of the adversarial loss")
 
 
 def _is_stage_1(state: Mapping[str, Any]) -> bool:

@@ -29,8 +29,7 @@ class PoseFlowNetModel(BaseModel):
 
     @staticmethod
     def modify_options(parser, is_train: bool) -> None:
-        group = parser.add_argument_group("GFLA, stage 1")
-        flow_stages.add_flow_options(group, is_train, 20.0, 0.01)
+        flow_stages.add_flow_options(parser.group("GFLA, stage 1"), is_train, 20.0, 0.01)
         if is_train:
             flow_stages.set_training_defaults(parser)
 

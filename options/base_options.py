@@ -4,267 +4,194 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import Namespace
-from collections.abc import Callable
+from argparse import SUPPRESS, Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import data
 import models
 from models.networks.layers import INITIALIZERS, NORMS
-from options.parser import (
-    Parser,
-    check_names,
-    check_numbers,
-    image_size,
-    options_text,
-    read_saved_options,
+from options.parser import BATCH, DATA, WORKERS, Parser, add_device, add_run, take_checkpoint
+from util.errors import UserError
+from util.files import read_json, write_atomically
+from util.kinds import (
+    choice,
+    flag,
+    folder_name,
+    natural,
+    number,
+    positive,
+    positive_int,
+    size,
+    text,
+    whole_number,
 )
-from util.files import write_atomically
 from util.pose import SIGMA
 from util.run import distributed
 from util.run.device import PRECISIONS
 
-Add = Callable[..., Any]  # add_argument of a parser or of one of its groups
-
-# Options that describe the trained networks and their inputs. Testing takes their values from the
-# options saved beside the checkpoint; options added by the model's and the data set's hooks are
-# treated alike.
-ARCHITECTURE = (
-    "model",
-    "dataset_mode",
-    "load_size",
-    "annotation_size",
-    "ngf",
-    "ndf",
-    "norm",
-    "heatmap_sigma",
-)
+SAVED = "train_opt.json"  # in the folder of a run
 
 
 class BaseOptions:
     """Declares, parses, checks, prints and saves options; see TrainOptions and TestOptions."""
 
     is_train = False
+    parser: Parser  # of the last parse
+    changed: Mapping[str, Any]  # defaults of the options that were given another value
+    wanted_device: str | None  # as given
+    usage = "python %(prog)s [options]"
 
     def add_options(self, parser: Parser) -> None:
-        """Options of every command."""
-        self._add_experiment(parser.add_argument_group("experiment").add_argument)
-        add = parser.add_argument_group("data").add_argument
-        self._add_data(add)
-        self._add_sizes(add)
-        add = parser.add_argument_group("networks").add_argument
-        self._add_networks(add)
-        self._add_computation(add)
+        """Options of both commands."""
+        add = parser.group("run")
+        add_run(add)
+        add("--which_epoch --which_iter", folder_name, "latest", "checkpoint: latest, best, epoch")
+        add_device(add)
+        add("--seed", whole_number(0, 2**32 - 1), 0, "seed of all random numbers")
+        add("--deterministic", flag, False, "bit-identical from run to run (slower on a GPU)")
+        add("--precision", choice(PRECISIONS), "fp32", "bf16 on a CPU: of VGG-19 only")
+        add("--tf32", flag, False, "on a GPU multiply with TensorFloat-32: faster, rounds at 1e-3")
+        add("--compile", flag, False, "compile the networks with torch.compile")
+        add("--ema", number(0, 0.999999), 0.0, "decay of an average of G; test.py: not 0 = use it")
+        add("--debug", flag, False, "full tracebacks; train.py: one epoch of 10")
+        # of torch.distributed.launch; the environment, which torchrun sets too, says the same
+        add("--local_rank --local-rank", text, None, SUPPRESS)
 
-    def _add_experiment(self, add: Add) -> None:
-        """Name of the run, model, checkpoint, device, random numbers."""
-        add(
-            "--name",
-            "--id",
-            default="experiment",
-            help="name of the run: its folder under --checkpoints_dir",
-        )
-        add("--model", default="DPTN", help="model; one of: " + ", ".join(models.list_models()))
-        add("--checkpoints_dir", default="./checkpoints", help="folder of all runs")
-        add(
-            "--which_epoch",
-            "--which_iter",
-            default="latest",
-            help="checkpoint to load: latest, best, or the number of an epoch",
-        )
-        add(
-            "--gpu_ids",
-            "--gpu_id",
-            default="0",
-            help="GPU of this process, -1 = CPU; without a GPU everything runs on the CPU",
-        )
-        add("--seed", type=int, default=0, help="seed of all random numbers")
-        add(
-            "--deterministic",
-            action="store_true",
-            help="bit-identical results from run to run (slower on a GPU)",
-        )
-        add(
-            "--debug",
-            action="store_true",
-            help="full tracebacks; train.py: one epoch of 10 samples or a batch, every step shown",
-        )
+        add = parser.group("data")
+        add(DATA, text, "./dataset/fashion", "folder of the data set")
+        phase = "train" if self.is_train else "test"
+        add("--phase", folder_name, phase, "which images and lists of the data set to use")
+        add(BATCH, positive_int, 1, "samples per step and process", "batchSize")
+        add(WORKERS, natural, 2, "loader processes", "nThreads")
+        add("--max_dataset_size", positive_int, None, "samples an epoch; test.py: first pairs only")
 
-    def _add_data(self, add: Add) -> None:
-        """Where the samples come from and how they are read."""
-        add("--dataroot", default="./dataset/fashion", help="folder of the data set")
-        add(
-            "--dataset_mode",
-            default="fashion",
-            help="layout of the data set; one of: " + ", ".join(data.list_datasets()),
-        )
-        add(
-            "--phase",
-            default="train" if self.is_train else "test",
-            help="which images and lists of the data set to use",
-        )
-        add(
-            "--batchSize",
-            "--batch_size",
-            "--batchsize",
-            type=int,
-            default=1,
-            help="samples per step and process (published: 32 to train, 1 to test)",
-        )
-        add("--nThreads", "--num_workers", type=int, default=2, help="loader processes")
-        add(
-            "--max_dataset_size",
-            type=int,
-            default=None,
-            help="train.py: samples per epoch; test.py: use the first pairs only",
-        )
+        add = parser.group("networks (test.py takes these from the run)", trained=True)
+        add("--model", text, "DPTN", "one of: " + ", ".join(models.list_models()))
+        add("--dataset_mode", text, "fashion", "one of: " + ", ".join(data.list_datasets()))
+        add("--loadSize --load_size", size, None, "size of the networks' images", "load_size")
+        add("--old_size --annotation_size", size, None, "frame of the keypoints", "annotation_size")
+        add("--heatmap_sigma", positive, SIGMA, "width of the pose heatmaps, pixels of --load_size")
+        add("--ngf", positive_int, 64, "width of the generator's first layer")
+        add("--ndf", positive_int, 32, "width of the discriminator's first layer")
+        add("--norm", choice(sorted(NORMS)), "instance", "normalisation of the generator")
+        add("--init_type", choice(sorted(INITIALIZERS)), "orthogonal", "initial weights")
+        add("--init_gain", positive, 0.02, "gain of the initial weights")
 
-    def _add_sizes(self, add: Add) -> None:
-        """Sizes of images and pose maps."""
-        add(
-            "--loadSize",
-            "--load_size",
-            dest="load_size",
-            type=int,
-            nargs="+",
-            default=None,
-            metavar="N",
-            help="size the network works at: one number (square) or height width; "
-            "default: set by --dataset_mode",
-        )
-        add(
-            "--old_size",
-            "--annotation_size",
-            dest="annotation_size",
-            type=int,
-            nargs="+",
-            default=None,
-            metavar="N",
-            help="height width of the frame of the keypoints and of saved "
-            "results; default: set by --dataset_mode",
-        )
-        add(
-            "--heatmap_sigma",
-            type=float,
-            default=SIGMA,
-            help="standard deviation of the pose heatmaps in pixels of --load_size; published: 6 "
-            "at 256 x 256, smaller images learn faster with a smaller one",
-        )
-
-    def _add_networks(self, add: Add) -> None:
-        """Width, normalisation and initialisation."""
-        add("--ngf", type=int, default=64, help="width of the generator's first layer")
-        add("--ndf", type=int, default=32, help="width of the discriminator's first layer")
-        add(
-            "--norm",
-            default="instance",
-            choices=sorted(NORMS),
-            help="normalisation of the generator",
-        )
-        add(
-            "--init_type",
-            default="orthogonal",
-            choices=sorted(INITIALIZERS),
-            help="initialisation of the networks",
-        )
-        add(
-            "--init_gain",
-            type=float,
-            default=0.02,
-            help="gain of the initialisation (1.0 learns faster on small data)",
-        )
-
-    def _add_computation(self, add: Add) -> None:
-        """Number formats, averaging, compilation."""
-        add(
-            "--precision",
-            default="fp32",
-            choices=sorted(PRECISIONS),
-            help="number format of convolutions and attention; on a CPU bf16 is used for VGG-19 "
-            "only, and only where the processor gains from it (AMX)",
-        )
-        add(
-            "--tf32",
-            action="store_true",
-            help="on a GPU, let float32 products and convolutions use TensorFloat-32: faster, with "
-            "a relative rounding of 1e-3",
-        )
-        add(
-            "--ema",
-            type=float,
-            default=0.0,
-            metavar="DECAY",
-            help="train.py: also keep a moving average of G with this decay (0.999, say); test.py: "
-            "any value but 0 generates with it",
-        )
-        add("--compile", action="store_true", help="compile the networks with torch.compile")
+    def check(self, opt: Namespace) -> None:
+        """What follows from several options, and checks that only one command needs."""
 
     # ---- parsing ---------------------------------------------------------------------------
 
-    def parse(self, argv: list[str] | None = None, announce: bool = True) -> Namespace:
-        """Options of the command line, completed and checked; printed on the main process."""
+    def parse(self, argv: Sequence[str] | None = None) -> Namespace:
+        """Options of the command line, completed and checked.
+
+        Which options there are depends on the model and the data set, and these on the command
+        line or on the options of the run: a first look decides, then everything is parsed once.
+        """
         argv = sys.argv[1:] if argv is None else list(argv)
-        # torch.distributed.launch adds this; the environment, which torchrun sets too, says the
-        # same
-        argv = [w for w in argv if not w.startswith(("--local_rank=", "--local-rank="))]
-        parser = Parser(description=sys.modules["__main__"].__doc__)
+        look = _first_look(argv)
+        saved, origin = self.saved_options(look)
+        default = "DPTN_step" if look.netG else "DPTN"  # its published commands name no model
+        model = look.model or saved.get("model") or default
+        mode = look.dataset_mode or saved.get("dataset_mode") or "fashion"
+        self.parser = self.build_parser(model, mode, saved, origin)
+        return self.complete(take_checkpoint(self.parser.parse(argv)))
+
+    def build_parser(
+        self, model: str, mode: str, saved: Mapping[str, Any], origin: str = ""
+    ) -> Parser:
+        """The parser of a model and a layout; ``saved`` are options of a run, read from
+        ``origin``, whose trained ones become the defaults."""
+        description = sys.modules["__main__"].__doc__
+        parser = Parser(description, usage=self.usage)
         self.add_options(parser)
-        if any(w.split("=")[0] == "--netG" for w in argv):
-            parser.set_defaults(model="DPTN_step")  # its published commands name no model
-        wants_help = any(word in ("-h", "--help") for word in argv)
-        first, _ = parser.parse_known_args([w for w in argv if w not in ("-h", "--help")])
-        saved = self.saved_options(first)
-        parser.set_defaults(**{k: v for k, v in saved.items() if k in ARCHITECTURE})
-        first, _ = parser.parse_known_args([w for w in argv if w not in ("-h", "--help")])
-        known = set(vars(first))
-        models.find_model(first.model).modify_options(parser, self.is_train)
-        data.find_dataset(first.dataset_mode).modify_options(parser, self.is_train)
-        hooked = {a.dest for a in parser._actions} - known
-        parser.set_defaults(**{k: v for k, v in saved.items() if k in hooked or k in ARCHITECTURE})
-        opt = parser.parse_strictly([*argv, "--help"] if wants_help else argv)
-        return self.complete(opt, parser, announce)
+        parser.set_defaults(model=model, dataset_mode=mode)
+        known = set(parser.kinds())
+        models.find_model(model).modify_options(parser, self.is_train)
+        data.find_dataset(mode).modify_options(parser, self.is_train)
+        parser.trained |= set(parser.kinds()) - known
+        parser.take_defaults({k: v for k, v in saved.items() if k in parser.trained}, origin)
+        parser.epilog = (
+            f"These are the options with --model {model} and --dataset_mode {mode}; name others "
+            "before --help to see theirs."
+        )
+        return parser
 
-    def saved_options(self, opt: Namespace) -> dict:
-        """Options saved with the checkpoint, when there are any and this command loads one."""
-        path = Path(opt.checkpoints_dir) / opt.name / "train_opt.json"
-        if self.is_train or not path.is_file():
-            return {}
-        return read_saved_options(path)
+    def parsers(self) -> Iterator[tuple[str, Parser]]:
+        """Parsers that together have all options, the one of the default model first, and for
+        which model or data set."""
+        for model in ["dptn", *models.list_models()]:
+            yield f" --model {model}", self.build_parser(model, "fashion", {})
+        for mode in data.list_datasets():
+            yield f" --dataset_mode {mode}", self.build_parser("dptn", mode, {})
 
-    def complete(self, opt: Namespace, parser: Parser, announce: bool) -> Namespace:
-        """Fill in what follows from other options, check and print."""
+    def saved_options(self, look: Namespace) -> tuple[dict[str, Any], str]:
+        """Options saved with the checkpoint that this command loads, and the file's name."""
+        return {}, ""
+
+    def complete(self, opt: Namespace) -> Namespace:
+        """Fill in what follows from other options, and check."""
+        defaults = {key: self.parser.get_default(key) for key in vars(opt)}
+        self.changed = {k: v for k, v in defaults.items() if getattr(opt, k) != v}
         opt.is_train = self.is_train
         dataset = data.find_dataset(opt.dataset_mode)
-        opt.load_size = image_size("--load_size", opt.load_size, dataset.load_size)
+        opt.load_size = opt.load_size or tuple(dataset.load_size)
         frame = dataset.annotation_size or opt.load_size
-        opt.annotation_size = image_size("--old_size", opt.annotation_size, frame)
-        check_names(opt)
-        check_numbers(opt)
+        opt.annotation_size = opt.annotation_size or tuple(frame)
         dataset.complete_options(opt)
+        del opt.local_rank
         self.check(opt)
-        opt.device = str(distributed.local_device(opt.gpu_ids))
-        if announce and distributed.launched_rank() == 0:
-            print(options_text(opt, parser))
-        self._parser = parser
+        self.wanted_device, opt.device = opt.device, str(distributed.local_device(opt.device))
         return opt
 
-    def check(self, opt: Namespace) -> None:
-        """Checks that only one command needs."""
+    def chosen(self, opt: Namespace) -> dict[str, Any]:
+        """The options that were given another value than their default."""
+        return {key: getattr(opt, key) for key in sorted(self.changed)}
 
-    def chosen(self, opt: Namespace) -> dict[str, object]:
-        """The options that differ from their defaults."""
-        values = sorted(vars(opt).items())
-        return {k: v for k, v in values if self._parser.get_default(k) not in (v, None)}
+    # ---- telling and saving ----------------------------------------------------------------
 
-    def save(self, opt: Namespace, folder: Path) -> None:
-        """Write the options into ``folder`` as text (to read) and, of training, JSON (to reload).
+    def record(self, opt: Namespace, folder: Path) -> None:
+        """Print what differs from the defaults; write all options into ``folder`` as text (to
+        read) and, of training, as JSON (to reload).
 
         Call it on the main process once everything else is known to be right: a mistyped command
         must not replace the options of an earlier run.
         """
-        kind = "train" if self.is_train else "test"
-        write_atomically(folder / f"{kind}_opt.txt", options_text(opt, self._parser).encode())
+        path = folder / f"{'train' if self.is_train else 'test'}_opt.txt"
+        lines = self._lines(opt)
+        changed = [line for line in lines if line.endswith("]")]
+        print("\n".join([f"options that are not the default (all: {path}):", *changed]))
+        if opt.device == "cpu" and self.wanted_device not in (None, "cpu", "-1"):
+            print(f"--gpu_ids {self.wanted_device}: there is no GPU here, so the CPU computes")
+        write_atomically(path, "\n".join([*lines, ""]).encode("utf-8", "backslashreplace"))
         if self.is_train:
             content = json.dumps(vars(opt), indent=1, sort_keys=True)
-            write_atomically(folder / "train_opt.json", content.encode())
+            write_atomically(folder / SAVED, content.encode())
+
+    def _lines(self, opt: Namespace) -> list[str]:
+        """All options, one a line, non-default values marked with the default."""
+        lines = []
+        for key, value in sorted(vars(opt).items()):
+            mark = f"   [default: {self.changed[key]}]" if key in self.changed else ""
+            lines.append(f"{key:>24}: {value!s:<28}{mark}".rstrip())
+        return lines
+
+
+def _first_look(argv: Sequence[str]) -> Namespace:
+    """The options that decide which other options there are; ``netG`` if it is given."""
+    parser = Parser(add_help=False)
+    add_run(parser.option)
+    for word in ("--model", "--dataset_mode", "--netG"):
+        parser.option(word, text, None, "")
+    return take_checkpoint(parser.parse_known_args(list(argv))[0])
+
+
+def read_saved_options(path: Path) -> dict[str, Any]:
+    """The options saved by a training run, as they are in the file."""
+    saved = read_json(path, "delete it to pass all options yourself")
+    for key in ("model", "dataset_mode"):
+        if not isinstance(saved, dict) or not isinstance(saved.get(key, ""), str):
+            raise UserError(f"{path} does not hold options; delete it to pass all options yourself")
+    return saved

@@ -1,146 +1,242 @@
-"""Strict parsing, checks of values, and how options are printed and read back."""
+"""The parser of every command: an option is one line, and every complaint is one sentence.
+
+    parser = Parser(__doc__)
+    add = parser.group("training")
+    add("--lr", positive, 2e-4, "initial learning rate of the generator")
+    add("--use_spect_d | --no_spect_d", flag, True, "spectral norm in the discriminator")
+    opt = parser.parse()
+
+The line holds all spellings (of a flag: those that switch it on | those that switch it off), the
+kind of the value (util/kinds.py), the default and what the option is for. Words that several
+commands share are declared below, once.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-from argparse import Namespace
+import importlib
+import re
+import sys
+from argparse import ArgumentError, ArgumentTypeError, Namespace
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from util.errors import UserError
+from util.kinds import REQUIRED, Add, Kind, flag, folder_name, natural, positive_int, text
+
+COMMANDS = {  # the commands whose options an unknown one may have been meant for
+    "train.py": ("options.train_options", "TrainOptions"),
+    "test.py": ("options.test_options", "TestOptions"),
+}
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, but not those that say nothing: None and the False of a flag."""
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Spellings of an option once, with one value; defaults where they say something."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        if isinstance(action, _Switch) and action.off:
+            on = [word for word in action.option_strings if word not in action.off]
+            return " | ".join((", ".join(on), ", ".join(action.off)))
+        words = ", ".join(action.option_strings)
+        if action.nargs == 0:
+            return words
+        return (
+            f"{words} {self._format_args(action, self._get_default_metavar_for_optional(action))}"
+        )
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        kind = action.type
+        short = {int: "N", float: "X"}.get(kind.python, "WORD") if isinstance(kind, Kind) else "X"
+        return short
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False:
+        default = action.default
+        if default in (None, False, REQUIRED, argparse.SUPPRESS) or not action.option_strings:
             return action.help
-        return super()._get_help_string(action)
+        if isinstance(default, (list, tuple)):
+            default = " ".join(map(str, default))
+        default = "on" if default is True else default
+        return f"{action.help} (default: {default})".replace("%", "%%")
+
+
+class _Store(argparse.Action):
+    """Keep a value; of a list also as a whole."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if isinstance(self.type, Kind) and isinstance(values, list):
+            try:
+                values = self.type.listed(values)
+            except ArgumentTypeError as error:
+                raise ArgumentError(self, str(error)) from error
+        setattr(namespace, self.dest, values)
+
+
+class _Switch(argparse.Action):
+    """Flags that switch on, and others that switch off."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, off: Sequence[str] = (), **more):
+        super().__init__(option_strings, dest, nargs=0, **more)
+        self.off = off
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, option_string not in self.off)
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are UserErrors and which never guesses abbreviations."""
 
-    def __init__(self, **kwargs):
-        super().__init__(allow_abbrev=False, formatter_class=_Help, **kwargs)
+    def __init__(self, description: str | None = None, **more):
+        super().__init__(description=description, allow_abbrev=False, formatter_class=_Help, **more)
+        self.trained: set[str] = set()  # options whose values belong to the trained networks
+
+    def group(self, title: str, trained: bool = False) -> Add:
+        """Begin a group of options; returns its :meth:`option`.
+
+        ``trained``: testing takes the values from the options saved beside the checkpoint.
+        """
+        group = self.add_argument_group(title)
+        return lambda *line, **more: self.option(*line, to=group, trained=trained, **more)
+
+    def option(
+        self,
+        spellings: str,  # "--lr", "--name --id", "--augment | --no_augment", "photos"
+        kind: Kind,
+        default: Any,  # REQUIRED: there is none
+        help: str,
+        dest: str | None = None,  # name of the value; default: the first long spelling
+        metavar: str | tuple[str, ...] | None = None,
+        to: Any = None,  # group
+        trained: bool = False,  # see :meth:`group`
+    ) -> None:
+        """Declare an option."""
+        on, _, off = (part.split() for part in spellings.partition("|"))
+        line: dict[str, Any] = {"help": help, "default": default}
+        if on[0].startswith("-"):
+            first = next(word for word in on if word.startswith("--"))
+            line |= {"dest": dest or first.lstrip("-").replace("-", "_")}
+            line |= {"required": True, "default": None} if default is REQUIRED else {}
+        else:
+            line |= {"default": None} if default is REQUIRED else {"nargs": "?"}
+        if kind is flag:
+            line |= {"action": _Switch, "off": off}
+        else:
+            line |= {"action": _Store, "type": kind, "metavar": metavar}
+            line |= {"nargs": kind.nargs} if kind.nargs else {}
+            if kind.choices and metavar is None and len(" ".join(kind.choices)) < 60:
+                line |= {"metavar": "{" + ",".join(kind.choices) + "}"}
+        action = (to or self).add_argument(*on, *off, **line)
+        if trained:
+            self.trained.add(action.dest)
+
+    def kinds(self) -> dict[str, Kind]:
+        """Kind of every option, by the name of its value."""
+        actions = [a for a in self._actions if a.dest != "help"]
+        return {a.dest: flag if isinstance(a, _Switch) else a.type for a in actions}
+
+    def value_name(self, word: str) -> str:
+        """The name of the value of an option, from one of its spellings without dashes."""
+        action = self._option_string_actions.get(f"--{word}")
+        if action is None:
+            raise UserError(f"unknown option {word}{self._hint('--' + word)}")
+        return action.dest
+
+    def take_defaults(self, values: Mapping[str, Any], origin: str) -> None:
+        """Take ``values`` as defaults of the options that exist; others are left alone.
+
+        A value that its option cannot have is a UserError which begins with ``origin``.
+        """
+        kinds = self.kinds()
+        for key, value in values.items():
+            if key not in kinds or (value is None and self.get_default(key) is None):
+                continue
+            try:
+                kind = kinds[key]
+                value = kind.whole(value) if isinstance(kind, Kind) else value
+            except ArgumentTypeError as error:
+                raise UserError(f"{origin}{key}: {error}") from error
+            self.set_defaults(**{key: value})
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
+        problem = re.sub(r"^argument (?:-\w/)?([^/:]+)[^:]*: ", r"\1: ", message)
+        raise UserError(f"{problem}; see --help")
 
-    def parse_strictly(self, argv: list[str]) -> Namespace:
-        """Parse; an unknown option is an error that names the nearest known one."""
+    def parse(self, argv: Sequence[str] | None = None) -> Namespace:
+        """Parse ``argv``, by default the command line; an unknown option is a UserError that
+        names the nearest known one."""
+        argv = sys.argv[1:] if argv is None else list(argv)
         opt, unknown = self.parse_known_args(argv)
         if unknown:
             word = unknown[0].split("=")[0]
-            near = get_close_matches(word, self._option_string_actions, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"unknown option {word}{hint} (--help lists all)")
+            raise UserError(f"unknown option {word}{self._hint(word)} (--help lists all)")
         return opt
 
-
-def read_saved_options(path: Path) -> dict:
-    """The options saved by a training run."""
-    try:
-        saved = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(
-            f"{path} is not valid JSON ({error}); delete it to pass all options"
-        ) from error
-    if not isinstance(saved, dict):
-        raise UserError(f"{path} does not hold options; delete it to pass all options yourself")
-    return saved
+    def _hint(self, word: str) -> str:
+        """What an unknown option may have been meant for."""
+        owners = {} if word in ("-", "--") or not word.startswith("-") else options_elsewhere()
+        if word in owners:
+            return f": it is an option of {owners[word]}"
+        near = get_close_matches(word, [*self._option_string_actions, *owners], n=1)
+        if not near:
+            return ""
+        where = "" if near[0] in self._option_string_actions else f" of {owners[near[0]]}"
+        return f"; did you mean {near[0]}{where}?"
 
 
-def options_text(opt: Namespace, parser: Parser) -> str:
-    """All options, one a line, non-default values marked with the default."""
-    lines = ["----------------- options -----------------"]
-    for key, value in sorted(vars(opt).items()):
-        default = parser.get_default(key)
-        mark = "" if default in (value, None) or key == "device" else f"   [default: {default}]"
-        lines.append(f"{key:>24}: {value!s:<28}{mark}".rstrip())
-    lines.append("-------------------------------------------")
-    return "\n".join(lines)
+def options_elsewhere() -> dict[str, str]:
+    """Spellings of the options of train.py and test.py, and where they belong."""
+    owners: dict[str, str] = {}
+    for command, (module, options) in COMMANDS.items():
+        for owner, parser in getattr(importlib.import_module(module), options)().parsers():
+            for word in parser._option_string_actions:
+                owners.setdefault(word, f"{command}{owner}")
+    return owners
 
 
-def image_size(flag: str, given, default: tuple[int, int]) -> tuple[int, int]:
-    """(h, w) of an option that takes one number (a square), two, or nothing."""
-    if given is None:
-        return tuple(default)
-    values = tuple(given)
-    if len(values) == 1:
-        values = values * 2
-    if len(values) != 2 or min(values) < 1 or max(values) > 4096:
-        raise UserError(
-            f"{flag} {' '.join(map(str, given))}: expected one number or height and width, 1 to "
-            f"4096"
-        )
-    return values
+# ---- words that several commands share -----------------------------------------------------------
+
+BATCH = "--batchSize --batch_size --batchsize --batch"
+DATA = "--dataroot --root"
+DEVICE = "--gpu_ids --gpu_id --device"
+OUTPUT = "-o --output --out"
+RESULTS = "--results_dir --results --distorated_path"
+WORKERS = "--nThreads --num_workers --workers"
 
 
-_POSITIVE = (
-    "batchSize",
-    "ngf",
-    "ndf",
-    "nhead",
-    "max_dataset_size",
-    "dis_layers",
-    "display_freq",
-    "print_freq",
-    "save_latest_freq",
-    "save_epoch_freq",
-    "lr",
-    "init_gain",
-    "niter",
-    "how_many",
-    "max_minutes",
-    "heatmap_sigma",
-    "accumulate",
-    "clip_grad",
-    "val_pairs",
-)
-_NOT_NEGATIVE = (
-    "display_seconds",
-    "nThreads",
-    "val_freq",
-    "niter_decay",
-    "num_CABs",
-    "num_TTBs",
-    "keep_last",
-)
-_WITHIN = {  # lowest and highest value
-    "beta1": (0, 0.9999),
-    "beta2": (0, 0.999999),
-    "ema": (0, 0.999999),
-    "t_s_ratio": (0, 1),
-    "vgg_width": (1 / 64, 1),
-    "display_port": (1, 65535),
-    "seed": (0, 2**32 - 1),
-}
-_FOLDER_NAMES = ("name", "phase", "val_phase", "which_epoch")
+def add_debug(add: Add) -> None:
+    """``--debug``, which every command has."""
+    add("--debug", flag, False, "show the full traceback of an error")
 
 
-def check_numbers(opt: Namespace) -> None:
-    """Refuse values that no option can have: NaN, zero or negative counts and weights."""
-    for key, value in vars(opt).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"--{key} is {value}, not a number to compute with; give a finite one")
-        if key in _POSITIVE and value is not None and not value > 0:
-            raise UserError(f"--{key} is {value}; expected more than 0")
-        if (key in _NOT_NEGATIVE or key.startswith("lambda_")) and value is not None and value < 0:
-            raise UserError(f"--{key} is {value}; expected 0 or more")
-        low, high = _WITHIN.get(key, (None, None))
-        if low is not None and value is not None and not low <= value <= high:
-            raise UserError(f"--{key} is {value}; expected {low} to {high}")
+def add_device(add: Add) -> None:
+    """Where to compute; ``opt.device`` is a word for ``choose_device``."""
+    add(DEVICE, text, None, "cpu or -1, cuda, 0, cuda:1; default: a GPU, if any", "device")
 
 
-def check_names(opt: Namespace) -> None:
-    """Refuse names that would lead to another folder."""
-    for key in _FOLDER_NAMES:
-        name = getattr(opt, key, None)
-        if name is not None and (Path(name).name != name or name in ("", "..")):
-            kind = "folder name" if key == "name" else "name"
-            raise UserError(f"--{key} {name!r} must be a single {kind} without slashes")
+def add_batch(add: Add, default: int, help: str) -> None:
+    """Samples at once, as ``opt.batch_size``."""
+    add(BATCH, positive_int, default, help, "batch_size")
+
+
+def add_workers(add: Add, default: int, help: str) -> None:
+    """Processes besides this one, as ``opt.workers``."""
+    add(WORKERS, natural, default, help, "workers")
+
+
+def add_run(add: Add) -> None:
+    """Which run: ``opt.checkpoints_dir`` and ``opt.name``; :func:`take_checkpoint` completes it."""
+    add("--name --id", folder_name, "experiment", "name of the run, a folder in --checkpoints_dir")
+    add("--checkpoints_dir", text, "./checkpoints", "folder of all runs")
+    add("--checkpoint", text, None, "folder of the run, instead of --checkpoints_dir and --name")
+
+
+def take_checkpoint(opt: Namespace) -> Namespace:
+    """``--checkpoint FOLDER`` said as ``--checkpoints_dir`` and ``--name``."""
+    if opt.checkpoint is not None:
+        path = Path(opt.checkpoint)
+        opt.checkpoints_dir, opt.name = str(path.parent), path.name or path.resolve().name
+    del opt.checkpoint
+    return opt

@@ -129,7 +129,7 @@ def headline(size: tuple[int, int], of_results: tuple[int, int]) -> str:
 
 def main() -> None:
     """Print the comparison and write it to ``<results_dir>/baselines.json``."""
-    opt = TestOptions().parse(announce=False)
+    opt = TestOptions().parse()
     output = Path(opt.results_dir) / "baselines.json"
     check_writable(output)
     table = compare(opt)

@@ -290,7 +290,7 @@ def options(opt: Namespace, root: Path, **changes: object) -> Namespace:
     words = ["--load_size", *map(str, opt.size)]
     for key, value in values.items():
         words += [f"--{key}"] if value is True else [f"--{key}", str(value)]
-    return TrainOptions().parse(words, announce=False)
+    return TrainOptions().parse(words)
 
 
 def step_gflop(opt: Namespace, batch: dict) -> float:

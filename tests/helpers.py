@@ -25,7 +25,7 @@ def train_options(*argv: str, **values):
         ]
     if "--vgg_weights" not in words:
         words += ["--vgg_weights", "random"]
-    return TrainOptions().parse(words, announce=False)
+    return TrainOptions().parse(words)
 
 
 def draw(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

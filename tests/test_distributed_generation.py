@@ -31,7 +31,7 @@ def checkpoints(tmp_path_factory, people):
     words = f"--name run --checkpoints_dir {folder} --dataroot {people} --load_size 64 32"
     words += " --ngf 4 --ndf 4 --gpu_ids -1 --vgg_weights random --init_gain 1"
     options = TrainOptions()
-    opt = options.parse(words.split(), announce=False)
+    opt = options.parse(words.split())
     model = create_model(opt)
     (folder / "run").mkdir()
     options.save(opt, folder / "run")

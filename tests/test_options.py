@@ -26,7 +26,7 @@ PUBLISHED_TEST = (
 
 
 def parse(words: str = "", options=TrainOptions):
-    return options().parse(words.split(), announce=False)
+    return options().parse(words.split())
 
 
 @pytest.mark.parametrize("command", PUBLISHED_TRAIN)
@@ -134,7 +134,7 @@ def test_testing_takes_the_architecture_from_the_saved_options(tmp_path):
     words = f"--name run --checkpoints_dir {tmp_path} --ngf 16 --num_CABs 3 --load_size 64 32"
     (tmp_path / "run").mkdir()
     options = TrainOptions()
-    saved = options.parse(f"{words} --batchSize 5 --lr 0.01".split(), announce=False)
+    saved = options.parse(f"{words} --batchSize 5 --lr 0.01".split())
     options.save(saved, tmp_path / "run")
     opt = parse(f"--name run --checkpoints_dir {tmp_path}", TestOptions)
     assert (opt.ngf, opt.num_CABs, opt.load_size) == (16, 3, (64, 32))

@@ -145,7 +145,7 @@ def test_a_sample_holds_the_unresized_image_and_its_own_keypoints(magpt_root):
 def parsed(root, *words):
     fixed = ["--gpu_ids", "-1", "--nThreads", "0", "--checkpoints_dir", str(root / "runs")]
     argv = ["--dataroot", str(root), "--dataset_mode", "magpt", *fixed, *words]
-    return TestOptions().parse(argv, announce=False)
+    return TestOptions().parse(argv)
 
 
 def test_both_directions_come_as_listed_then_reversed_and_never_twice(magpt_root):

@@ -87,7 +87,7 @@ def test_saved_networks_give_the_same_image_in_a_fresh_test_model(model, tmp_pat
     expected = model.generate(model.prepare(batch))["fake_target"]
     words = ["--model", model.opt.model, "--name", "run", "--checkpoints_dir", str(tmp_path)]
     words += ["--ngf", "8", "--ndf", "8", "--load_size", "64", "64", "--gpu_ids", "-1"]
-    fresh = create_model(TestOptions().parse(words, announce=False))
+    fresh = create_model(TestOptions().parse(words))
     fresh.load_networks("latest", labels=("G",))
     fresh.eval_mode()
     assert set(fresh.networks) == {"G"}

@@ -1,12 +1,15 @@
-"""Writing files so that they are complete or absent at every moment: the one place that does it."""
+"""Writing files so that they are complete or absent at every moment, and reading JSON: the one
+place that does it."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from util.errors import UserError
 
@@ -89,3 +92,16 @@ def make_folder(path: str | os.PathLike) -> Path:
             f"the folder {path} cannot be made ({error.strerror}): choose another place."
         ) from None
     return Path(path)
+
+
+def read_json(path: str | os.PathLike, remedy: str) -> Any:
+    """The value in a JSON file; a UserError, with what to do, when it cannot be read as one."""
+    try:
+        return json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+    except RecursionError:
+        problem = "is not valid JSON (nested too deeply)"
+    except ValueError as error:
+        problem = f"is not valid JSON ({str(error)[:200]})"
+    raise UserError(f"{path} {problem}; {remedy}")

@@ -17,9 +17,14 @@ from util.errors import UserError
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """``device``, by default the first GPU if there is one; a UserError when it cannot be used."""
+    """``device``, by default the first GPU if there is one; a UserError when it cannot be used.
+
+    Words of ``--gpu_ids`` mean the same: -1 is the CPU, a number that GPU.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if str(device).removeprefix("-").isdigit():
+        device = "cpu" if str(device).startswith("-") else f"cuda:{device}"
     try:
         device = torch.device(device)
         torch.empty(0, device=device)

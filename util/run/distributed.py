@@ -95,13 +95,18 @@ def shutdown() -> None:
         dist.destroy_process_group()
 
 
-def local_device(gpu_ids: str) -> torch.device:
-    """The device of this process for ``--gpu_ids`` (comma-separated, -1 = CPU)."""
+def local_device(word: str | None) -> torch.device:
+    """The device of this process for ``--gpu_ids`` or ``--device``.
+
+    Numbers of GPUs separated by commas, -1 or ``cpu`` for the CPU, ``cuda`` or ``cuda:N``; None:
+    the first GPU. Without any GPU it is the CPU.
+    """
+    numbers = {None: "0", "cpu": "-1", "cuda": "0"}.get(word, str(word).removeprefix("cuda:"))
     try:
-        ids = [int(i) for i in gpu_ids.split(",") if i.strip()]
+        ids = [int(i) for i in numbers.split(",") if i.strip()]
     except ValueError as error:
         raise UserError(
-            f"--gpu_ids {gpu_ids}: expected numbers separated by commas, or -1 for the CPU"
+            f"--gpu_ids {word}: expected numbers separated by commas, or -1 for the CPU"
         ) from error
     ids = [i for i in ids if i >= 0]
     if not ids or not torch.cuda.is_available():
@@ -111,8 +116,8 @@ def local_device(gpu_ids: str) -> torch.device:
         index = ids[index] if len(ids) > 1 and index < len(ids) else index
     elif len(ids) > 1:
         raise UserError(
-            f"--gpu_ids {gpu_ids} names {len(ids)} GPUs, but one process drives one GPU; type: "
-            f"CUDA_VISIBLE_DEVICES={gpu_ids} torchrun --nproc_per_node={len(ids)} train.py ..."
+            f"--gpu_ids {word} names {len(ids)} GPUs, but one process drives one GPU; type: "
+            f"CUDA_VISIBLE_DEVICES={numbers} torchrun --nproc_per_node={len(ids)} train.py ..."
         )
     else:
         index = ids[0]
