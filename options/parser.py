@@ -41,21 +41,20 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         if isinstance(action, _Switch) and action.off:
             on = [word for word in action.option_strings if word not in action.off]
             return " | ".join((", ".join(on), ", ".join(action.off)))
-        words = ", ".join(action.option_strings)
-        if action.nargs == 0:
-            return words
+        words, metavar = ", ".join(action.option_strings), self._get_default_metavar_for_optional
         return (
-            f"{words} {self._format_args(action, self._get_default_metavar_for_optional(action))}"
+            words if action.nargs == 0 else f"{words} {self._format_args(action, metavar(action))}"
         )
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        kind = action.type
-        short = {int: "N", float: "X"}.get(kind.python, "WORD") if isinstance(kind, Kind) else "X"
-        return short
+        if not isinstance(action.type, Kind):
+            return super()._get_default_metavar_for_optional(action)
+        return {int: "N", float: "X"}.get(action.type.python, "WORD")
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
-        if default in (None, False, REQUIRED, argparse.SUPPRESS) or not action.option_strings:
+        silent = (None, False, argparse.SUPPRESS)
+        if any(default is value for value in silent) or action.help == argparse.SUPPRESS:
             return action.help
         if isinstance(default, (list, tuple)):
             default = " ".join(map(str, default))

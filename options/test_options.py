@@ -59,12 +59,11 @@ def inference_options(
         if not isinstance(values[key], str):
             raise UserError(f"{origin}{key}: expected a name, found {values[key]!r}")
     options = TestOptions()
-    options.parser = parser = options.build_parser(
-        values["model"], values["dataset_mode"], saved, origin
-    )
+    parser = options.build_parser(values["model"], values["dataset_mode"], saved, origin)
     for key, value in (changes or {}).items():
         parser.take_defaults({parser.value_name(key): value}, "option ")
     parser.set_defaults(checkpoints_dir=str(run_dir.parent), name=run_dir.name, device="cpu")
-    opt = options.complete(take_checkpoint(parser.parse([])))
+    options.parser, opt = parser, take_checkpoint(parser.parse([]))
+    opt = options.complete(opt)
     opt.device = device
     return opt

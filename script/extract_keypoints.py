@@ -145,7 +145,7 @@ def run(opt: Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Parse and run."""
-    run(build_parser().parse_strictly(sys.argv[1:] if argv is None else argv))
+    run(build_parser().parse(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

@@ -59,9 +59,9 @@ def test_published_test_commands_parse(command, tmp_path):
     ("spellings", "dest"),
     [
         (("--batchSize 3", "--batch_size 3", "--batchsize 3"), "batchSize"),
-        (("--nThreads 3", "--num_workers 3"), "nThreads"),
-        (("--gpu_ids -1", "--gpu_id -1", "--gpu_ids=-1"), "gpu_ids"),
-        (("--name x", "--id x"), "name"),
+        (("--nThreads 3", "--num_workers 3", "--workers 3"), "nThreads"),
+        (("--gpu_ids -1", "--gpu_id -1", "--gpu_ids=-1", "--device cpu"), "device"),
+        (("--name x", "--id x", "--checkpoint ./checkpoints/x"), "name"),
         (("--loadSize 64", "--load_size 64", "--load_size 64 64"), "load_size"),
         (("--dis_layers 3", "--dis_layer 3", "--dis_layer=3"), "dis_layers"),
         (("--old_size 64 32", "--annotation_size 64 32"), "annotation_size"),
@@ -96,16 +96,16 @@ def test_the_published_defaults_are_the_defaults():
     ("words", "message"),
     [
         ("--lambda_stile 3", "did you mean --lambda_style"),
-        ("--batch 3", "unknown option --batch"),
-        ("--gan_mode lsgam", "invalid choice"),
-        ("--batchSize 0", "--batchSize is 0; expected more than 0"),
-        ("--batchSize many", "invalid int value"),
-        ("--lr -1", "--lr is -1.0"),
-        ("--lr nan", "not a number"),
-        ("--lambda_rec -2", "expected 0 or more"),
+        ("--batches 3", "unknown option --batches"),
+        ("--gan_mode lsgam", "expected one of .*did you mean lsgan"),
+        ("--batchSize 0", "--batchSize: found 0, expected a whole number, 1 or more"),
+        ("--batchSize many", "found many, expected a whole number"),
+        ("--lr -1", "--lr: found -1.0, expected a finite number, more than 0"),
+        ("--lr nan", "found nan, expected a finite number"),
+        ("--lambda_rec -2", "expected a finite number, 0 or more"),
         ("--load_size 0 64", "1 to 4096"),
         ("--load_size 1 2 3", "height and width"),
-        ("--name ../elsewhere", "single folder name"),
+        ("--name ../elsewhere", "single name without slashes"),
         ("--model dptm", "did you mean dptn"),
         ("--dataset_mode fashon", "did you mean fashion"),
         ("--gpu_ids first", "expected numbers"),
@@ -116,18 +116,29 @@ def test_a_wrong_option_is_one_sentence(words, message):
         parse(words)
 
 
-def test_options_are_printed_with_non_defaults_marked_and_saved(tmp_path, capsys):
+def test_what_is_not_the_default_is_printed_and_everything_is_saved(tmp_path, capsys):
     (tmp_path / "run").mkdir()
     options = TrainOptions()
     opt = options.parse(["--name", "run", "--lambda_style", "7", "--gpu_ids", "-1"])
-    options.save(opt, tmp_path / "run")
-    printed = capsys.readouterr().out
-    marked = [line for line in printed.splitlines() if "[default:" in line]
-    assert any("lambda_style" in line and "500" in line for line in marked)
-    assert not any("lambda_content" in line for line in marked)
-    assert (tmp_path / "run" / "train_opt.txt").read_text() in printed
+    options.record(opt, tmp_path / "run")
+    printed = capsys.readouterr().out.splitlines()
+    text = (tmp_path / "run" / "train_opt.txt").read_text().splitlines()
+    assert str(tmp_path / "run" / "train_opt.txt") in printed[0]
+    assert [line.split()[0] for line in printed[1:]] == ["device:", "lambda_style:", "name:"]
+    assert "7.0" in printed[2]
+    assert "[default: 500.0]" in printed[2]
+    assert set(printed[1:]) < set(text)
+    assert len(text) == len(vars(opt))
     saved = json.loads((tmp_path / "run" / "train_opt.json").read_text())
-    assert saved["lambda_style"] == 7
+    assert saved == json.loads(json.dumps(vars(opt)))
+
+
+def test_a_gpu_that_is_asked_for_where_there_is_none_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for words, said in (("--gpu_ids 0", True), ("--gpu_ids -1", False), ("", False)):
+        options = TrainOptions()
+        options.record(options.parse(words.split()), tmp_path)
+        assert ("no GPU here, so the CPU computes" in capsys.readouterr().out) is said
 
 
 def test_testing_takes_the_architecture_from_the_saved_options(tmp_path):
@@ -135,7 +146,7 @@ def test_testing_takes_the_architecture_from_the_saved_options(tmp_path):
     (tmp_path / "run").mkdir()
     options = TrainOptions()
     saved = options.parse(f"{words} --batchSize 5 --lr 0.01".split())
-    options.save(saved, tmp_path / "run")
+    options.record(saved, tmp_path / "run")
     opt = parse(f"--name run --checkpoints_dir {tmp_path}", TestOptions)
     assert (opt.ngf, opt.num_CABs, opt.load_size) == (16, 3, (64, 32))
     assert opt.batchSize == 1  # not part of the architecture
