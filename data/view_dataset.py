@@ -6,7 +6,7 @@ to Novel view" (Sun et al., ECCV 2018), names as util/tables/views.py knows them
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,25 @@ from PIL import Image
 
 from data.base_dataset import BaseDataset
 from util.errors import UserError
-from util.kinds import choice, positive_int, text
+from util.kinds import Kind, choice, positive_int, text
 from util.tables import views as naming
 from util.tables.manifest import folder_record
 from util.tables.view_files import FolderStore, Hdf5Store, Source
 from util.tensors import image_to_tensor
+
+
+def _are_views(axes: list) -> bool:
+    """True for one or more lists of different labels: views as options hold them."""
+    texts = (isinstance(axis, list) and all(isinstance(v, str) for v in axis) for axis in axes)
+    return all(texts) and naming.parse_views(";".join(",".join(axis) for axis in axes)) == axes
+
+
+VIEWS = Kind(
+    "different labels with commas, axes with a semicolon: 0,2,4;0,10",
+    list,
+    _are_views,
+    read=naming.parse_views,
+)
 
 
 class ViewDataset(BaseDataset):
@@ -81,14 +95,8 @@ class ViewDataset(BaseDataset):
         names = "shapenet <object>_<h>_<v>, multipie (5 parts), object <object>_<view>"
         add("--view_names", choice(("auto", *naming.NAMINGS)), "auto", names)
         add("--ang_skip", positive_int, 20, "shapenet: degrees between the azimuths that are used")
-        parser.add_argument(
-            "--views",
-            type=_views_option,
-            default=None,
-            metavar="LABELS",
-            help="the views that the network knows, 0,2,4;0,10 for two axes; default: those "
-            "found in the training data, saved with the checkpoint",
-        )
+        labels = "labels that the network knows, 0,2,4 (of two axes 0,2,4;0,10); default: all found"
+        add("--views", VIEWS, None, labels)
 
     @classmethod
     def complete_options(cls, opt: Namespace) -> None:
@@ -214,12 +222,3 @@ class ViewDataset(BaseDataset):
                 "must have one size: make them again the same way"
             )
         return image
-
-
-def _views_option(text: str) -> list[list[str]]:
-    try:
-        return naming.parse_views(text)
-    except ValueError as error:
-        raise ArgumentTypeError(
-            f"{text!r}: expected different labels with commas, axes with a semicolon: 0,2,4;0,10"
-        ) from error

@@ -25,16 +25,17 @@ class Kind:
     """Words or values of one kind; what does not fit is an ArgumentTypeError."""
 
     expected: str  # "a whole number, 1 or more"
-    python: type = str  # int, float, str or bool (a flag, which takes no word)
+    python: type = str  # int, float, str, list, or bool (a flag, which takes no word)
     allows: Callable[[Any], bool] = lambda value: True
     nargs: str | int | None = None  # "+": a list
     choices: tuple[str, ...] = ()
     normal: Callable[[Any], Any] = lambda value: value  # another way to write the same value
+    read: Callable[[str], Any] | None = None  # a word as a value; default: ``python``
 
     def __call__(self, word: str) -> Any:
         """The value that one word of a command line stands for."""
         try:
-            value = self.python(word)
+            value = (self.read or self.python)(word)
         except ValueError:
             raise self.refusal(word) from None
         return self.one(value)
@@ -48,7 +49,7 @@ class Kind:
             value = self.normal(self.python(value))
             if self.allows(value):
                 return value
-        except OverflowError:
+        except (OverflowError, ValueError):
             pass
         raise self.refusal(value)
 
