@@ -55,7 +55,7 @@ class BaseOptions:
         add("--tf32", flag, False, "on a GPU multiply with TensorFloat-32: faster, rounds at 1e-3")
         add("--compile", flag, False, "compile the networks with torch.compile")
         add("--ema", number(0, 0.999999), 0.0, "decay of an average of G; test.py: not 0 = use it")
-        add("--debug", flag, False, "full tracebacks; train.py: one epoch of 10")
+        add("--debug", flag, False, "full tracebacks; train.py: one short epoch")
         # of torch.distributed.launch; the environment, which torchrun sets too, says the same
         add("--local_rank --local-rank", text, None, SUPPRESS)
 

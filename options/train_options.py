@@ -76,4 +76,4 @@ class TrainOptions(BaseOptions):
         if opt.debug:
             opt.niter, opt.niter_decay = 1, 0
             opt.max_dataset_size = min(opt.max_dataset_size or 10, 10)
-            opt.display_freq = opt.print_freq = 1
+            opt.display_freq, opt.print_freq, opt.display_seconds = 1, 1, 0.0
