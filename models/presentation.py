@@ -113,8 +113,6 @@ def first_line(opt: Namespace, run: TrainingRun, loader: DataLoader) -> str:
     device = str(model.device)
     if model.device.type == "cuda":
         device += f" ({torch.cuda.get_device_name(model.device)})"
-    elif opt.gpu_ids.strip() != "-1":
-        device += " (no GPU was found)"
     sizes = (
         f"{label} {sum(p.numel() for p in network.parameters()) / 1e6:.3g} M"
         for label, network in model.networks.items()

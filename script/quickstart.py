@@ -129,7 +129,7 @@ def seconds_a_sample(training: Training, data: Path) -> float:
 
     torch.set_num_threads(training.threads)
     probe = replace(training, pairs=training.batch * (TIMED_STEPS + 2))
-    opt = TrainOptions().parse(probe.arguments("speed", data).split(), announce=False)
+    opt = TrainOptions().parse(probe.arguments("speed", data).split())
     loader, model = create_dataloader(create_dataset(opt), opt), create_model(opt)
     started = 0.0
     for step, batch in enumerate(loader):
