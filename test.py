@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from datetime import datetime, timezone
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -26,20 +27,18 @@ from util.show.results import ResultWriter
 from util.show.turntable import write_turntables
 
 
-def write_manifest(folder: Path, opt: Namespace, model: BaseModel, dataset: BaseDataset) -> None:
-    """Record which weights made the images of a folder, from which photographs."""
+def describe_run(opt: Namespace, model: BaseModel, dataset: BaseDataset) -> dict:
+    """Which weights make the images, from which photographs; ``run`` marks every one of them."""
     path = find_file(model.network_path("G_ema" if opt.ema else "G", opt.which_epoch))
     options = ("model", "name", "which_epoch", "dataset_mode", "phase", "load_size")
-    manifest = {
+    made = {
         **{key: getattr(opt, key) for key in (*options, "save_format", "save_norm")},
-        "image_size": opt.result_size,
-        "checkpoint": path.name,
-        "sha256": file_hash(path),
-        "pairs": len(dataset),
-        "prepared": dataset.record,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-    write_atomically(folder / "generation.json", json.dumps(manifest, indent=1).encode())
+        "image_size": opt.result_size, "checkpoint": path.name, "sha256": file_hash(path),
+        "pairs": len(dataset), "prepared": dataset.record,
+        "divisors": getattr(model, "divisors", None),  # of a model that paints in steps
+    }  # fmt: skip
+    run = sha256(json.dumps(made).encode()).hexdigest()[:12]
+    return made | {"run": run, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
 
 
 def main() -> None:
@@ -53,21 +52,19 @@ def main() -> None:
     model.eval_mode()
     opt.result_size = opt.result_size or model.result_size
     dataset = create_dataset(opt)
-    folder = Path(opt.results_dir)
+    folder, run = Path(opt.results_dir), describe_run(opt, model, dataset)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if distributed.is_main():
             options.record(opt, folder)
-            write_manifest(folder, opt, model, dataset)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {folder} ({error.strerror}); change --results_dir"
-        ) from error
+            write_atomically(folder / "generation.json", json.dumps(run, indent=1).encode())
+    except OSError as e:
+        raise UserError(f"cannot write to {folder} ({e.strerror}); change --results_dir") from e
 
-    page = not opt.no_html
     with ResultWriter(
-        folder, opt.result_size, opt.save_format, page, f"{opt.name}: test pairs",
+        folder, opt.result_size, opt.save_format, not opt.no_html, f"{opt.name}: test pairs",
         save_norm=opt.save_norm, save_steps=opt.save_steps, keypoint_frame=opt.annotation_size,
+        mark=run["run"],
     ) as writer:  # fmt: skip
         loader = create_dataloader(dataset, opt)
         for batch in tqdm(loader, "generate", unit="batch", disable=not distributed.is_main()):
@@ -75,7 +72,8 @@ def main() -> None:
     distributed.barrier()
     if distributed.is_main():
         write_turntables(folder, dataset, opt.save_format)
-        print(f"{len(dataset)} images in {folder}" + (f"; open {folder}/index.html" * page))
+        page = "" if opt.no_html else f"; open {folder}/index.html"
+        print(f"{len(dataset)} images in {folder}{page}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ import pytest
 from script.metrics import EXIT_REFUSED, main
 from tests.metric_helpers import arguments, listing, make_folders, noisy, picture, save
 from util.errors import UserError
+from util.files import OutputError
+from util.image import save_image
+from util.metrics import report as report_module
 from util.metrics import score_pairs
 from util.run.main import run_main
 from util.tables.magpt import write_magpt_keypoints
@@ -389,3 +392,150 @@ def test_results_of_two_formats_get_a_note_in_every_protocol(folders):
     first.unlink()
     notes = report(folders, *QUICK, "--protocol", "standard")["notes"]
     assert any("not of one format (5 PNG, 1 JPEG)" in note for note in notes)
+
+
+def mark(folder: Path, run: str, count: int, suffix: str = ".png") -> None:
+    """Write the first ``count`` results again, as those of a run."""
+    for i in range(count):
+        path = folder / f"s_2_t{i:02d}_vis{suffix}"
+        save_image(path, noisy(picture(i, (64, 44)), i), mark=run)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_results_of_two_runs_in_one_folder_are_refused(folders, suffix):
+    if suffix == ".jpg":
+        shutil.rmtree(results(folders))
+    mark(results(folders), "aaaa", 6, suffix)
+    (results(folders) / "generation.json").write_text('{"pairs": 6, "run": "aaaa"}')
+    assert report(folders, *QUICK)["pairs"] == 6
+    mark(results(folders), "bbbb", 2, suffix)
+    with pytest.raises(UserError, match=r"2 runs of test\.py \(4 of run aaaa, 2 of run bbbb\)"):
+        main(arguments(folders, *QUICK, "--allow_missing"))
+
+
+def test_marked_results_over_older_unmarked_ones_are_refused(folders):
+    mark(results(folders), "aaaa", 2)
+    (results(folders) / "generation.json").write_text('{"pairs": 6, "run": "aaaa"}')
+    with pytest.raises(UserError, match=r"4 of no known run, 2 of run aaaa"):
+        main(arguments(folders, *QUICK))
+
+
+def test_results_of_another_run_than_the_one_described_are_refused(folders):
+    mark(results(folders), "aaaa", 6)
+    (results(folders) / "generation.json").write_text('{"pairs": 6, "run": "bbbb"}')
+    with pytest.raises(UserError, match=r"are of run aaaa, its generation\.json describes run bbb"):
+        main(arguments(folders, *QUICK))
+
+
+def test_a_result_name_that_fits_two_pairs_is_decided_by_known_names_or_the_pairs_file(tmp_path):
+    folders = make_folders(tmp_path, count=1)
+    for name in ("b", "x_2_b"):
+        save(tmp_path / "gt" / f"{name}.png", picture(5))
+    save(tmp_path / "results" / "a_2_x_2_b_vis.png", picture(6))
+    with pytest.raises(UserError, match=r"(?s)1 that fit several pairs.*give --pairs"):
+        main(arguments(folders, *QUICK, "--allow_missing"))
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("from,to\ns.png,t00.png\na.png,x_2_b.png\n")
+    report(folders, *QUICK, "--pairs", str(pairs))
+    rows = (tmp_path / "out" / "run" / "metrics.csv").read_text().splitlines()
+    assert rows[1].startswith("a_2_x_2_b_vis.png,x_2_b.png,")
+    save(tmp_path / "gt" / "a_2_x.png", picture(7))  # now one pair has both of its images
+    report(folders, *QUICK)
+    rows = (tmp_path / "out" / "run" / "metrics.csv").read_text().splitlines()
+    assert rows[1].startswith("a_2_x_2_b_vis.png,b.png,")
+
+
+def test_the_suffix_inside_a_name_is_no_end_of_it(tmp_path):
+    folders = make_folders(tmp_path, count=1)
+    for name in ("b", "b_visor"):
+        save(tmp_path / "gt" / f"{name}.png", picture(5))
+    save(tmp_path / "results" / "a_2_b_visor_vis.png", picture(6))
+    report(folders, *QUICK)
+    rows = (tmp_path / "out" / "run" / "metrics.csv").read_text().splitlines()
+    assert rows[1].startswith("a_2_b_visor_vis.png,b_visor.png,")
+
+
+def test_results_that_no_row_of_the_pairs_file_asks_for_are_refused(folders, tmp_path):
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("from,to\n" + "".join(f"s.jpg,t{i:02d}.jpg\n" for i in range(4)))
+    with pytest.raises(UserError, match=r"(?s)2 that no row of the pairs file asks for.*s_2_t05"):
+        main(arguments(folders, *QUICK, "--pairs", str(pairs)))
+    assert report(folders, *QUICK, "--pairs", str(pairs), "--allow_missing")["pairs"] == 4
+    pairs.write_text("from,to\na.jpg,x_2_b.jpg\na_2_x.jpg,b.jpg\n")
+    with pytest.raises(UserError, match="have one result name, a_2_x_2_b_vis"):
+        main(arguments(folders, *QUICK, "--pairs", str(pairs)))
+
+
+def test_hidden_files_and_pictures_of_our_pages_are_no_images(folders):
+    for folder in ("--gt_path", "--distorated_path", "--fid_real_path"):
+        (Path(folders[folder]) / "._t00_vis.png").write_bytes(bytes(4096))
+        save(Path(folders[folder]) / ".thumbnails" / "t00.png", picture(0))
+        save(Path(folders[folder]) / "page_images" / "t00.jpg", picture(0))
+    found = report(folders, *QUICK)
+    assert found["pairs"] == 6
+
+
+def test_images_in_sub_folders_count_in_every_folder(folders, capsys):
+    for option, name in (("--gt_path", "t00"), ("--distorated_path", "s_2_t00_vis")):
+        path = Path(folders[option]) / f"{name}.png"
+        (path.parent / "more").mkdir()
+        path.rename(path.parent / "more" / path.name)
+    # A nested ground truth is known by its path, as in MAGPT's img/ tree.
+    result = results(folders) / "more" / "s_2_t00_vis.png"
+    result.rename(result.with_name("s_2_moret00_vis.png"))
+    assert report(folders, *QUICK)["pairs"] == 6
+    out = capsys.readouterr().out
+    assert "images: 6 results (44x64), 6 ground truths (44x64)" in out
+
+
+def test_one_identical_pair_is_named_and_left_out_of_the_mean_psnr(folders):
+    shutil.copy(Path(folders["--gt_path"]) / "t03.png", results(folders) / "s_2_t03_vis.png")
+    metric = report(folders, "--metrics", "psnr")["metrics"]["dptn.psnr"]
+    pairs = [(picture(i, (64, 44)), noisy(picture(i, (64, 44)), i)) for i in range(6) if i != 3]
+    assert metric["value"] == pytest.approx(score_pairs(pairs, metrics=["psnr"])["psnr"], abs=1e-12)
+    assert metric["count"] == 5
+    assert metric["note"] == "1 infinite (s_2_t03_vis.png); the mean is over the rest"
+    again = [*pairs, (picture(3), picture(3))]
+    assert score_pairs(again, metrics=["psnr"])["psnr"] == pytest.approx(metric["value"], abs=1e-12)
+
+
+def test_market_images_without_market_get_a_note(tmp_path):
+    folders = make_folders(tmp_path, count=2, size=(128, 64))
+    assert any("use --market" in note for note in report(folders, *QUICK)["notes"])
+    assert not any("use --market" in n for n in report(folders, *QUICK, "--market")["notes"])
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_measuring(folders, tmp_path):
+    (tmp_path / "file").write_text("")
+    (Path(folders["--gt_path"]) / "t03.png").unlink()  # would be found while measuring
+    with pytest.raises(UserError, match=r"cannot be written .*--output_dir"):
+        main([*arguments(folders, *QUICK), "--output_dir", str(tmp_path / "file" / "out")])
+
+
+def test_the_table_is_printed_although_the_report_cannot_be_written(folders, capsys, monkeypatch):
+    def full(path, data):
+        raise OutputError(f"{path} cannot be written")
+
+    monkeypatch.setattr(report_module, "write_file", full)
+    with pytest.raises(UserError, match="cannot be written"):
+        main(arguments(folders, *QUICK))
+    assert "dptn.psnr" in capsys.readouterr().out
+
+
+def test_names_that_a_spreadsheet_would_compute_are_quoted(tmp_path):
+    folders = make_folders(tmp_path, count=1)
+    save(tmp_path / "gt" / "t.png", picture(1))
+    save(tmp_path / "results" / "=cmd()_2_t_vis.png", picture(2))
+    report(folders, *QUICK)
+    rows = (tmp_path / "out" / "run" / "metrics.csv").read_text().splitlines()
+    assert rows[1].startswith("'=cmd()_2_t_vis.png,t.png,")
+
+
+def test_published_numbers_stand_beside_their_columns(folders, capsys):
+    found = report(folders, "--metrics", "psnr", "l1")
+    assert found["metrics"]["dptn.psnr"]["published"] == 19.1492
+    assert found["metrics"]["dptn.l1"]["published"] is None
+    out = capsys.readouterr().out
+    assert "published: DPTN (CVPR 2022), on 8,570 pairs" in out
+    market = report(folders, "--metrics", "psnr", "--market")
+    assert market["metrics"]["dptn-market.psnr"]["published"] == 14.5207

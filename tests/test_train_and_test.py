@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -22,6 +23,7 @@ from tests.conftest import ROOT
 from tests.test_options import PUBLISHED_TEST, PUBLISHED_TRAIN
 from tests.visdom_server import VisdomServer
 from util.errors import UserError
+from util.image import mark_of
 from util.metrics import score_pairs
 from util.names import parse_result_name, result_name
 from util.tables.patn import read_pairs
@@ -92,6 +94,8 @@ def test_testing_generates_every_pair_with_the_published_names(
     assert {parse_result_name(p.name) for p in files} == expected
     assert {Image.open(p).size for p in files} == {(176, 256)}
     assert {p.suffix for p in files} == {".png"}
+    run = json.loads((files[0].parent / "generation.json").read_text())["run"]
+    assert {mark_of(Image.open(p)) for p in files} == {run}
 
 
 def test_batch_1_and_batch_7_give_the_same_bytes_and_none_is_dropped(

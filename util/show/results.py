@@ -69,9 +69,10 @@ class ResultWriter:
         save_norm: str = "fixed",  # a key of SAVE_NORMS, for the generated images
         save_steps: bool = False,  # outputs step_1, step_2 ... also go to step_folder(folder, j)
         keypoint_frame: tuple[int, int] | None = None,  # (h, w) of the keypoints; default: size
+        mark: str = "",  # of this run, left in every result: see util.image.mark_of
     ):
         self.folder, self.size, self.save_format = Path(folder), tuple(size), save_format
-        self._keypoint_frame = keypoint_frame
+        self._keypoint_frame, self._mark = keypoint_frame, mark
         self._pool = ThreadPoolExecutor(max(2, min(16, allotted_cpus() // 2)))
         self._pending: deque[Future] = deque()
         self._seen: set[str] = set()
@@ -117,7 +118,7 @@ class ResultWriter:
         self._save(path, pictures[i])
 
     def _save(self, path: Path, picture: np.ndarray) -> None:
-        save_image(path, resize_linear(picture, self.size))
+        save_image(path, resize_linear(picture, self.size), mark=self._mark)
 
     def _save_shown(self, batch, i: int, file: str, extras: Mapping[str, _Pictures]) -> None:
         """Write what the page shows of one pair beside the result; a photo only the first time."""
