@@ -198,6 +198,11 @@ class PoseTransfer(_Transfer):
         find_person: PersonFinder | None = None,  # None: torchvision's estimator, when first needed
         generator: OnnxGenerator | None = None,  # runs instead of the model's networks
     ):
+        if model.opt.view_counts:
+            raise UserError(
+                f"{model.run_dir} turns objects and knows no poses of people; use test.py, or "
+                "script/attention.py, with --dataroot"
+            )
         self.model = model
         self._generator = generator
         self.find_person = find_person or PersonFinder(device=model.device)
@@ -221,22 +226,13 @@ class PoseTransfer(_Transfer):
         are set as test.py sets them. Raises UserError for whatever does not fit.
         """
         path, device = Path(path), choose_device(device)
-        if not path.exists():
-            raise UserError(
-                f"there is no checkpoint {path}; expected the folder of a training run, a "
-                "generator file or an .onnx file"
-            )
+        _check_exists(path)
         find_person = PersonFinder(estimator, device=device)
         if path.suffix == ".onnx":
             generator = OnnxGenerator(path, device)
             model = _empty_model(generator, options)
             return cls(model, find_person, generator)
-        folder = path if path.is_dir() else path.parent
-        saved = _saved_options(folder, options)
-        model = _build(inference_options(saved, folder, str(device), options))
-        _load_generator(model, path, str(which_epoch))
-        model.eval_mode()
-        return cls(model, find_person)
+        return cls(load_model(path, str(which_epoch), device, options), find_person)
 
     def estimate_keypoints(self, picture: Picture) -> np.ndarray:
         """Keypoints of the person in a picture, (18, 2) in the annotation frame."""
@@ -346,6 +342,27 @@ class PoseTransfer(_Transfer):
 
     def _finish(self, fake: np.ndarray, sample: dict[str, Any]) -> Image.Image:
         return Image.fromarray(resize_linear(fake, self.model.result_size))
+
+
+def load_model(
+    path: Path, which_epoch: str, device: torch.device, options: Mapping[str, Any] | None = None
+) -> BaseModel:
+    """A trained model in evaluation mode; arguments as in :meth:`PoseTransfer.from_checkpoint`."""
+    _check_exists(path)
+    folder = path if path.is_dir() else path.parent
+    saved = _saved_options(folder, options)
+    model = _build(inference_options(saved, folder, str(device), options))
+    _load_generator(model, path, which_epoch)
+    model.eval_mode()
+    return model
+
+
+def _check_exists(path: Path) -> None:
+    if not path.exists():
+        raise UserError(
+            f"there is no checkpoint {path}; expected the folder of a training run, a generator "
+            "file or an .onnx file"
+        )
 
 
 def _saved_options(folder: Path, options: Mapping[str, Any] | None) -> dict[str, Any]:

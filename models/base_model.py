@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,18 @@ def check_architecture(run_dir: Path, configs: Configs) -> None:
 
 Batch = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where a generated image took its content from; a model fills what it has."""
+
+    fake_target: torch.Tensor  # (B, 3, H, W) in [-1, 1]
+    # of each block (B, heads, h, w, h, w): target position, then source position; sums to 1
+    attention: list[torch.Tensor] = field(default_factory=list)
+    # coarse to fine (B, 2, h, w): offsets (x, y) in own pixels from target to source
+    flows: list[torch.Tensor] = field(default_factory=list)
+    gates: list[torch.Tensor] = field(default_factory=list)  # coarse to fine (B, C, h, w) in [0, 1]
 
 
 def weighted(weight: float, loss: Callable[..., torch.Tensor], *inputs: Any) -> Any:
@@ -235,6 +247,13 @@ class BaseModel(ABC):
         Must contain ``fake_target`` (B, 3, H, W) in [-1, 1]; other entries appear on the result
         page.
         """
+
+    def explain(self, inputs: Batch) -> Explanation:
+        """The generated image and where it comes from, for script/attention.py."""
+        raise UserError(
+            f"--model {self.opt.model} has nothing that says where the result comes from; expected "
+            "a checkpoint of DPTN, poseflownet, pose or pose2pose"
+        )
 
     def generate(self, inputs: Batch) -> Tensors:
         """:meth:`infer` for a batch of any size, with results that do not depend on the batch size.

@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 import torch
 import torch.nn.functional as F
 
-from models.base_model import Batch, Tensors, detached, halves, weighted
+from models.base_model import Batch, Explanation, Tensors, detached, halves, weighted
 from models.gan_model import GANModel
 from models.losses.adversarial import gradient_penalty
 from models.losses.perceptual import (
@@ -72,6 +72,17 @@ class DPTNModel(GANModel):
                 with_source=False,
             )
         return {"fake_target": full(fake_target)}
+
+    @torch.no_grad()
+    def explain(self, inputs: Batch) -> Explanation:
+        with self.precision.networks():
+            fake_target, attention = self.networks["G"](
+                inputs["source_image"],
+                inputs["source_pose"],
+                inputs["target_pose"],
+                need_weights=True,
+            )
+        return Explanation(full(fake_target), [full(w) for w in attention])
 
     def forward(self) -> None:
         x = self.inputs

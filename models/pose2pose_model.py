@@ -7,7 +7,7 @@ import functools
 import torch
 import torch.nn.functional as F
 
-from models.base_model import Batch, Tensors, detached
+from models.base_model import Batch, Explanation, Tensors, detached
 from models.gan_model import GANModel
 from models.losses.adversarial import gradient_penalty
 from models.losses.pose2pose import RESCALES, perceptual_loss
@@ -80,6 +80,17 @@ class Pose2PoseModel(GANModel):
             inputs["source_image"], inputs["source_pose"], inputs["target_pose"]
         )
         return full(fake_target)
+
+    @torch.no_grad()
+    def explain(self, inputs: Batch) -> Explanation:
+        with self.precision.networks():
+            fake_target, gates = self.networks["G"](
+                inputs["source_image"],
+                inputs["source_pose"],
+                inputs["target_pose"],
+                need_weights=True,
+            )
+        return Explanation(full(fake_target), gates=[full(gate) for gate in gates])
 
     def forward(self) -> None:
         self.fake_target = self._generate(self.inputs)

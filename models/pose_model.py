@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from models import flow_stages
-from models.base_model import Batch, Tensors, detached, weighted
+from models.base_model import Batch, Explanation, Tensors, detached, weighted
 from models.gan_model import GANModel
 from models.losses.adversarial import gradient_penalty
 from models.losses.flow import (
@@ -147,6 +147,12 @@ class PoseModel(GANModel):
             fake_target, flows, masks = self._generate(inputs)
         pictures = flow_stages.flow_pictures(inputs, self.config.levels, flows, masks)
         return {"fake_target": fake_target, **pictures}
+
+    @torch.no_grad()
+    def explain(self, inputs: Batch) -> Explanation:
+        with self.precision.networks():
+            fake_target, flows, _ = self._generate(inputs)
+        return Explanation(fake_target, flows=flows)
 
     def forward(self) -> None:
         self.fake_target, self.flows, self.masks = self._generate(self.inputs)

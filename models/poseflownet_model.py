@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from models import flow_stages
-from models.base_model import BaseModel, Batch, Tensors, detached, weighted
+from models.base_model import BaseModel, Batch, Explanation, Tensors, detached, weighted
 from models.losses.flow import (
     affine_regularization_loss,
     correctness_layers,
@@ -73,6 +73,13 @@ class PoseFlowNetModel(BaseModel):
             inputs["source_image"], inputs["source_pose"], inputs["target_pose"]
         )
         return [full(flow) for flow in flows], [full(mask) for mask in masks]
+
+    @torch.no_grad()
+    def explain(self, inputs: Batch) -> Explanation:
+        with self.precision.networks():
+            flows, _ = self._estimate(inputs)
+        warped = flow_stages.warp_image(inputs["source_image"], flows[-1])
+        return Explanation(warped, flows=flows)
 
     def forward(self) -> None:
         """Estimate the flows of ``self.inputs`` and keep them for the loss."""

@@ -112,10 +112,17 @@ class DPTNGenerator(nn.Module):
         source_pose: torch.Tensor,  # (B, P, H, W)
         target_pose: torch.Tensor,  # (B, P, H, W)
         with_source: bool = True,  # also decode the source branch (training)
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return (fake_target, fake_source), each (B, 3, H, W); fake_source is None without it."""
+        need_weights: bool = False,  # return (fake_target, attention weights) instead
+    ) -> tuple[torch.Tensor, torch.Tensor | list[torch.Tensor] | None]:
+        """Return (fake_target, fake_source), each (B, 3, H, W); fake_source is None without it.
+
+        For ``need_weights`` see :meth:`PoseTransformerModule.forward`.
+        """
         F_ss, F_st = self.encode_both(source_image, source_pose, target_pose)  # (B, C, H/8, W/8)
         F_s = self.source_encoder(source_image)
+        if need_weights:
+            F_t, weights = self.PTM(F_ss, F_st, F_s, need_weights=True)
+            return self.decode(F_t), weights
         F_t = self.PTM(F_ss, F_st, F_s)
         if not with_source:
             return self.decode(F_t), None

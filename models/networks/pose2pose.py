@@ -200,8 +200,13 @@ class Pose2PoseGenerator(nn.Module):
         source_image: torch.Tensor,  # (B, 3, H, W) in [-1, 1]
         source_pose: torch.Tensor,  # (B, 18, H, W)
         target_pose: torch.Tensor,  # (B, 18, H, W)
-    ) -> torch.Tensor:
-        """The source person in the target pose, (B, 3, H, W) in [-1, 1]."""
+        need_weights: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
+        """The source person in the target pose, (B, 3, H, W) in [-1, 1].
+
+        With ``need_weights`` also the gates s(pose feature), coarse to fine: (B, C, h, w) in
+        [0, 1], how much of each decoder feature passes where.
+        """
         check_size(*source_image.shape[-2:])
         poses = torch.cat([source_pose, target_pose], dim=1)
 
@@ -214,11 +219,13 @@ class Pose2PoseGenerator(nn.Module):
         pose3 = self.in2_down3(pose2)  # (B, 8 ngf, H/8, W/8)
         pose4 = self.in2_down4(pose3)  # (B, 16 ngf, H/16, W/16)
 
-        x = x * torch.sigmoid(pose4)
-        x = self.out_up1(x) * torch.sigmoid(pose3)
-        x = self.out_up2(x) * torch.sigmoid(pose2)
-        x = self.out_up3(x) * torch.sigmoid(pose1)
-        return self.out_conv1(self.out_up4(x))
+        gates = [torch.sigmoid(pose) for pose in (pose4, pose3, pose2, pose1)]
+        x = x * gates[0]
+        x = self.out_up1(x) * gates[1]
+        x = self.out_up2(x) * gates[2]
+        x = self.out_up3(x) * gates[3]
+        image = self.out_conv1(self.out_up4(x))
+        return (image, gates) if need_weights else image
 
 
 class PatchDiscriminator(nn.Module):

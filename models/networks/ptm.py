@@ -37,6 +37,13 @@ def _attend(attention: nn.MultiheadAttention, query, key, value) -> torch.Tensor
     return attention(query, key, value, need_weights=False)[0]
 
 
+def _attend_and_tell(
+    attention: nn.MultiheadAttention, query, key, value
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same with the softmax weights (B, heads, L of the query, L of the key)."""
+    return attention(query, key, value, need_weights=True, average_attn_weights=False)
+
+
 class ContextAugmentBlock(nn.Module):
     """CAB: self-attention and feed-forward on the source-to-source tokens, norms after the
     residuals."""
@@ -76,10 +83,18 @@ class TextureTransferBlock(nn.Module):
         t: torch.Tensor,  # (B, L, C) target stream: query
         memory: torch.Tensor,  # (B, L, C) output of the last CAB: key
         texture: torch.Tensor,  # (B, L, C) source encoder tokens: value
-    ) -> torch.Tensor:
-        t = self.norm1(t + _attend(self.self_attn, t, t, t))
-        t = self.norm2(t + _attend(self.multihead_attn, t, memory, texture))
-        return self.norm3(t + self.linear2(self.act(self.linear1(t))))
+        need_weights: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """The target stream; with ``need_weights`` also where it took texture from, (B, heads, L,
+        L), target tokens before source tokens."""
+        t, weights = self.norm1(t + _attend(self.self_attn, t, t, t)), None
+        if need_weights:
+            moved, weights = _attend_and_tell(self.multihead_attn, t, memory, texture)
+        else:
+            moved = _attend(self.multihead_attn, t, memory, texture)
+        t = self.norm2(t + moved)
+        t = self.norm3(t + self.linear2(self.act(self.linear1(t))))
+        return (t, weights) if need_weights else t
 
 
 class ContextAugmentation(nn.Module):
@@ -103,10 +118,23 @@ class TextureTransfer(nn.Module):
         self.layers = nn.ModuleList(TextureTransferBlock(dim, heads, norm) for _ in range(blocks))
         self.norm = TOKEN_NORMS[norm](dim)
 
-    def forward(self, t: torch.Tensor, memory: torch.Tensor, texture: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        t: torch.Tensor,
+        memory: torch.Tensor,
+        texture: torch.Tensor,
+        need_weights: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
+        """The target stream; with ``need_weights`` also the weights of each block."""
+        if not need_weights:
+            for layer in self.layers:
+                t = layer(t, memory, texture)
+            return self.norm(t)
+        weights = []
         for layer in self.layers:
-            t = layer(t, memory, texture)
-        return self.norm(t)
+            t, of_block = layer(t, memory, texture, need_weights=True)
+            weights.append(of_block)
+        return self.norm(t), weights
 
 
 class PoseTransformerModule(nn.Module):
@@ -137,13 +165,23 @@ class PoseTransformerModule(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(
-        self, key_feature: torch.Tensor, query_feature: torch.Tensor, value_feature: torch.Tensor
-    ) -> torch.Tensor:
+        self,
+        key_feature: torch.Tensor,
+        query_feature: torch.Tensor,
+        value_feature: torch.Tensor,
+        need_weights: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
+        """F_t; with ``need_weights`` also, for each TTB, (B, heads, h, w, h, w): how much of every
+        source position (last two) goes into every target position; the last two sum to 1."""
         b, c, h, w = query_feature.shape
         key, query, value = (
             f.flatten(2).transpose(1, 2)  # (B, L, C)
             for f in (key_feature, query_feature, value_feature)
         )
         memory = self.encoder(key)
-        out = self.decoder(query, memory, value)
-        return out.transpose(1, 2).reshape(b, c, h, w)
+        out = self.decoder(query, memory, value, need_weights)
+        out, weights = out if need_weights else (out, [])
+        F_t = out.transpose(1, 2).reshape(b, c, h, w)
+        if not need_weights:
+            return F_t
+        return F_t, [of_block.unflatten(3, (h, w)).unflatten(2, (h, w)) for of_block in weights]

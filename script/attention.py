@@ -1,0 +1,350 @@
+"""Where does a generated image come from?
+
+    python -m script.attention --checkpoint checkpoints/RUN --source me.jpg --pose friend.jpg
+    python -m script.attention --checkpoint checkpoints/RUN --dataroot dataset/synthetic --pair 3
+    python -m script.attention --checkpoint checkpoints/RUN --dataroot dataset/synthetic --table 50
+
+For points of the result, by default its joints: the attention maps of DPTN's texture transfer
+blocks over the source, GFLA's flow fields as arrows, MAGPT's gates. Writes figure.png and maps.png
+into --output, with --html also page.html, on which a click on the result shows its map. --table
+measures how much attention falls on the same joint of the source, beside an untrained network.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+from torch.utils.data import default_collate
+from tqdm import tqdm
+
+from api import load_model
+from data import create_dataset
+from data.base_dataset import BaseDataset
+from models import create_model
+from models.base_model import BaseModel, Explanation
+from options.parser import Parser
+from script.transfer import (
+    add_checkpoint_options,
+    add_estimator_options,
+    person_finder,
+    read_source,
+    read_targets,
+)
+from util import attention as reading
+from util.errors import UserError
+from util.files import check_writable, make_folder, write_file
+from util.image import resize_linear, save_image
+from util.run.device import choose_device
+from util.run.main import run_main
+from util.show import attention as show
+from util.skeleton import JOINTS, present, skeleton_picture
+from util.tensors import image_to_tensor, to_uint8
+
+SMALLEST = 256  # pixels; smaller pictures are enlarged to be looked at
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pair and what the network says of it; pictures and points have the size ``frame``."""
+
+    title: str
+    source: np.ndarray  # uint8 (H, W, 3)
+    result: np.ndarray
+    frame: tuple[int, int]
+    explanation: Explanation
+    own: np.ndarray | None  # keypoints (18, 2) of the source in ``frame``, None for objects
+    target: np.ndarray | None  # of the target pose
+
+    @property
+    def attention(self) -> np.ndarray | None:
+        """(blocks, heads, h, w, h', w'); None for a model without."""
+        maps = self.explanation.attention
+        return torch.stack(maps)[:, 0].cpu().numpy() if maps else None
+
+    @property
+    def flows(self) -> list[np.ndarray]:
+        """Flow fields (2, h, w), coarse to fine."""
+        return [flow[0].cpu().numpy() for flow in self.explanation.flows]
+
+
+def build_parser() -> Parser:
+    """The command line of this script."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--source", default=None, help="photo of the person to be moved")
+    add("--pose", nargs=1, default=None, metavar="P", help="photo or keypoint file: pose to take")
+    add("--source_keypoints", default=None, metavar="FILE", help="JSON, instead of an estimator")
+    add(
+        "--crop",
+        default="person",
+        choices=("person", "none"),
+        help="person: cut the person out of each photo; none: use whole photos, as test.py does",
+    )
+    add("--dataroot", default=None, help="data set whose pairs are shown or measured")
+    add("--phase", default="test", help="its phase")
+    add("--pair", type=int, default=None, metavar="N", help="pair N of its list, from 0")
+    add("--table", type=int, default=None, metavar="N", help="measure the first N pairs")
+    add("--seed", type=int, default=0, help="of the untrained network of --table")
+    add(
+        "--points",
+        type=float,
+        nargs="+",
+        default=None,
+        metavar="Y X",
+        help="points of the result in its pixels, instead of the joints: y x y x ...",
+    )
+    add("--grid", type=int, default=None, metavar="N", help="N x N points instead of the joints")
+    add("--html", action="store_true", help="also write page.html: click a point, see its map")
+    add("-o", "--output", default=None, help="folder; default: results/attention_<name of the run>")
+    add_checkpoint_options(parser)
+    add("--device", default=None, help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
+    add_estimator_options(parser)
+    add("--debug", action="store_true", help="show the full traceback of an error")
+    return parser
+
+
+def check_options(opt: Namespace) -> None:
+    """Refuse what contradicts itself before anything heavy is loaded."""
+    photo, pair, table = opt.source is not None, opt.pair is not None, opt.table is not None
+    if photo + pair + table != 1:
+        raise UserError(
+            "expected one of: --source with --pose, --dataroot with --pair, --dataroot with --table"
+        )
+    if photo and opt.pose is None:
+        raise UserError("--source needs --pose, a photo or keypoint file with the pose to take")
+    if (pair or table) and opt.dataroot is None:
+        raise UserError(f"{'--pair' if pair else '--table'} needs --dataroot, a data set's folder")
+    if table and opt.table < 1:
+        raise UserError(f"--table {opt.table}: expected 1 pair or more")
+    if opt.points is not None and opt.grid is not None:
+        raise UserError("--points and --grid both choose points: leave one of them out")
+    if opt.points is not None and len(opt.points) % 2:
+        raise UserError(f"--points has {len(opt.points)} numbers; expected pairs: y x y x ...")
+    if opt.grid is not None and not 1 <= opt.grid <= 16:
+        raise UserError(f"--grid {opt.grid}: expected 1 to 16")
+
+
+def load(opt: Namespace, device: torch.device) -> BaseModel:
+    """The generator that ``--checkpoint`` names."""
+    options = {key: getattr(opt, key) for key in ("model", "dataset_mode") if getattr(opt, key)}
+    path = Path(opt.checkpoint)
+    if path.suffix == ".onnx":
+        raise UserError(f"{path} holds no weights of single layers; expected a .pth or its folder")
+    return load_model(path, opt.which_epoch, device, options)
+
+
+def open_dataset(opt: Namespace, model: BaseModel) -> BaseDataset:
+    """The data set of the model's mode at ``--dataroot``."""
+    settings = copy.copy(model.opt)
+    settings.dataroot, settings.phase, settings.max_dataset_size = opt.dataroot, opt.phase, None
+    return create_dataset(settings)
+
+
+def sample_of_photos(opt: Namespace, model: BaseModel) -> dict:
+    """A sample as a data set gives it, of ``--source`` and ``--pose``."""
+    if model.opt.view_counts:
+        raise UserError(
+            f"{opt.checkpoint} turns objects and takes no pose of a person: use --dataroot, --pair"
+        )
+    frame = tuple(model.opt.annotation_size)
+    find = person_finder(opt, model.device)
+    source, targets = read_source(opt, find, frame), read_targets(opt, find, frame)
+    if len(targets) != 1:
+        raise UserError(f"--pose {opt.pose[0]} holds {len(targets)} poses; expected one")
+    return {
+        "source_image": image_to_tensor(source.picture, model.opt.load_size),
+        "source_keypoints": torch.from_numpy(source.keypoints),
+        "target_keypoints": torch.from_numpy(targets[0].keypoints),
+        "source_name": Path(opt.source).name,
+        "target_name": Path(targets[0].name).name,
+    }
+
+
+def explain(model: BaseModel, sample: dict) -> Case:
+    """Run the network on one sample and keep what is looked at, enlarged if it is small."""
+    batch = default_collate([sample])
+    explanation = model.explain(model.prepare(batch))
+    height, width = model.opt.annotation_size
+    larger = max(1, -(-SMALLEST // height))
+    frame = (height * larger, width * larger)
+    source = batch["source_image"][0].permute(1, 2, 0).numpy()
+    points = [None, None]
+    if "source_keypoints" in batch:
+        points = [
+            np.where(present(k)[:, None], k * larger, -1.0)
+            for k in (batch[f"{role}_keypoints"][0].numpy() for role in ("source", "target"))
+        ]
+    result = to_uint8(explanation.fake_target)[0]
+    return Case(
+        f"{sample['source_name']} to {sample['target_name']}",
+        resize_linear(source, frame), resize_linear(result, frame), frame, explanation, *points,
+    )  # fmt: skip
+
+
+def chosen_points(opt: Namespace, case: Case, frame: tuple[int, int]) -> list[np.ndarray]:
+    """Points (y, x) of the result in pixels of the case's pictures."""
+    larger = case.frame[0] / frame[0]
+    if opt.points is not None:
+        points = np.array(opt.points).reshape(-1, 2)
+        for y, x in points:
+            if not (0 <= y < frame[0] and 0 <= x < frame[1]):
+                raise UserError(
+                    f"--points {y:g} {x:g} lies outside the result, which is {frame[0]} high and "
+                    f"{frame[1]} wide"
+                )
+        return list(points * larger)
+    if opt.grid is None and case.target is not None:
+        inside = (case.target >= 0).all(axis=1) & (case.target < case.frame).all(axis=1)
+        return list(case.target[inside & present(case.target)])
+    steps = (np.arange(opt.grid or 4) + 0.5) / (opt.grid or 4)
+    return [np.array([y, x]) * case.frame for y in steps for x in steps]
+
+
+def write_pictures(opt: Namespace, case: Case, frame: tuple[int, int], output: Path) -> list[str]:
+    """figure.png, maps.png and, if asked for, page.html; returns the names of the files."""
+    points = chosen_points(opt, case, frame)
+    if not points:
+        raise UserError(
+            "no joint of the target pose lies in the picture; choose --points or --grid"
+        )
+    attention, flows = case.attention, case.flows
+    pose = None if case.target is None else skeleton_picture(case.target, case.frame)
+    if attention is not None:
+        mean = attention.mean(axis=(0, 1))
+        origins = [reading.peak(reading.maps_at(mean, p, case.frame), case.frame) for p in points]
+        maps = show.map_sheet(case.source, case.result, points, attention)
+    elif flows:
+        of_fields = [[reading.flow_source(f, p, case.frame) for p in points] for f in flows]
+        origins = of_fields[-1]
+        names = [f"flow at {f.shape[1]} x {f.shape[2]}" for f in flows]
+        maps = show.arrow_sheet(case.source, case.result, points, of_fields, names)
+    else:
+        gates = [gate[0].cpu().numpy() for gate in case.explanation.gates]
+        save_image(output / "maps.png", show.gate_sheet(case.source, case.result, gates))
+        return ["maps.png"]
+    figure = show.correspondence_figure(pose, case.source, case.result, points, origins)
+    save_image(output / "figure.png", figure)
+    save_image(output / "maps.png", maps)
+    if not opt.html:
+        return ["figure.png", "maps.png"]
+    show.write_page(output / "page.html", case.title, case.source, case.result, attention, flows)
+    return ["figure.png", "maps.png", "page.html"]
+
+
+def joint_masses(case: Case) -> dict[int, tuple[float, float]]:
+    """Joint -> share of the attention of its target position near the same source joint, and the
+    share that even attention would have there. Joints missing on a side are left out."""
+    radius = reading.NEAR * reading.body_height(case.own)
+    found = {}
+    for joint in np.flatnonzero(present(case.own) & present(case.target)):
+        near = reading.disc(case.own[joint], radius, case.frame)
+        if not near.any():
+            continue
+        if case.attention is not None:
+            mean = case.attention.mean(axis=(0, 1))
+            maps = reading.maps_at(mean, case.target[joint], case.frame)
+            share = reading.mass_near(maps, case.own[joint], radius, case.frame)
+        else:
+            origin = reading.flow_source(case.flows[-1], case.target[joint], case.frame)
+            share = float(np.hypot(*(origin - case.own[joint])) <= radius)
+        found[int(joint)] = share, float(near.mean())
+    return found
+
+
+def measured(model: BaseModel, dataset: BaseDataset, count: int) -> Iterator[dict]:
+    """:func:`joint_masses` of the first pairs."""
+    for i in tqdm(range(min(count, len(dataset))), desc="measure", unit="pair"):
+        yield joint_masses(explain(model, dataset[i]))
+
+
+def untrained(model: BaseModel, seed: int) -> BaseModel:
+    """The same model with fresh weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = create_model(model.opt)
+    fresh.eval_mode()
+    return fresh
+
+
+def mass_table(model: BaseModel, dataset: BaseDataset, count: int, seed: int) -> list[list]:
+    """Rows: joint, pairs, mean share of the trained network, of an untrained one, and even."""
+    trained = list(measured(model, dataset, count))
+    fresh = list(measured(untrained(model, seed), dataset, count))
+    rows = []
+    for joint, name in enumerate((*JOINTS, "all joints")):
+        which = range(len(JOINTS)) if name == "all joints" else (joint,)
+        both = [
+            (t[j][0], f[j][0], t[j][1])
+            for t, f in zip(trained, fresh, strict=True) for j in which if j in t
+        ]  # fmt: skip
+        if both:
+            rows.append([name, len(both), *np.mean(both, axis=0).tolist()])
+    return rows
+
+
+def write_table(rows: list[list], output: Path) -> None:
+    """Print the table and write it as table.csv."""
+    columns = ("joint", "pairs", "trained", "untrained", "even")
+    print("share of attention within a tenth of the body height of the same joint of the source")
+    print("".join(f"{c:>16}" for c in columns))
+    for name, pairs, *shares in rows:
+        print(f"{name:>16}{pairs:16,}" + "".join(f"{share:16.4f}" for share in shares))
+    lines = [",".join(columns)]
+    lines += [f"{n},{p},{','.join(f'{s:.6f}' for s in shares)}" for n, p, *shares in rows]
+    write_file(output / "table.csv", ("\n".join(lines) + "\n").encode())
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, look, say where the pictures are."""
+    opt = build_parser().parse_strictly(sys.argv[1:] if argv is None else argv)
+    check_options(opt)
+    checkpoint = Path(opt.checkpoint)
+    run = checkpoint.name if checkpoint.is_dir() else checkpoint.parent.name
+    output = Path(opt.output or f"results/attention_{run}")
+    check_writable(output / "figure.png")
+    model = load(opt, choose_device(opt.device))
+    if opt.source is not None:
+        dataset, sample = None, sample_of_photos(opt, model)
+    else:
+        dataset = open_dataset(opt, model)
+        sample = None if opt.pair is None else pair_of(dataset, opt)
+    make_folder(output)
+    if sample is None:
+        check_measurable(model)
+        write_table(mass_table(model, dataset, opt.table, opt.seed), output)
+        print(f"written: {output}/table.csv")
+        return
+    case = explain(model, sample)
+    if opt.html and case.explanation.gates:
+        raise UserError("--html: MAGPT's gates belong to no point of the source; leave it out")
+    names = write_pictures(opt, case, tuple(model.opt.annotation_size), output)
+    print(f"{case.title}: written {', '.join(str(output / name) for name in names)}")
+
+
+def check_measurable(model: BaseModel) -> None:
+    """Refuse --table for what has no joints or no map over the source."""
+    if model.opt.view_counts:
+        raise UserError("--table compares joints, which objects do not have: use --pair")
+    if model.opt.model.lower() == "pose2pose":
+        raise UserError("--table needs attention over the source, which pose2pose does not have")
+
+
+def pair_of(dataset: BaseDataset, opt: Namespace) -> dict:
+    """The sample of ``--pair``."""
+    if not 0 <= opt.pair < len(dataset):
+        raise UserError(f"--pair {opt.pair}: {opt.dataroot} has the pairs 0 to {len(dataset) - 1}")
+    return dataset[opt.pair]
+
+
+if __name__ == "__main__":
+    run_main(main)
