@@ -27,15 +27,17 @@ import torch
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
-from api import load_model
+from api import GENERATOR_FILE, load_model
 from data import create_dataset
 from data.base_dataset import BaseDataset
 from models import create_model
 from models.base_model import BaseModel, Explanation
-from options.parser import Parser
+from options.parser import DATA, OUTPUT, Parser, add_debug, add_device
 from script.transfer import (
+    PUBLISHED,
     add_checkpoint_options,
     add_estimator_options,
+    add_joint_score,
     person_finder,
     read_source,
     read_targets,
@@ -44,8 +46,20 @@ from util import attention as reading
 from util.errors import UserError
 from util.files import check_writable, make_folder, write_file
 from util.image import resize_linear, save_image
+from util.kinds import (
+    choice,
+    flag,
+    folder_name,
+    natural,
+    number,
+    positive_int,
+    several,
+    text,
+    whole_number,
+)  # fmt: skip
 from util.run.device import choose_device
 from util.run.main import run_main
+from util.run.weights import find_weights
 from util.show import attention as show
 from util.skeleton import JOINTS, present, skeleton_picture
 from util.tensors import image_to_tensor, to_uint8
@@ -79,37 +93,30 @@ class Case:
 
 def build_parser() -> Parser:
     """The command line of this script."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--source", default=None, help="photo of the person to be moved")
-    add("--pose", nargs=1, default=None, metavar="P", help="photo or keypoint file: pose to take")
-    add("--source_keypoints", default=None, metavar="FILE", help="JSON, instead of an estimator")
+    parser = Parser(__doc__)
+    add = parser.group("what is looked at")
+    add("--source", text, None, "photo of the person to be moved")
+    add("--pose", several(text, 1), None, "photo or keypoint file: the pose to take", metavar="P")
+    add("--source_keypoints", text, None, "JSON, instead of an estimator")
+    add("--crop", choice(("person", "none")), "person", "cut people out of photos, or use all")
+    add(DATA, text, None, "data set whose pairs are shown or measured", "dataroot")
+    add("--phase", folder_name, "test", "its phase")
+    add("--pair", natural, None, "pair N of its list, from 0")
+    add("--table", positive_int, None, "measure the first N pairs")
+    add("--seed", natural, 0, "of the untrained network of --table")
+    add = parser.group("what is written")
+    numbers = several(number())
     add(
-        "--crop",
-        default="person",
-        choices=("person", "none"),
-        help="person: cut the person out of each photo; none: use whole photos, as test.py does",
+        "--points", numbers, None, "points of the result in its pixels: y x y x ..."
     )
-    add("--dataroot", default=None, help="data set whose pairs are shown or measured")
-    add("--phase", default="test", help="its phase")
-    add("--pair", type=int, default=None, metavar="N", help="pair N of its list, from 0")
-    add("--table", type=int, default=None, metavar="N", help="measure the first N pairs")
-    add("--seed", type=int, default=0, help="of the untrained network of --table")
-    add(
-        "--points",
-        type=float,
-        nargs="+",
-        default=None,
-        metavar="Y X",
-        help="points of the result in its pixels, instead of the joints: y x y x ...",
-    )
-    add("--grid", type=int, default=None, metavar="N", help="N x N points instead of the joints")
-    add("--html", action="store_true", help="also write page.html: click a point, see its map")
-    add("-o", "--output", default=None, help="folder; default: results/attention_<name of the run>")
+    add("--grid", whole_number(1, 16), None, "N x N points instead of the joints")
+    add("--html", flag, False, "also page.html: click a point, see its map")
+    add(OUTPUT, text, None, "folder; default: results/attention_<name of the run>", "output")
     add_checkpoint_options(parser)
-    add("--device", default=None, help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
+    add_device(parser.option)
     add_estimator_options(parser)
-    add("--debug", action="store_true", help="show the full traceback of an error")
+    add_joint_score(parser)
+    add_debug(parser.option)
     return parser
 
 
@@ -124,20 +131,19 @@ def check_options(opt: Namespace) -> None:
         raise UserError("--source needs --pose, a photo or keypoint file with the pose to take")
     if (pair or table) and opt.dataroot is None:
         raise UserError(f"{'--pair' if pair else '--table'} needs --dataroot, a data set's folder")
-    if table and opt.table < 1:
-        raise UserError(f"--table {opt.table}: expected 1 pair or more")
     if opt.points is not None and opt.grid is not None:
         raise UserError("--points and --grid both choose points: leave one of them out")
     if opt.points is not None and len(opt.points) % 2:
         raise UserError(f"--points has {len(opt.points)} numbers; expected pairs: y x y x ...")
-    if opt.grid is not None and not 1 <= opt.grid <= 16:
-        raise UserError(f"--grid {opt.grid}: expected 1 to 16")
 
 
 def load(opt: Namespace, device: torch.device) -> BaseModel:
     """The generator that ``--checkpoint`` names."""
     options = {key: getattr(opt, key) for key in ("model", "dataset_mode") if getattr(opt, key)}
     path = Path(opt.checkpoint)
+    if opt.checkpoint == PUBLISHED:
+        path = find_weights(GENERATOR_FILE)
+        options = {"model": "pose2pose", "dataset_mode": "magpt"}
     if path.suffix == ".onnx":
         raise UserError(f"{path} holds no weights of single layers; expected a .pth or its folder")
     return load_model(path, opt.which_epoch, device, options)
@@ -306,7 +312,7 @@ def write_table(rows: list[list], output: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, look, say where the pictures are."""
-    opt = build_parser().parse_strictly(sys.argv[1:] if argv is None else argv)
+    opt = build_parser().parse(argv)
     check_options(opt)
     checkpoint = Path(opt.checkpoint)
     run = checkpoint.name if checkpoint.is_dir() else checkpoint.parent.name
