@@ -106,9 +106,7 @@ def build_parser() -> Parser:
     add("--seed", natural, 0, "of the untrained network of --table")
     add = parser.group("what is written")
     numbers = several(number())
-    add(
-        "--points", numbers, None, "points of the result in its pixels: y x y x ..."
-    )
+    add("--points", numbers, None, "points of the result in its pixels: y x y x ...")
     add("--grid", whole_number(1, 16), None, "N x N points instead of the joints")
     add("--html", flag, False, "also page.html: click a point, see its map")
     add(OUTPUT, text, None, "folder; default: results/attention_<name of the run>", "output")
