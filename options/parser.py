@@ -90,6 +90,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str | None = None, **more):
         super().__init__(description=description, allow_abbrev=False, formatter_class=_Help, **more)
+        self.also_positional: tuple[str, ...] = ()
         self.trained: set[str] = set()  # options whose values belong to the trained networks
 
     def group(self, title: str, trained: bool = False) -> Add:
@@ -102,7 +103,7 @@ class Parser(argparse.ArgumentParser):
 
     def option(
         self,
-        spellings: str,  # "--lr", "--name --id", "--augment | --no_augment", "photos"
+        spellings: str,  # "--name --id", "--augment | --no_augment", "photos --dataroot"
         kind: Kind,
         default: Any,  # REQUIRED: there is none
         help: str,
@@ -118,8 +119,9 @@ class Parser(argparse.ArgumentParser):
             first = next(word for word in on if word.startswith("--"))
             line |= {"dest": dest or first.lstrip("-").replace("-", "_")}
             line |= {"required": True, "default": None} if default is REQUIRED else {}
-        else:
-            line |= {"default": None} if default is REQUIRED else {"nargs": "?"}
+        else:  # without dashes, but also accepted with them
+            line |= {"default": None}
+            on, self.also_positional = on[:1], tuple(on[1:])
         if kind is flag:
             line |= {"action": _Switch, "off": off}
         else:
@@ -167,6 +169,11 @@ class Parser(argparse.ArgumentParser):
         """Parse ``argv``, by default the command line; an unknown option is a UserError that
         names the nearest known one."""
         argv = sys.argv[1:] if argv is None else list(argv)
+        for i, word in enumerate(argv):  # --dataroot X or --dataroot=X as X
+            if word.split("=")[0] in self.also_positional:
+                value = [word.partition("=")[2]] if "=" in word else argv[i + 1 : i + 2]
+                argv = [*value, *argv[:i], *argv[i + 2 - ("=" in word) :]]
+                break
         opt, unknown = self.parse_known_args(argv)
         if unknown:
             word = unknown[0].split("=")[0]

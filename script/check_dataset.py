@@ -9,12 +9,11 @@ Errors stop or falsify a training (exit status 1); warnings are worth a look.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
-import os
 import random
 import sys
+from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,8 +36,11 @@ from data.prepare.checks import (
 )
 from data.prepare.checks import read_phase as read_one_phase
 from data.prepare.view_checks import check_views, looks_like_views, open_phase, view_sheet
+from options.parser import Parser, add_debug, add_workers
 from util.errors import UserError
 from util.image import load_image, save_image
+from util.kinds import REQUIRED, choice, flag, natural, positive_int, several, text
+from util.parallel import allotted_cpus
 from util.run.main import run_main
 from util.show.grid import grid, in_rows
 from util.skeleton import MISSING, draw_skeleton
@@ -49,32 +51,28 @@ VIEW = "view"  # the --dataset_mode of turned objects, which have no tables
 COLUMNS = 4  # pairs in one row of the contact sheet
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("dataroot", help="the folder given to train.py as --dataroot")
-    modes = ("auto", *LAYOUTS, VIEW)
-    add("--dataset_mode", choices=modes, default="auto", help="auto: by file names")
-    add("--phase", nargs="+", choices=PHASES, default=list(PHASES))
-    add("--own", action="store_true", help="own data: published counts do not matter")
-    add("--annotation_size", nargs=2, type=int, metavar=("H", "W"), help="frame of the keypoints")
-    add("--identity", help="how names tell people apart: see script/make_pairs.py")
-    add("--quick", action="store_true", help="read headers only; truncated images go unnoticed")
-    add("--strict", action="store_true", help="warnings count as errors")
-    add("--contact_sheet", help="picture to write, or none (default: DATAROOT/contact_sheet.jpg)")
-    add("--samples", type=int, default=8, help="pairs of each phase on the contact sheet")
-    add("--seed", type=int, default=0, help="of the choice of samples")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    options = parser.parse_args(arguments)
-    if options.annotation_size and min(options.annotation_size) < 1:
-        parser.error(f"--annotation_size is {options.annotation_size}; expected pixels, 1 or more")
-    return options
+def parse_arguments(arguments: list[str] | None = None) -> Namespace:
+    parser = Parser(__doc__)
+    add = parser.option
+    add("dataroot --dataroot", text, REQUIRED, "the folder given to train.py as --dataroot")
+    add("--dataset_mode", choice(("auto", *LAYOUTS, VIEW)), "auto", "auto: by file names")
+    add("--phase", several(choice(PHASES)), list(PHASES), "which lists and images")
+    add("--own", flag, False, "own data: published counts do not matter")
+    frame = several(positive_int, 2)
+    add("--annotation_size", frame, None, "frame of the keypoints", metavar=("H", "W"))
+    add("--identity", text, None, "how names tell people apart: see script/make_pairs.py")
+    add("--quick", flag, False, "read headers only; truncated images go unnoticed")
+    add("--strict", flag, False, "warnings count as errors")
+    sheet = "picture to write, or none; default: DATAROOT/contact_sheet.jpg"
+    add("--contact_sheet", text, None, sheet)
+    add("--samples", positive_int, 8, "pairs of each phase on the contact sheet")
+    add("--seed", natural, 0, "of the choice of samples")
+    add_workers(add, allotted_cpus(), "processes")
+    add_debug(add)
+    return parser.parse(arguments)
 
 
-def choose_layout(root: Path, options: argparse.Namespace) -> Layout:
+def choose_layout(root: Path, options: Namespace) -> Layout:
     """The layout asked for or found, with the frame asked for."""
     if not root.is_dir():
         raise UserError(f"{root} is no folder; expected the data root: check the path.")
@@ -113,7 +111,7 @@ def progress(items: Iterable, total: int) -> Iterable:
     return tqdm(items, total=total, unit="image", leave=False, disable=None)
 
 
-def check(root: Path, layout: Layout, options: argparse.Namespace) -> tuple[list[Phase], list]:
+def check(root: Path, layout: Layout, options: Namespace) -> tuple[list[Phase], list]:
     """All findings of all phases, in the order in which they should be mended."""
     own = options.own or (root / SYNTHETIC_NAME).exists()
     phases = [read_one_phase(root, layout, name) for name in options.phase]
@@ -195,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
     return print_findings(findings, options.strict)
 
 
-def check_turned_objects(root: Path, options: argparse.Namespace) -> int:
+def check_turned_objects(root: Path, options: Namespace) -> int:
     """Check a data set of views, which has its own layouts; the exit status."""
     phases = [open_phase(root, name) for name in options.phase]
     findings = check_views(phases, progress)

@@ -14,49 +14,39 @@ but the choice of which coordinate of a missing joint was -1, and fractions of p
 
 from __future__ import annotations
 
-import argparse
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.prepare.convert import TEXT_FORMATS
+from options.parser import OUTPUT, Parser, add_debug
 from util.errors import UserError
+from util.kinds import REQUIRED, choice, flag, several, text
 from util.run.main import run_main
 from util.tables.frames import Conversion
 from util.tables.layouts import PHASES
 from util.tables.nted import ORDERS
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--from", dest="source_format", choices=tuple(TEXT_FORMATS), required=True)
-    add("--to", dest="target_format", choices=tuple(TEXT_FORMATS), required=True)
-    add("--input", required=True, help="folder of the files to read")
-    add("--output", required=True, help="folder that receives the converted files")
-    add("--phase", nargs="+", choices=PHASES, default=list(PHASES))
-    add("--dataset_mode", choices=("fashion", "market"), default="fashion", help="frame and names")
-    add(
-        "--outside",
-        choices=("keep", "missing"),
-        default="keep",
-        help="joints that the 176 pixels wide crop cuts off, coming from magpt or nted",
-    )
-    add(
-        "--pairs_order",
-        choices=ORDERS,
-        default="target_first",
-        help="of the lines of NTED's lists; its loader takes the target first",
-    )
-    add(
-        "--overwrite", action="store_true", help="write into a folder that holds such files already"
-    )
-    add("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_args(arguments)
+def parse_arguments(arguments: list[str] | None = None) -> Namespace:
+    parser = Parser(__doc__)
+    add = parser.option
+    add("--from", choice(TEXT_FORMATS), REQUIRED, "format of the input", "source_format")
+    add("--to", choice(TEXT_FORMATS), REQUIRED, "format of the output", "target_format")
+    add("--input --dataroot", text, REQUIRED, "folder of the files to read")
+    add(OUTPUT, text, REQUIRED, "folder that receives the converted files")
+    add("--phase", several(choice(PHASES)), list(PHASES), "which lists")
+    add("--dataset_mode", choice(("fashion", "market")), "fashion", "frame and names")
+    cut_off = "joints that the 176 pixels wide crop cuts off, coming from magpt or nted"
+    add("--outside", choice(("keep", "missing")), "keep", cut_off)
+    order = "of the lines of NTED's lists; its loader takes the target first"
+    add("--pairs_order", choice(ORDERS), "target_first", order)
+    add("--overwrite", flag, False, "write into a folder that holds such files already")
+    add_debug(add)
+    return parser.parse(arguments)
 
 
 def refuse_overwriting(output: Path, name: str, phase: str, conversion: Conversion) -> None:

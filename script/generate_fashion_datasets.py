@@ -14,9 +14,8 @@ folder or as the zip file it was downloaded as. The layouts:
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
@@ -36,9 +35,12 @@ from data.prepare.images import (
     refuse_other_settings,
     run,
 )
+from options.parser import DATA, OUTPUT, Parser, add_debug, add_workers
 from util.errors import UserError
 from util.files import make_folder
+from util.kinds import choice, flag, text, whole_number
 from util.names import flatten_deepfashion_path
+from util.parallel import allotted_cpus
 from util.run.main import run_main
 from util.tables.layouts import (
     LAYOUTS,
@@ -60,40 +62,22 @@ PLACES = {
 PREFERRED = {"gfla": ("img_highres", "img"), "nted": ("img_highres", "img")}
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--dataroot", default="./dataset/fashion", help="folder of the lists and of the release")
-    add("--source", help="release elsewhere: a folder or a zip file (default: look in DATAROOT)")
-    add("--source_kind", choices=("auto", *PLACES), default="auto", help="auto: by image size")
-    add(
-        "--layout", choices=tuple(PREPARATIONS), default="dptn", help="for which system (see above)"
-    )
-    add("--output", help="folder that receives the image folders (default: DATAROOT)")
-    add("--filter", choices=tuple(FILTERS), default="bicubic", help="for everything resized")
-    add(
-        "--quality",
-        type=int,
-        choices=range(1, 101),
-        metavar="1..100",
-        default=75,
-        help="JPEG quality; 75 is the published setting",
-    )
-    add("--password", help="of a protected zip file")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes")
-    add("--overwrite", action="store_true", help="replace folders that were made differently")
-    add(
-        "--allow_missing",
-        action="store_true",
-        help="exit with status 0 although images are missing",
-    )
-    add("--debug", action="store_true", help="show the traceback of an error")
-    options = parser.parse_args(arguments)
-    if options.workers < 1:
-        parser.error(f"--workers is {options.workers}; expected 1 or more")
-    return options
+def parse_arguments(arguments: list[str] | None = None) -> Namespace:
+    parser = Parser(__doc__)
+    add = parser.option
+    add(DATA, text, "./dataset/fashion", "folder of the lists and of the release")
+    add("--source", text, None, "release elsewhere, folder or zip file; default: look in DATAROOT")
+    add("--source_kind", choice(("auto", *PLACES)), "auto", "auto: by image size")
+    add("--layout", choice(PREPARATIONS), "dptn", "for which system (see above)")
+    add(OUTPUT, text, None, "folder that receives the image folders; default: DATAROOT")
+    add("--filter", choice(FILTERS), "bicubic", "for everything resized")
+    add("--quality", whole_number(1, 100), 75, "JPEG quality; 75 is the published setting")
+    add("--password", text, None, "of a protected zip file")
+    add_workers(add, allotted_cpus(), "processes")
+    add("--overwrite", flag, False, "replace folders that were made differently")
+    add("--allow_missing", flag, False, "exit with status 0 although images are missing")
+    add_debug(add)
+    return parser.parse(arguments)
 
 
 def find_source(root: Path, layout: str, kind: str) -> Path:
@@ -177,7 +161,7 @@ def make_record(
     how: Preparation,
     phase: str,
     kind: str,
-    options: argparse.Namespace,
+    options: Namespace,
     names: list,
     path: Path,
 ) -> dict:

@@ -13,10 +13,10 @@ copied to train/ and test/. The published rule of Market-1501 is
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import random
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
@@ -25,8 +25,10 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import numpy as np
 
 from data.prepare.identities import group_by_identity, is_distractor
+from options.parser import OUTPUT, Parser, add_debug
 from util.errors import UserError
 from util.files import make_folder, write_file
+from util.kinds import REQUIRED, choice, flag, natural, number, positive_int, text
 from util.run.main import run_main
 from util.skeleton import MISSING
 from util.tables.layouts import LAYOUTS, PHASES
@@ -36,40 +38,30 @@ TORSO = (2, 5, 8, 11)  # both shoulders, both hips
 REQUIREMENTS = {"none": (), "torso": TORSO}
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--keypoints", required=True, help="table of all images")
-    add("--output", required=True, help="data root that receives the lists")
-    add("--images", help="folder of the images; they are copied to OUTPUT/train and OUTPUT/test")
-    add("--dataset_mode", choices=("fashion", "market"), default="fashion", help="file names")
-    add("--identity", default="prefix", help="prefix, folder, deepfashion, market or a regex")
-    add("--phase", choices=PHASES, default="train", help="of everything, without --test_share")
-    add("--test_share", type=float, help="share of the people, between 0 and 1, for testing")
-    add(
-        "--one_direction", action="store_true", help="one pair of two images instead of both orders"
-    )
-    add("--max_per_identity", type=int, help="pairs of one person, drawn at random")
-    add("--max_pairs", type=int, help="training pairs in all, drawn at random")
-    add("--max_test_pairs", type=int, help="test pairs in all, drawn at random")
-    add("--require", choices=tuple(REQUIREMENTS), default="none", help="joints an image must show")
-    add("--min_joints", type=int, default=0, help="joints an image must show at least")
-    add("--seed", type=int, default=0)
-    add("--overwrite", action="store_true", help="replace lists that exist")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    options = parser.parse_args(arguments)
-    if options.test_share is not None and not 0 < options.test_share < 1:
-        parser.error(f"--test_share is {options.test_share}; expected a number between 0 and 1")
-    for name in ("max_per_identity", "max_pairs", "max_test_pairs"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name} is {value}; expected 1 or more")
-    return options
+def parse_arguments(arguments: list[str] | None = None) -> Namespace:
+    parser = Parser(__doc__)
+    add = parser.option
+    add("--keypoints", text, REQUIRED, "table of all images")
+    add(f"{OUTPUT} --dataroot", text, REQUIRED, "data root that receives the lists")
+    add("--images", text, None, "folder of the images, copied to OUTPUT/train and OUTPUT/test")
+    add("--dataset_mode", choice(("fashion", "market")), "fashion", "file names")
+    add("--identity", text, "prefix", "prefix, folder, deepfashion, market or a regex")
+    add("--phase", choice(PHASES), "train", "of everything, without --test_share")
+    share = number(0.001, 0.999)
+    add("--test_share", share, None, "share of the people, between 0 and 1, for testing")
+    add("--one_direction", flag, False, "one pair of two images instead of both orders")
+    add("--max_per_identity", positive_int, None, "pairs of one person, drawn at random")
+    add("--max_pairs", positive_int, None, "training pairs in all, drawn at random")
+    add("--max_test_pairs", positive_int, None, "test pairs in all, drawn at random")
+    add("--require", choice(REQUIREMENTS), "none", "joints an image must show")
+    add("--min_joints", natural, 0, "joints an image must show at least")
+    add("--seed", natural, 0, "of the draws")
+    add("--overwrite", flag, False, "replace lists that exist")
+    add_debug(add)
+    return parser.parse(arguments)
 
 
-def usable(name: str, points: np.ndarray, options: argparse.Namespace) -> bool:
+def usable(name: str, points: np.ndarray, options: Namespace) -> bool:
     """Whether an image may be in a pair: shows enough joints, and is no distractor of Market."""
     seen = (points != MISSING).all(axis=1)
     if options.identity == "market" and is_distractor(name):
@@ -99,7 +91,7 @@ def split_people(
 
 
 def pairs_of(
-    groups: list[list[str]], options: argparse.Namespace, limit: int | None, rng: random.Random
+    groups: list[list[str]], options: Namespace, limit: int | None, rng: random.Random
 ) -> list[tuple[str, str]]:
     """Pairs within each group, thinned at random to the asked numbers, in a fixed order."""
     choose = itertools.combinations if options.one_direction else itertools.permutations
@@ -113,7 +105,7 @@ def pairs_of_phase(
     phase: str,
     groups: dict[str, list[str]],
     people: list[str],
-    options: argparse.Namespace,
+    options: Namespace,
     rng: random.Random,
 ) -> list[tuple[str, str]]:
     """Pairs of the people of one phase; UserError when nobody has two images."""
@@ -150,7 +142,7 @@ def copy_images(source: Path, target: Path, names: list[str]) -> None:
         write_file(target / name, (source / name).read_bytes())
 
 
-def table_paths(output: Path, phase: str, options: argparse.Namespace) -> list[Path]:
+def table_paths(output: Path, phase: str, options: Namespace) -> list[Path]:
     """Published names of the pairs and the keypoint table; UserError when one would be lost."""
     layout = LAYOUTS[options.dataset_mode]
     paths = [output / names[0].format(phase=phase) for names in (layout.pairs, layout.annotations)]

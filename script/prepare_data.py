@@ -13,11 +13,11 @@ Started again after an interruption, it goes on where it stopped.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import io
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,10 +27,12 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 from tqdm import tqdm
 
 from data.prepare.images import FILTERS
+from options.parser import DATA, OUTPUT, Parser, add_debug, add_workers
 from util.errors import UserError
 from util.files import make_folder, write_file
 from util.image import load_image
-from util.parallel import map_in_order
+from util.kinds import REQUIRED, Kind, choice, flag, text
+from util.parallel import allotted_cpus, map_in_order
 from util.run.main import run_main
 from util.tables.frames import to_name
 from util.tables.layouts import CROP_BOX, NTED_PAIRS_NAME, PHASES, RELEASE_SIZE
@@ -48,34 +50,22 @@ def parse_size(text: str) -> Size:
     """``256x176`` (height x width) -> (256, 176)."""
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(p.isdecimal() and 0 < int(p) <= 4096 for p in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HEIGHTxWIDTH: 256x176")
+        raise ValueError(text)
     return int(parts[0]), int(parts[1])
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--root", required=True, help="folder of the pairs lists and images")
-    add("--out", default=None, help="folder that receives the environments; default: ROOT")
-    add(
-        "--sizes",
-        type=parse_size,
-        nargs="+",
-        default=[(256, 176), (512, 352)],
-        metavar="HxW",
-        help="sizes in pixels; default: 256x176 512x352",
-    )
-    add("--filter", default="bicubic", choices=sorted(FILTERS), help="resizing; as published")
-    add(
-        "--keep_borders",
-        action="store_true",
-        help="do not cut the white borders of 40 columns off the images of the 256 x 256 release",
-    )
-    add("--workers", type=int, default=8, help="processes that decode and resize")
-    add("--debug", action="store_true", help="show the traceback of an error")  # fmt: skip
-    return parser.parse_args(arguments)
+def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
+    parser = Parser(__doc__)
+    add = parser.option
+    add(DATA, text, REQUIRED, "folder of the pairs lists and images", "root")
+    add(OUTPUT, text, None, "folder that receives the environments; default: ROOT", "out")
+    sizes = Kind("sizes HEIGHTxWIDTH such as 256x176", tuple, nargs="+", read=parse_size)
+    add("--sizes", sizes, [(256, 176), (512, 352)], "sizes in pixels", metavar="HxW")
+    add("--filter", choice(sorted(FILTERS)), "bicubic", "resizing; as published")
+    add("--keep_borders", flag, False, "of the 256 x 256 release keep the white borders")
+    add_workers(add, allotted_cpus(), "processes that decode and resize")
+    add_debug(add)
+    return parser.parse(arguments)
 
 
 def list_images(root: Path) -> list[str]:
@@ -99,7 +89,7 @@ def list_images(root: Path) -> list[str]:
     return paths
 
 
-def check_settings(folder: Path, options: argparse.Namespace) -> None:
+def check_settings(folder: Path, options: Namespace) -> None:
     """Record how an environment is made; UserError when it was begun in another way."""
     settings = {"filter": options.filter, "keep_borders": options.keep_borders}
     path = folder / "preparation.json"

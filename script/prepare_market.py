@@ -9,9 +9,8 @@ photographs (128 high, 64 wide; anything else is resized).
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
+from argparse import Namespace
 from pathlib import Path, PurePosixPath
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
@@ -27,9 +26,12 @@ from data.prepare.images import (
     complete_manifest,
     run,
 )
+from options.parser import DATA, Parser, add_debug, add_workers
 from util.errors import UserError
 from util.files import make_folder
+from util.kinds import choice, flag, text
 from util.names import IMAGE_EXTENSIONS
+from util.parallel import allotted_cpus
 from util.run.main import run_main
 from util.tables.layouts import LAYOUTS, MARKET_PREPARATIONS, PHASES, Preparation
 from util.tables.manifest import differences, read_manifest, update_manifest
@@ -37,21 +39,16 @@ from util.tables.manifest import differences, read_manifest, update_manifest
 PLACES = (".", "Market-1501-v15.09.15", "Market-1501-v15.09.15.zip", "Market-1501.zip", "Market")
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--dataroot", default="./dataset/market", help="folder that receives the image folders")
-    add("--source", help="the release, a folder or a zip file (default: look in DATAROOT)")
-    add("--no_12864", action="store_true", help="make train/ and test/ only")
-    add("--filter", choices=tuple(FILTERS), default="bicubic", help="for files not 128 x 64")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes")
-    add("--debug", action="store_true", help="show the traceback of an error")
-    options = parser.parse_args(arguments)
-    if options.workers < 1:
-        parser.error(f"--workers is {options.workers}; expected 1 or more")
-    return options
+def parse_arguments(arguments: list[str] | None = None) -> Namespace:
+    parser = Parser(__doc__)
+    add = parser.option
+    add(DATA, text, "./dataset/market", "folder that receives the image folders")
+    add("--source", text, None, "the release, a folder or a zip file; default: look in DATAROOT")
+    add("--no_12864", flag, False, "make train/ and test/ only")
+    add("--filter", choice(FILTERS), "bicubic", "for files not 128 x 64")
+    add_workers(add, allotted_cpus(), "processes")
+    add_debug(add)
+    return parser.parse(arguments)
 
 
 def find_images(source: ImageSource) -> dict[str, dict[str, str]]:
@@ -91,7 +88,7 @@ def find_source(root: Path) -> Path:
 def make_records(
     images: dict[str, dict[str, str]],
     preparations: tuple[Preparation, ...],
-    options: argparse.Namespace,
+    options: Namespace,
 ) -> dict[str, dict]:
     """What the manifest says about each folder before its images are made."""
     return {

@@ -62,7 +62,7 @@ def test_validation_sees_the_pictures_of_the_test_untouched_by_augmentation(mode
     opt = training(mode, root, val_freq=1)
     validation = create_validation_dataset(opt)
     words = ["--dataset_mode", mode, "--dataroot", str(root), "--gpu_ids", "-1"]
-    test = create_dataset(TestOptions().parse(words, announce=False))
+    test = create_dataset(TestOptions().parse(words))
     assert len(validation) == len(test) > 0
     for index in range(len(test)):
         found = validation[index]

@@ -241,7 +241,7 @@ def test_names_that_differ_only_in_their_extension_are_refused(tmp_path):
 
 @pytest.mark.parametrize("text", ["256", "256x", "0x4", "ax4", "256x176x3"])
 def test_impossible_sizes_are_refused(text, tmp_path):
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match="--sizes"):
         prepare_data.main(["--root", str(tmp_path), "--sizes", text])
 
 
