@@ -10,12 +10,12 @@ refers to a large matrix product and a large convolution timed in the same run.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
 import sys
 import tempfile
+from argparse import Namespace
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
@@ -26,10 +26,11 @@ import torch
 from data import create_dataset
 from data.loader import create_dataloader
 from data.synthetic import write_dataset
+from options.parser import BATCH, DATA, DEVICE, OUTPUT, WORKERS, Parser, add_debug
 from script import benchmark_parts as parts
 from script import benchmark_parts as training
-from util.errors import UserError
 from util.files import write_atomically
+from util.kinds import choice, natural, path, positive_int, several, size, text
 from util.run.device import PRECISIONS, choose_device
 from util.run.main import run_main
 
@@ -37,44 +38,34 @@ PARTS = ("loader", "training", "switches", "options", "generation", "metrics")
 NEEDS_COMPILER = "options"  # left out on a CPU unless asked for: a laptop may have no C++ compiler
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The command line of this script."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--device", default="cpu", help="cpu or cuda")
-    add("--size", type=int, nargs="+", default=[128, 64], metavar="N", help="side, or height width")
-    add("--batch", type=int, default=4, help="samples a step")
-    add("--precision", choices=sorted(PRECISIONS), default="fp32", help="number format")
-    add("--model", default="DPTN", help="model")
-    add("--ngf", type=int, default=64, help="width of the generator")
-    add("--ndf", type=int, default=32, help="width of the discriminator")
-    add("--workers", type=int, default=1, help="loader processes")
-    add("--threads", type=int, default=None, help="CPU threads of PyTorch (default: its own)")
-    add("--steps", type=int, default=5, help="timed steps of each kind; on a GPU take 50")
-    add("--samples", type=int, default=100, help="timed samples of the loader")
-    add(
-        "--parts",
-        nargs="+",
-        choices=PARTS,
-        default=None,
-        help=f"what to measure; default: all, on a CPU all but {NEEDS_COMPILER}",
-    )
-    add("--dataroot", type=Path, help="images to use (default: synthetic people)")
-    add("--dataset_mode", default="fashion", help="layout of --dataroot")
-    add("--out", type=Path, default=Path("results/benchmark"), help="folder of the two files")
-    add("--debug", action="store_true", help="show the full traceback of an error")
+    parser = Parser(__doc__)
+    add = parser.option
+    add(DEVICE, text, "cpu", "cpu or cuda", "device")
+    add("--size", size, (128, 64), "side, or height width", metavar="N")
+    add(BATCH, positive_int, 4, "samples a step", "batch")
+    add("--precision", choice(sorted(PRECISIONS)), "fp32", "number format")
+    add("--model", text, "DPTN", "model")
+    add("--ngf", positive_int, 64, "width of the generator")
+    add("--ndf", positive_int, 32, "width of the discriminator")
+    add(WORKERS, natural, 1, "loader processes", "workers")
+    add("--threads", positive_int, None, "CPU threads of PyTorch; default: its own")
+    add("--steps", positive_int, 5, "timed steps of each kind; on a GPU take 50")
+    add("--samples", positive_int, 100, "timed samples of the loader")
+    parts = f"what to measure; default: all, on a CPU all but {NEEDS_COMPILER}"
+    add("--parts", several(choice(PARTS)), None, parts)
+    add(DATA, path, None, "images to use; default: synthetic people", "dataroot")
+    add("--dataset_mode", text, "fashion", "layout of --dataroot")
+    add(OUTPUT, path, Path("results/benchmark"), "folder of the two files", "out")
+    add_debug(add)
     return parser
 
 
 def main() -> None:
     """Measure what was asked for, print it, write JSON and plot."""
-    opt = build_parser().parse_args()
-    opt.size = opt.size * 2 if len(opt.size) == 1 else opt.size
-    if len(opt.size) != 2 or min(opt.batch, opt.steps, opt.samples) < 1:
-        raise UserError("--size is one or two numbers; --batch, --steps, --samples are at least 1")
-    choose_device(opt.device)
+    opt = build_parser().parse()
+    opt.device = str(choose_device(opt.device))
     if opt.parts is None:
         opt.parts = [p for p in PARTS if opt.device != "cpu" or p != NEEDS_COMPILER]
     if opt.threads:
@@ -94,13 +85,13 @@ def main() -> None:
     print(f"written to {opt.out}/benchmark.json and benchmark.png")
 
 
-def settings(opt: argparse.Namespace) -> dict:
+def settings(opt: Namespace) -> dict:
     """The options that the numbers depend on."""
     left_out = ("out", "debug", "dataroot")
     return {k: v for k, v in vars(opt).items() if k not in left_out}
 
 
-def machine(opt: argparse.Namespace) -> dict:
+def machine(opt: Namespace) -> dict:
     """Kind of processor and versions; no names."""
     found = {
         "processor": platform.machine(),
@@ -114,7 +105,7 @@ def machine(opt: argparse.Namespace) -> dict:
     return found
 
 
-def measure(opt: argparse.Namespace, root: Path) -> dict:
+def measure(opt: Namespace, root: Path) -> dict:
     """Results of every part of ``opt.parts`` by name."""
     device = torch.device(opt.device)
     own = training.options(opt, root)

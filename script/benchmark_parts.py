@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import multiprocessing
 import resource
@@ -28,7 +27,9 @@ from data.loader import create_dataloader
 from models import create_model
 from models.losses import perceptual
 from models.networks import ptm
+from options.parser import BATCH, Parser, add_debug
 from options.train_options import TrainOptions
+from util.kinds import choice, positive_int
 from util.metrics import CHEAP_METRICS, score_pairs
 from util.run.device import PRECISIONS, Precision, full
 from util.show.results import ResultWriter
@@ -101,7 +102,7 @@ def operator(case: Case, reference: bool, device: str) -> Callable[..., torch.Te
     return lambda s, t, f: published_attention(layer, s, t, f)
 
 
-def measure(case: Case, reference: bool, args: argparse.Namespace) -> tuple[float, float]:
+def measure(case: Case, reference: bool, args: Namespace) -> tuple[float, float]:
     """(median seconds, peak bytes beyond the inputs) of forward and backward."""
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -133,12 +134,14 @@ def peak_bytes(device: str) -> float:
 
 def main() -> None:
     """Measure every case and print one row of a Markdown table for each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=8, help="samples (default: 8)")
-    parser.add_argument("--repeat", type=int, default=5, help="timed repetitions (default: 5)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    args = parser.parse_args()
+    parser = Parser(__doc__)
+    add = parser.option
+    add(BATCH, positive_int, 8, "samples", "batch")
+    add("--repeat", positive_int, 5, "timed repetitions")
+    add("--threads", positive_int, 1, "CPU threads")
+    add("--device", choice(("cpu", "cuda")), "cpu", "where")
+    add_debug(add)
+    args = parser.parse()
     print("| operator | features | k | time | x grid_sample | memory | x grid_sample |")
     print("|---|---|---|---|---|---|---|")
     context = multiprocessing.get_context("spawn")

@@ -33,12 +33,13 @@ from data.synthetic import Pose, pose_keypoints, render, sample_identity, sample
 from data.synthetic.identity import Body
 from data.synthetic.pose import ARMS, LEGS
 from models.estimators import PersonFinder
-from options.parser import Parser
+from options.parser import DATA, Parser, add_debug, add_device
 from script.transfer import add_checkpoint_options, add_estimator_options, load, person_finder
 from util.crop import Box, cut, person_box, to_frame
 from util.errors import UserError
 from util.image import photo_from_bytes
 from util.keypoint_formats import checked_keypoints
+from util.kinds import folder_name, text, whole_number
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.show.server import LOOPBACK, PageServer, Reply, Request, Route, json_reply, page_files
@@ -377,19 +378,16 @@ def find_samples(opt: Namespace, transfer: PoseTransfer) -> Samples:
 
 def build_parser() -> Parser:
     """The command line of this script."""
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     add_checkpoint_options(parser)
-    add = parser.add_argument_group("people and page").add_argument
-    add("--dataroot", default=None, help="data set of the thumbnails; default: that of the run")
-    add("--phase", default="test", help="its part: train, test or another")
-    add("--port", type=int, default=PORT, help="where the page is found; 0: any free port")
-    add(
-        "--host",
-        default=LOOPBACK,
-        help="address to listen on; another one than the default lets others in your network in",
-    )
-    add("--device", default=None, help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
-    add("--debug", action="store_true", help="show the full traceback of an error")
+    add = parser.group("people and page")
+    add(DATA, text, None, "data set of the thumbnails; default: that of the run")
+    add("--phase", folder_name, "test", "its part: train, test or another")
+    add("--port", whole_number(0, 65535), PORT, "where the page is found; 0: any free port")
+    host = "address to listen on; another than the default lets others in your network in"
+    add("--host", text, LOOPBACK, host)
+    add_device(add)
+    add_debug(add)
     add_estimator_options(parser)
     return parser
 
@@ -399,13 +397,15 @@ def build_server(opt: Namespace) -> PageServer:
     device = choose_device(opt.device)
     transfer = load(opt, device)
     find = None if opt.estimator == "none" else person_finder(opt, device)
-    studio = Studio(transfer, find_samples(opt, transfer), find, Path(opt.checkpoint).name)
+    studio = Studio(
+        transfer, find_samples(opt, transfer), find, opt.name or Path(opt.checkpoint).name
+    )
     return PageServer(page_files(PAGE), studio.routes(), opt.host, opt.port)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, load, serve until Ctrl-C."""
-    opt = build_parser().parse_strictly(sys.argv[1:] if argv is None else argv)
+    opt = build_parser().parse(sys.argv[1:] if argv is None else argv)
     build_server(opt).run(lambda url: print(f"open {url} in a browser; Ctrl-C ends it", flush=True))
 
 

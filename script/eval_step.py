@@ -27,17 +27,17 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from models.networks.dptn_step import check_divisors, coarse_array, step_divisors
-from options.parser import Parser
+from options.parser import OUTPUT, RESULTS, Parser
 from script.metrics import (
     EXIT_REFUSED,
     add_running,
     add_truth,
     add_weights,
-    positive,
     running_settings,
 )
 from util.errors import UserError
 from util.files import write_file
+from util.kinds import REQUIRED, choice, flag, positive_int, several, text
 from util.metrics.evaluate import evaluate_folder
 from util.metrics.folder import list_images, read_generation
 from util.metrics.measure import Evaluation, Settings
@@ -56,36 +56,22 @@ DEFAULT_METRICS = ("fid", "lpips", "psnr", "ssim")
 
 def make_parser() -> Parser:
     """Which steps are measured against what; the rest is as in script/metrics.py."""
-    parser = Parser(prog="python -m script.eval_step", description=__doc__.split("\n", 1)[0])
-    add = parser.add_argument
-    add("--results", required=True, help="folder given to test.py; its steps are <results>_<j>")
+    parser = Parser(__doc__, prog="python -m script.eval_step")
+    add = parser.option
+    add(RESULTS, text, REQUIRED, "folder given to test.py; its steps are <results>_<j>", "results")
     add_truth(add)
-    add("--step_size", type=positive, default=5, help="number of steps J of the model")
-    add(
-        "--d_schedule",
-        type=int,
-        nargs="+",
-        metavar="D",
-        help="divisors of the model, if it was trained with --d_schedule",
-    )
-    add("--steps", type=int, nargs="+", metavar="J", help="steps to measure; default: all")
-    add(
-        "--vs",
-        default="coarse",
-        choices=("coarse", "full"),
-        help="compare step j with coarse images of its level, or with full images",
-    )
-    add(
-        "--protocol",
-        nargs="+",
-        default=["A"],
-        choices=(*ALIASES, *PROTOCOLS),
-        help="A = dptn_step (white padding), B = nted_pidm (no padding), or any other",
-    )
-    add("--metrics", nargs="+", default=list(DEFAULT_METRICS), help="see script/metrics.py")
-    add("--market", action="store_true", help="images as they are: no resize, no padding")
-    add("--name", help="folder of the report in --output_dir; default: <results folder>_steps")
-    add("--output_dir", default="./eval_results", help="where reports are written")
+    add("--step_size", positive_int, 5, "number of steps J of the model")
+    divisors = "divisors of the model, if it was trained with --d_schedule"
+    add("--d_schedule", several(positive_int), None, divisors, metavar="D")
+    add("--steps", several(positive_int), None, "steps to measure; default: all", metavar="J")
+    against = "compare step j with coarse images of its level, or with full images"
+    add("--vs", choice(("coarse", "full")), "coarse", against)
+    protocol = "A = dptn_step (white padding), B = nted_pidm (no padding), or any other"
+    add("--protocol", several(choice((*ALIASES, *PROTOCOLS))), ["A"], protocol)
+    add("--metrics", several(text), list(DEFAULT_METRICS), "see script/metrics.py")
+    add("--market", flag, False, "images as they are: no resize, no padding")
+    add("--name", text, None, "folder of the report in --output_dir; default: <results>_steps")
+    add(f"--output_dir {OUTPUT}", text, "./eval_results", "where reports are written")
     add_running(add)
     add_weights(add)
     return parser

@@ -23,10 +23,12 @@ import torch
 from api import PoseTransfer
 from models.base_model import BaseModel, Batch
 from models.onnx_graph import OUTPUT, OnnxGenerator, export, with_noise
-from options.parser import Parser
+from options import parser as words
+from options.parser import Parser, add_debug
 from script.transfer import add_checkpoint_options, load
 from util.errors import UserError
 from util.files import check_writable
+from util.kinds import REQUIRED, text
 from util.run.main import run_main
 from util.skeleton import JOINTS
 
@@ -36,10 +38,10 @@ GREY_LEVEL = 2 / 255
 
 def build_parser() -> Parser:
     """The command line of this script."""
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     add_checkpoint_options(parser)
-    parser.add_argument("-o", "--output", required=True, help="file to write, .onnx")
-    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    parser.option(words.OUTPUT, text, REQUIRED, "file to write, .onnx")
+    add_debug(parser.option)
     return parser
 
 

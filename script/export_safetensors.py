@@ -18,8 +18,9 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import torch
 
-from options.parser import Parser
+from options.parser import OUTPUT, Parser, add_debug
 from util.errors import UserError
+from util.kinds import REQUIRED, flag, folder_name, text
 from util.run import checkpoint
 from util.run.checkpoint import SAFETENSORS, write_safetensors
 from util.run.main import run_main
@@ -27,12 +28,13 @@ from util.run.main import run_main
 
 def build_parser() -> Parser:
     """The command line of this script."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", help="a run's folder, a .pth file or a .safetensors file")
-    parser.add_argument("-o", "--output", default=None, help="file to write; default: beside it")
-    parser.add_argument("--which_epoch", default="latest", help="checkpoint of a folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    parser = Parser(__doc__)
+    add = parser.option
+    add("source --checkpoint", text, REQUIRED, "a run's folder, a .pth file or a .safetensors file")
+    add(OUTPUT, text, None, "file to write; default: beside it")
+    add("--which_epoch", folder_name, "latest", "checkpoint of a folder")
+    add("--overwrite", flag, False, "replace existing files")
+    add_debug(add)
     return parser
 
 

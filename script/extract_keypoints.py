@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from models.estimators import PersonFinder
-from options.parser import Parser
+from options.parser import OUTPUT, Parser, add_debug, add_device
 from script.transfer import (
     QUALITY,
     Subject,
@@ -35,6 +35,7 @@ from script.transfer import (
 from util.errors import UserError
 from util.files import check_writable
 from util.image import list_photos, save_image
+from util.kinds import REQUIRED, choice, flag, text
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.show.grid import grid, in_rows
@@ -46,28 +47,19 @@ SHEET_COLUMNS, SHEET_ROWS = 8, 3
 
 def build_parser() -> Parser:
     """The command line of this script."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("photos", metavar="DIR", help="folder of photos; folders inside it are read too")
-    add("-o", "--output", default=None, help="folder to write; default: DIR_extracted beside DIR")
-    add(
-        "--dataset_mode",
-        default="fashion",
-        choices=("fashion", "market"),
-        help="sets the size of the pictures, the frame of the keypoints",
-    )
-    add(
-        "--crop",
-        default="person",
-        choices=("person", "none"),
-        help="person: cut the person out of each photo; none: scale whole photos to the frame",
-    )
-    add(
-        "--device", default=None, help="cpu, cuda, cuda:1 ...; default: the first GPU, else the CPU"
-    )
-    add("--overwrite", action="store_true", help="replace what an earlier run wrote")
+    parser = Parser(__doc__)
+    add = parser.option
+    photos = "folder of photos; folders inside it are read too"
+    add("photos --dataroot", text, REQUIRED, photos, metavar="DIR")
+    add(OUTPUT, text, None, "folder to write; default: DIR_extracted beside DIR")
+    modes = choice(("fashion", "market"))
+    add("--dataset_mode", modes, "fashion", "sets the pictures' size and the keypoints' frame")
+    crop = "person: cut the person out of each photo; none: scale whole photos to the frame"
+    add("--crop", choice(("person", "none")), "person", crop)
+    add_device(add)
+    add("--overwrite", flag, False, "replace what an earlier run wrote")
     add_estimator_options(parser)
-    add("--debug", action="store_true", help="show the full traceback of an error")
+    add_debug(add)
     return parser
 
 

@@ -9,59 +9,48 @@ The same options give the same bytes, whatever the number of workers.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.synthetic import BACKGROUNDS, SIZES, Settings, contact_sheet, views, write_dataset
+from options.parser import OUTPUT, Parser, add_debug, add_workers
 from util.errors import UserError
+from util.kinds import REQUIRED, choice, flag, natural, positive_int, text, whole_number
 from util.run.main import run_main
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The command line of this script."""
-    defaults = Settings()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--out", required=True, help="folder of the data set; made if it is missing")
-    add(
-        "--layout",
-        choices=[*SIZES, *views.LAYOUTS],
-        default=defaults.layout,
-        help="file layout and picture size; chairs and faces are shown from 54 and 13 sides",
-    )
-    add("--identities", type=int, default=defaults.identities, help="people or things to train on")
-    add("--test_identities", type=int, help="others in the test split (default: an eighth)")
-    add("--poses", type=int, default=defaults.poses, help="pictures of each person, at least 2")
-    add("--seed", type=int, default=defaults.seed, help="another number, other people")
-    add("--pairs", type=int, help="at most so many training pairs (default: all ordered pairs)")
-    add("--test_pairs", type=int, help="at most so many test pairs (default: all ordered pairs)")
-    add("--background", choices=list(BACKGROUNDS), default=defaults.background)
-    add(
-        "--quality",
-        type=int,
-        default=defaults.quality,
-        help="JPEG quality; published files have 75",
-    )
-    add("--size", type=int, help="chairs, faces: pixels of a side (default: 256)")
-    add("--hdf5", action="store_true", help="chairs: data_chair.hdf5 instead of image folders")
-    add("--workers", type=int, default=1, help="processes that render; does not change the bytes")
-    add("--overwrite", action="store_true", help="replace a synthetic data set with other settings")
-    add(
-        "--contact_sheet", nargs="?", const="", metavar="PNG",
-        help="also write an overview with skeletons (default place: contact_sheet.png in --out)",
-    )  # fmt: skip
-    add("--debug", action="store_true", help="show the full traceback of an error")
+    defaults, parser = Settings(), Parser(__doc__)
+    add = parser.option
+    folder = "folder of the data set; made if it is missing"
+    add(f"{OUTPUT} --dataroot", text, REQUIRED, folder, "out")
+    layouts = choice((*SIZES, *views.LAYOUTS))
+    add("--layout", layouts, defaults.layout, "file layout and picture size; chairs, faces: views")
+    add("--identities", positive_int, defaults.identities, "people or things to train on")
+    add("--test_identities", natural, None, "others in the test split; default: an eighth")
+    add("--poses", positive_int, defaults.poses, "pictures of each person, at least 2")
+    add("--seed", natural, defaults.seed, "another number, other people")
+    add("--pairs", positive_int, None, "at most so many training pairs; default: all ordered pairs")
+    add("--test_pairs", positive_int, None, "at most so many test pairs; default: all")
+    add("--background", choice(BACKGROUNDS), defaults.background, "behind the people")
+    add("--quality", whole_number(1, 100), defaults.quality, "of JPEG; published files have 75")
+    add("--size", positive_int, None, "chairs, faces: pixels of a side; default: 256")
+    add("--hdf5", flag, False, "chairs: data_chair.hdf5 instead of image folders")
+    add_workers(add, 1, "processes that render; does not change the bytes")
+    add("--overwrite", flag, False, "replace a synthetic data set with other settings")
+    sheet = "also write an overview with skeletons, default place: contact_sheet.png in --out"
+    parser.add_argument("--contact_sheet", nargs="?", const="", metavar="PNG", help=sheet)
+    add_debug(add)
     return parser
 
 
-def check_options(opt: argparse.Namespace, kind: type, other: type) -> None:
+def check_options(opt: Namespace, kind: type, other: type) -> None:
     """Refuse options that only the other kind of data set has."""
     defaults = build_parser()
     for name in set(other.__dataclass_fields__) - set(kind.__dataclass_fields__):
@@ -71,7 +60,7 @@ def check_options(opt: argparse.Namespace, kind: type, other: type) -> None:
 
 def main() -> None:
     """Render, report the speed, and write the contact sheet if asked."""
-    opt = build_parser().parse_args()
+    opt = build_parser().parse()
     of_views = opt.layout in views.LAYOUTS
     kind = views.ViewSettings if of_views else Settings
     check_options(opt, kind, Settings if of_views else views.ViewSettings)

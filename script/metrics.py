@@ -24,9 +24,10 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import numpy as np
 from PIL import Image
 
-from options.parser import Parser
+from options.parser import OUTPUT, RESULTS, Parser, add_batch, add_debug, add_device, add_workers
 from util.errors import UserError
 from util.files import check_writable
+from util.kinds import REQUIRED, Add, choice, flag, positive_int, several, text
 from util.metrics.evaluate import evaluate_folder
 from util.metrics.inception import default_cache_dir
 from util.metrics.keypoints import default_table, read_table
@@ -58,121 +59,78 @@ MASK_METRICS = ("mask_lpips", "mask_ssim", "mask_psnr", "mask_l1")
 
 def make_parser() -> Parser:
     """Options of the published scripts, and ours."""
-    parser = Parser(prog="python -m script.metrics", description=__doc__.split("\n", 1)[0])
-    _add_inputs(parser.add_argument_group("images").add_argument)
-    _add_definitions(parser.add_argument_group("what is measured").add_argument)
-    _add_keypoints(parser.add_argument_group("keypoints").add_argument)
-    add = parser.add_argument_group("running").add_argument
-    add("--no_html", action="store_true", help="no page")
+    parser = Parser(__doc__, prog="python -m script.metrics")
+    _add_inputs(parser.group("images"))
+    _add_definitions(parser.group("what is measured"))
+    _add_keypoints(parser.group("keypoints"))
+    add = parser.group("running")
+    add("--no_html", flag, False, "no page")
     add_running(add)
-    add_weights(parser.add_argument_group("weight files (default: torch hub cache)").add_argument)
+    add_weights(parser.group("weight files (default: torch hub cache)"))
     return parser
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-def _add_inputs(add) -> None:
+def _add_inputs(add: Add) -> None:
     add_truth(add)
-    add("--distorated_path", required=True, nargs="+", help="folder(s) of generated images")
-    add("--name", default="metrics", help="name of this measurement: its folder in --output_dir")
-    add(
-        "--output_dir",
-        help="where reports are written; default: ./eval_results (in NAME_metrics, not NAME, if "
-        "./eval_results/NAME holds the results themselves)",
-    )
-    add("--labels", nargs="+", help="one row label for each result folder in the comparison")
-    add(
-        "--pairing",
-        default="result_name",
-        choices=PAIRINGS,
-        help="<source>_2_<target>_vis names, or equal names in both folders",
-    )
-    add("--pairs", help="pairs CSV (from, to): its results must exist, and no others")
-    add(
-        "--allow_missing",
-        action="store_true",
-        help="leave unmatched images out and say so in the report, instead of stopping",
-    )
+    add(RESULTS, several(text), REQUIRED, "folder(s) of generated images", "distorated_path")
+    add("--name", text, "metrics", "name of this measurement: its folder in --output_dir")
+    output = "where reports are written; default: ./eval_results, NAME_metrics if NAME has results"
+    add(f"--output_dir {OUTPUT}", text, None, output)
+    labels = "one row label for each result folder in the comparison"
+    add("--labels", several(text), None, labels)
+    pairing = "<source>_2_<target>_vis names, or equal names in both folders"
+    add("--pairing", choice(PAIRINGS), "result_name", pairing)
+    add("--pairs", text, None, "pairs CSV (from, to): its results must exist, and no others")
+    missing = "leave unmatched images out and say so in the report, instead of stopping"
+    add("--allow_missing", flag, False, missing)
 
 
-def add_truth(add) -> None:
+def add_truth(add: Add) -> None:
     """Options for the folders that results are compared with."""
-    add("--gt_path", required=True, help="folder of ground-truth images")
-    add("--fid_real_path", help="folder of real images for FID and KID: the training images")
+    add("--gt_path", text, REQUIRED, "folder of ground-truth images")
+    add("--fid_real_path", text, None, "folder of real images for FID and KID: the training images")
 
 
-def _add_definitions(add) -> None:
-    add("--protocol", nargs="+", default=["dptn"], choices=tuple(PROTOCOLS), help="definitions")
-    add(
-        "--metrics",
-        nargs="+",
-        metavar="METRIC",
-        help="default: those of the protocol's published table; all: " + ", ".join(list_metrics()),
-    )
-    add("--market", action="store_true", help="Market-1501 form of the protocol: no padding")
-    add("--calculate_mask", action="store_true", help="add " + ", ".join(MASK_METRICS))
-    add(
-        "--remainder",
-        choices=("keep", "drop"),
-        help="last partial batch of FID and LPIPS, against the protocol; changes column names",
-    )
-    add("--rank_by", help="column that orders the pairs of index.html")
+def _add_definitions(add: Add) -> None:
+    add("--protocol", several(choice(PROTOCOLS)), ["dptn"], "definitions")
+    metrics = "default: those of the protocol's published table; all: " + ", ".join(list_metrics())
+    add("--metrics", several(text), None, metrics, metavar="METRIC")
+    add("--market", flag, False, "Market-1501 form of the protocol: no padding")
+    add("--calculate_mask", flag, False, "add " + ", ".join(MASK_METRICS))
+    remainder = "last partial batch of FID and LPIPS, against the protocol; changes column names"
+    add("--remainder", choice(("keep", "drop")), None, remainder)
+    add("--rank_by", text, None, "column that orders the pairs of index.html")
 
 
-def _add_keypoints(add) -> None:
-    frame = {"nargs": 2, "type": positive, "metavar": ("H", "W")}
-    add(
-        "--annotation",
-        help="keypoints of the targets (name:keypoints_y:keypoints_x, or MAGPT's "
-        "CSV), for masks and PCKh; default: <gt_path>/../*annotation-<folder>.csv",
-    )
-    add(
-        "--annotation_size",
-        **frame,
-        help="frame of these keypoints; default: that of the published tables, or the images' if "
-        "the keypoints reach over them",
-    )
-    add("--result_keypoints", help="keypoints of the generated images")
-    add("--result_keypoints_size", **frame, help="their frame; default: as --annotation_size")
-    add(
-        "--estimator",
-        help="estimate missing keypoints: torchvision, openpose, openpose_rgb, "
-        "rtmlib, or module:Class",
-    )
-    add("--estimator_weights", help="weight file of the estimator")
+def _add_keypoints(add: Add) -> None:
+    frame, sides = several(positive_int, 2), ("H", "W")
+    targets = "of the targets, for masks and PCKh; default: <gt_path>/../*annotation-<folder>.csv"
+    add("--annotation", text, None, targets)
+    of_targets = "their frame; default: that of the published tables, or of the images they overlap"
+    add("--annotation_size", frame, None, of_targets, metavar=sides)
+    add("--result_keypoints", text, None, "keypoints of the generated images")
+    of_results = "their frame; default: as --annotation_size"
+    add("--result_keypoints_size", frame, None, of_results, metavar=sides)
+    estimator = "of missing keypoints: torchvision, openpose, openpose_rgb, rtmlib, or module:Class"
+    add("--estimator", text, None, estimator)
+    add("--estimator_weights", text, None, "weight file of the estimator")
 
 
-def add_running(add) -> None:
+def add_running(add: Add) -> None:
     """Options about the machine, of every command that measures folders."""
-    add("--device", help="cpu, cuda, cuda:1 …; default: the first GPU if there is one")
-    add(
-        "--batch_size",
-        type=positive,
-        default=16,
-        help="images at once in the networks; no effect on the numbers",
-    )
-    add(
-        "--workers",
-        type=positive,
-        default=allotted_cpus(),
-        help="processes and reading threads",
-    )
-    add("--cache_dir", help=f"statistics of real sets; default: {default_cache_dir()}")
-    add("--no_cache", action="store_true", help="neither use nor keep statistics of real sets")
-    add("--offline", action="store_true", help="never try to download weights")
-    add("--debug", action="store_true", help="show the traceback of an error")
+    add_device(add)
+    add_batch(add, 16, "images at once in the networks; no effect on the numbers")
+    add_workers(add, allotted_cpus(), "processes and reading threads")
+    add("--cache_dir", text, None, f"statistics of real sets; default: {default_cache_dir()}")
+    add("--no_cache", flag, False, "neither use nor keep statistics of real sets")
+    add("--offline", flag, False, "never try to download weights")
+    add_debug(add)
 
 
-def add_weights(add) -> None:
+def add_weights(add: Add) -> None:
     """An option for the weight file of every network that a metric uses."""
     for key, weight in WEIGHTS.items():
-        add(weight.option, dest=f"weights_{key}", metavar="PATH", help=weight.file.what)
+        add(weight.option, text, None, weight.file.what, f"weights_{key}", metavar="PATH")
 
 
 def running_settings(options: Namespace) -> dict[str, object]:

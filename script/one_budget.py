@@ -20,10 +20,11 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from options.parser import Parser
+from options.parser import OUTPUT, Parser, add_debug
 from script.quickstart import ROOT, run
 from util.errors import UserError
 from util.files import write_file
+from util.kinds import choice, path, positive, positive_int, several
 from util.parallel import allotted_cpus
 from util.run import checkpoint
 from util.run.main import run_main
@@ -98,14 +99,15 @@ SYSTEMS = {
 
 def build_parser() -> Parser:
     """The command line of this script."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--samples", type=int, default=8000, help="training samples of each system")
-    add("--cpu_minutes", type=float, help="instead: CPU minutes of training for each system")
-    add("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
-    add("--out", type=Path, default=Path("results/one_budget"), help="results and records")
-    add("--table", type=Path, metavar="RECORDS", help="print the records of this file and end")
-    add("--debug", action="store_true", help="show the full traceback of an error")
+    parser = Parser(__doc__)
+    add = parser.option
+    add("--samples", positive_int, 8000, "training samples of each system")
+    add("--cpu_minutes", positive, None, "instead: CPU minutes of training for each system")
+    add("--systems", several(choice(SYSTEMS)), list(SYSTEMS), "which")
+    add(OUTPUT, path, Path("results/one_budget"), "results and records", "out")
+    table = "print the records of this file and end"
+    add("--table", path, None, table, metavar="RECORDS")
+    add_debug(add)
     return parser
 
 
@@ -221,7 +223,7 @@ def samples_for(minutes: float, out: Path, system: str) -> int:
 
 def main() -> None:
     """Train, generate and measure every system, or print a table of records."""
-    opt = build_parser().parse_strictly(sys.argv[1:])
+    opt = build_parser().parse(sys.argv[1:])
     if opt.table is not None:
         print(table(json.loads(opt.table.read_text())))
         return

@@ -11,7 +11,6 @@ same pairs.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Sequence
@@ -22,8 +21,10 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import numpy as np
 
+from options.parser import OUTPUT, RESULTS, Parser, add_debug
 from util.errors import UserError
 from util.image import load_image, resize_linear, save_image
+from util.kinds import REQUIRED, flag, positive_int, several, text
 from util.names import PAGE_IMAGES, parse_result_name
 from util.run.main import run_main
 from util.show.grid import grid, in_rows
@@ -99,22 +100,19 @@ def overview(
 
 def main() -> None:
     """Write the picture."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", required=True, help="folder written by test.py")
-    parser.add_argument("-o", "--output", required=True, help="PNG to write")
-    parser.add_argument("--rows", type=int, default=3)
-    parser.add_argument("--columns", type=int, default=2, help="pairs a row")
-    parser.add_argument("--height", type=int, default=192, help="of a picture, in pixels")
-    parser.add_argument("--steps", action="store_true", help="all steps of a DPTN_step model")
-    parser.add_argument(
-        "--show", nargs="+", default=[], metavar="COLUMN",
-        help="more columns of the result page, such as flow_field_2 (GFLA)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--beside", nargs="+", default=[], metavar="FOLDER", help="results of other models"
-    )
-    parser.add_argument("--debug", action="store_true", help="full tracebacks")
-    options = parser.parse_args()
+    parser = Parser(__doc__)
+    add = parser.option
+    add(RESULTS, text, REQUIRED, "folder written by test.py", "results")
+    add(OUTPUT, text, REQUIRED, "PNG to write", "output")
+    add("--rows", positive_int, 3, "of pairs")
+    add("--columns", positive_int, 2, "pairs a row")
+    add("--height", positive_int, 192, "of a picture, in pixels")
+    add("--steps", flag, False, "all steps of a DPTN_step model")
+    shown = "more columns of the result page, such as flow_field_2 (GFLA)"
+    add("--show", several(text), [], shown, metavar="COLUMN")
+    add("--beside", several(text), [], "results of other models", metavar="FOLDER")
+    add_debug(add)
+    options = parser.parse()
     if min(options.rows, options.columns, options.height) < 1:
         raise UserError("--rows, --columns and --height must be 1 or more")
     picture = overview(

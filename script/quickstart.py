@@ -22,6 +22,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 from options.parser import Parser
 from util.errors import UserError
 from util.files import write_file
+from util.kinds import flag
 from util.parallel import allotted_cpus
 from util.run.main import run_main
 
@@ -217,10 +218,10 @@ Try next
 
 def main() -> None:
     """Run all steps."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--long", action="store_true", help="a longer, better run")
+    parser = Parser(__doc__)
+    parser.option("--long", flag, False, "a longer, better run")
     parser.add_argument("--debug", action="store_true", help="full tracebacks")
-    recipe = RECIPES["long" if parser.parse_strictly(sys.argv[1:]).long else "quick"]
+    recipe = RECIPES["long" if parser.parse(sys.argv[1:]).long else "quick"]
     os.chdir(ROOT)
     follow(recipe)
 

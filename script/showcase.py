@@ -24,10 +24,11 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import torch
 
-from options.parser import Parser
+from options.parser import Parser, add_debug
 from script.quickstart import ROOT, Training, planned, render, run, train
 from util.errors import UserError
 from util.files import write_file
+from util.kinds import REQUIRED, choice, folder_name, positive
 from util.run import checkpoint
 from util.run.main import run_main
 
@@ -62,12 +63,12 @@ class Run:
 
 def build_parser() -> Parser:
     """The command line of this script."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--minutes", type=float, required=True, help="time for everything, from 2 on")
-    add("--name", default="synthetic_people", help="folder under checkpoints/ that is made")
-    add("--device", default=None, choices=sorted(TRAININGS), help="default: a GPU if there is one")
-    add("--debug", action="store_true", help="show the full traceback of an error")
+    parser = Parser(__doc__)
+    add = parser.option
+    add("--minutes", positive, REQUIRED, "time for everything, from 2 on")
+    add("--name", folder_name, "synthetic_people", "folder under checkpoints/ that is made")
+    add("--device", choice(sorted(TRAININGS)), None, "default: a GPU if there is one")
+    add_debug(add)
     return parser
 
 
@@ -196,7 +197,7 @@ def card(
 
 def main() -> None:
     """Run or continue all steps."""
-    opt = build_parser().parse_strictly(sys.argv[1:])
+    opt = build_parser().parse(sys.argv[1:])
     if not opt.minutes >= 2:
         raise UserError(f"--minutes {opt.minutes:g}: expected at least 2")
     os.chdir(ROOT)

@@ -37,6 +37,7 @@ from options.test_options import TestOptions
 from script.baselines import other_person
 from util.errors import UserError
 from util.image import resize_linear, save_image
+from util.kinds import several, text
 from util.names import result_name, stem
 from util.run.device import seed_everything
 from util.run.main import run_main
@@ -61,17 +62,15 @@ class MixingOptions(TestOptions):
 
     def add_options(self, parser: Parser) -> None:
         super().add_options(parser)
-        add = parser.add_argument_group("style mixing").add_argument
+        add = parser.group("style mixing")
         add(
             "--styles",
-            nargs="+",
-            default=None,
-            metavar="NAME",
-            help="images of the data set; default: the sources of test pairs",
+            several(text),
+            None,
+            "images of the data set; default: of test pairs",
         )
-        add("--pose", default=None, metavar="NAME", help="image with the target pose, for --styles")
-        add("--assign", default=None, metavar="1,1,2",
-            help="number of the style of every step, counted from 1; default: sweep")  # fmt: skip
+        add("--pose", text, None, "image of the data set with the target pose, for --styles")
+        add("--assign", text, None, "styles of the steps, from 1 on: 1,1,2; default: sweep")
 
     def check(self, opt: Namespace) -> None:
         opt.results_dir = opt.results_dir or f"./results/{opt.name}_mixing"

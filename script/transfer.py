@@ -23,12 +23,12 @@ from PIL import Image
 
 from api import GENERATOR_FILE, PoseTransfer
 from models.estimators import ESTIMATORS, PersonFinder
-from options.parser import Parser
+from options.parser import OUTPUT, Parser, add_debug, add_device
 from util.crop import Box, cut, paste, person_box, to_frame, whole_picture
 from util.errors import UserError
 from util.files import check_writable
 from util.image import as_photo, list_photos, save_image
-from util.keypoint_formats import JOINT_SCORE
+from util.kinds import REQUIRED, choice, folder_name, natural, several, text
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.weights import find_weights
@@ -59,77 +59,44 @@ class Subject:
 
 def build_parser() -> Parser:
     """The command line of this script."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--source", required=True, help="photo of the person to be moved")
-    add(
-        "--pose",
-        required=True,
-        nargs="+",
-        metavar="P",
-        help="photos, folders of photos, JSON or CSV keypoint files: the poses to take",
-    )
-    add("-o", "--output", required=True, help="picture to write, .png or .jpg")
+    parser = Parser(__doc__)
+    add = parser.option
+    add("--source", text, REQUIRED, "photo of the person to be moved")
+    poses = "photos, folders of photos, JSON or CSV keypoint files: the poses to take"
+    add("--pose", several(text), REQUIRED, poses, metavar="P")
+    add(OUTPUT, text, REQUIRED, "picture to write, .png or .jpg")
     add_checkpoint_options(parser)
-    add("--device", default=None, help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
-    add(
-        "--crop",
-        default="person",
-        choices=("person", "none"),
-        help="person: cut the person out of each photo; none: use whole photos, as test.py does",
-    )
-    add(
-        "--source_keypoints",
-        default=None,
-        metavar="FILE",
-        help="JSON in pixels of the source photo, instead of an estimator",
-    )
+    add_device(add)
+    crop = "person: cut the person out of each photo; none: use whole photos, as test.py does"
+    add("--crop", choice(("person", "none")), "person", crop)
+    keypoints = "JSON in pixels of the source photo, instead of an estimator"
+    add("--source_keypoints", text, None, keypoints, metavar="FILE")
     add_estimator_options(parser)
-    add_joint_score(parser)
-    add("--debug", action="store_true", help="show the full traceback of an error")
+    add_debug(add)
     return parser
 
 
 def add_checkpoint_options(parser: Parser) -> None:
     """Options that choose the generator."""
-    add = parser.add_argument_group("generator").add_argument
-    add(
-        "--checkpoint",
-        required=True,
-        help="folder of a training run, generator file, .onnx file, or "
-        f"{PUBLISHED}: the published MAGPT generator, from a cache or downloaded",
-    )
-    add("--which_epoch", default="latest", help="of a run: latest, best, or the number of an epoch")
-    add("--model", default=None, help="model of a published file, which has no saved options")
-    add("--dataset_mode", default=None, help="its data set layout: picture sizes")
+    add = parser.group("generator")
+    places = f"a run's folder, a generator file, an .onnx file, or {PUBLISHED}: MAGPT's generator"
+    add("--checkpoint", text, None, places)
+    add("--name --id", folder_name, None, "instead: name of a run in --checkpoints_dir")
+    add("--checkpoints_dir", text, "./checkpoints", "folder of all runs")
+    add("--which_epoch", folder_name, "latest", "of a run: latest, best, or the number of an epoch")
+    add("--model", text, None, "model of a published file, which has no saved options")
+    add("--dataset_mode", text, None, "its data set layout: picture sizes")
 
 
 def add_estimator_options(parser: Parser) -> None:
     """Options that choose and tune the keypoint estimator."""
-    add = parser.add_argument_group("keypoints").add_argument
-    add(
-        "--estimator",
-        default="torchvision",
-        help=f"{', '.join(ESTIMATORS)}, or module:Class of your own",
-    )
-    add("--weights", default=None, help="weight file of the estimator; default: cache or download")
-    add("--person", default="best", choices=sorted(PERSON_RULES), help="whom to take of several")
-    add(
-        "--min_joints",
-        type=int,
-        default=MIN_JOINTS,
-        help="refuse people of whom fewer of the 18 joints are visible",
-    )
-
-
-def add_joint_score(parser: Parser) -> None:
-    """The option of commands that read JSON poses."""
-    parser.add_argument(
-        "--joint_score",
-        type=float,
-        default=JOINT_SCORE,
-        help="joints of JSON files with a lower score are missing",
-    )
+    add = parser.group("keypoints")
+    estimators = f"{', '.join(ESTIMATORS)}, or module:Class of your own"
+    add("--estimator", text, "torchvision", estimators)
+    add("--weights", text, None, "weight file of the estimator; default: cache or download")
+    add("--person", choice(sorted(PERSON_RULES)), "best", "whom to take of several")
+    joints = "refuse people of whom fewer of the 18 joints are visible"
+    add("--min_joints", natural, MIN_JOINTS, joints)
 
 
 def person_finder(opt: Namespace, device) -> PersonFinder:
@@ -195,7 +162,9 @@ def _subject_of_pose(pose: NamedPose, frame: tuple[int, int]) -> Subject:
 
 def load(opt: Namespace, device) -> PoseTransfer:
     """The generator that ``--checkpoint`` names."""
-    path = opt.checkpoint
+    path = opt.checkpoint or str(Path(opt.checkpoints_dir) / (opt.name or ""))
+    if not opt.checkpoint and not opt.name:
+        raise UserError("there is no generator; give --checkpoint, or --name of a run")
     options = {key: getattr(opt, key) for key in ("model", "dataset_mode") if getattr(opt, key)}
     if path == PUBLISHED:
         path = find_weights(GENERATOR_FILE)

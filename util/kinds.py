@@ -124,6 +124,7 @@ def _is_folder_name(name: str) -> bool:
 
 flag = Kind("true or false", bool)
 text = Kind("text", str, lambda value: "\0" not in value)
+path = Kind("a path", Path, lambda value: "\0" not in str(value))
 folder_name = Kind("a single name without slashes, at most 200 bytes", str, _is_folder_name)
 positive_int = whole_number(1)
 natural = whole_number(0)
