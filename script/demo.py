@@ -405,7 +405,7 @@ def build_server(opt: Namespace) -> PageServer:
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, load, serve until Ctrl-C."""
-    opt = build_parser().parse(sys.argv[1:] if argv is None else argv)
+    opt = build_parser().parse(argv)
     build_server(opt).run(lambda url: print(f"open {url} in a browser; Ctrl-C ends it", flush=True))
 
 

@@ -193,7 +193,7 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, write steps.csv and steps.png."""
-    options = make_parser().parse(list(sys.argv[1:] if arguments is None else arguments))
+    options = make_parser().parse(arguments)
     names = dict.fromkeys(ALIASES.get(name, name) for name in options.protocol)
     protocols = [find_protocol(name, options.market) for name in names]
     name = os.path.normpath(options.name or f"{Path(options.results).name}_steps")

@@ -122,7 +122,7 @@ def export_checked(transfer: PoseTransfer, path: Path) -> Report:
 
 def main(argv: list[str] | None = None) -> None:
     """Load, export, check, report."""
-    opt = build_parser().parse(sys.argv[1:] if argv is None else argv)
+    opt = build_parser().parse(argv)
     path = Path(opt.output)
     if path.suffix != ".onnx":
         raise UserError(f"--output {path}: expected a name that ends in .onnx")

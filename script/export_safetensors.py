@@ -68,7 +68,7 @@ def sources_of(source: Path, which: str) -> list[Path]:
 
 def main() -> None:
     """Convert every file that the command line names, and say where the results are."""
-    opt = build_parser().parse(sys.argv[1:])
+    opt = build_parser().parse()
     sources = sources_of(Path(opt.source), opt.which_epoch)
     if opt.output is not None and len(sources) > 1:
         raise UserError(f"--output names one file, but {opt.source} holds {len(sources)} networks")

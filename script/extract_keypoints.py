@@ -137,7 +137,7 @@ def run(opt: Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Parse and run."""
-    run(build_parser().parse(sys.argv[1:] if argv is None else argv))
+    run(build_parser().parse(argv))
 
 
 if __name__ == "__main__":

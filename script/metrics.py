@@ -261,7 +261,7 @@ def write_together(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure every folder and report; returns the exit status."""
-    options = make_parser().parse(list(sys.argv[1:] if arguments is None else arguments))
+    options = make_parser().parse(arguments)
     names = dict.fromkeys(options.protocol)
     protocols = [find_protocol(name, options.market, options.remainder) for name in names]
     metrics = asked_metrics(options, protocols)

@@ -223,7 +223,7 @@ def samples_for(minutes: float, out: Path, system: str) -> int:
 
 def main() -> None:
     """Train, generate and measure every system, or print a table of records."""
-    opt = build_parser().parse(sys.argv[1:])
+    opt = build_parser().parse()
     if opt.table is not None:
         print(table(json.loads(opt.table.read_text())))
         return

@@ -221,7 +221,7 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.option("--long", flag, False, "a longer, better run")
     parser.add_argument("--debug", action="store_true", help="full tracebacks")
-    recipe = RECIPES["long" if parser.parse(sys.argv[1:]).long else "quick"]
+    recipe = RECIPES["long" if parser.parse().long else "quick"]
     os.chdir(ROOT)
     follow(recipe)
 

@@ -197,7 +197,7 @@ def card(
 
 def main() -> None:
     """Run or continue all steps."""
-    opt = build_parser().parse(sys.argv[1:])
+    opt = build_parser().parse()
     if not opt.minutes >= 2:
         raise UserError(f"--minutes {opt.minutes:g}: expected at least 2")
     os.chdir(ROOT)

@@ -231,7 +231,7 @@ def transfer(opt: Namespace) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, transfer, say where the pictures are."""
-    opt = build_parser().parse(sys.argv[1:] if argv is None else argv)
+    opt = build_parser().parse(argv)
     result, skeletons = transfer(opt)
     print(f"wrote {result}, and {skeletons} with the poses that went in")
 
