@@ -19,7 +19,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from options.parser import Parser
+from options.parser import Parser, add_debug
 from util.errors import UserError
 from util.files import write_file
 from util.kinds import flag
@@ -220,7 +220,7 @@ def main() -> None:
     """Run all steps."""
     parser = Parser(__doc__)
     parser.option("--long", flag, False, "a longer, better run")
-    parser.add_argument("--debug", action="store_true", help="full tracebacks")
+    add_debug(parser.option)
     recipe = RECIPES["long" if parser.parse().long else "quick"]
     os.chdir(ROOT)
     follow(recipe)

@@ -28,7 +28,8 @@ from util.crop import Box, cut, paste, person_box, to_frame, whole_picture
 from util.errors import UserError
 from util.files import check_writable
 from util.image import as_photo, list_photos, save_image
-from util.kinds import REQUIRED, choice, folder_name, natural, several, text
+from util.keypoint_formats import JOINT_SCORE
+from util.kinds import REQUIRED, choice, folder_name, fraction, natural, several, text
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.weights import find_weights
@@ -72,6 +73,7 @@ def build_parser() -> Parser:
     keypoints = "JSON in pixels of the source photo, instead of an estimator"
     add("--source_keypoints", text, None, keypoints, metavar="FILE")
     add_estimator_options(parser)
+    add_joint_score(parser)
     add_debug(add)
     return parser
 
@@ -97,6 +99,12 @@ def add_estimator_options(parser: Parser) -> None:
     add("--person", choice(sorted(PERSON_RULES)), "best", "whom to take of several")
     joints = "refuse people of whom fewer of the 18 joints are visible"
     add("--min_joints", natural, MIN_JOINTS, joints)
+
+
+def add_joint_score(parser: Parser) -> None:
+    """The option of commands that read JSON poses."""
+    score = "joints of JSON files with a lower score are missing"
+    parser.option("--joint_score", fraction, JOINT_SCORE, score)
 
 
 def person_finder(opt: Namespace, device) -> PersonFinder:
