@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -539,3 +540,11 @@ def test_published_numbers_stand_beside_their_columns(folders, capsys):
     assert "published: DPTN (CVPR 2022), on 8,570 pairs" in out
     market = report(folders, "--metrics", "psnr", "--market")
     assert market["metrics"]["dptn-market.psnr"]["published"] == 14.5207
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_pipes_and_dead_links_with_the_name_of_an_image_are_refused(folders):
+    os.mkfifo(results(folders) / "s_2_t07_vis.png")
+    (results(folders) / "s_2_t08_vis.png").symlink_to("nowhere.png")
+    with pytest.raises(UserError, match=r"(?s)2 in .* that are no files.*s_2_t07.*s_2_t08"):
+        main(arguments(folders, *QUICK))

@@ -13,8 +13,8 @@ from util.metrics import score_pairs
 from util.metrics.evaluate import evaluate_folder
 from util.metrics.keypoints import MASK_LIMBS, apply_mask, body_mask, pckh, to_frame
 from util.metrics.measure import Settings
-from util.metrics.protocols import find_protocol
-from util.metrics.reconstruction import psnr
+from util.metrics.protocols import PROTOCOLS, find_protocol
+from util.metrics.reconstruction import l1, psnr
 from util.tables.patn import write_keypoints
 
 SIZE = (64, 44)
@@ -190,3 +190,79 @@ def test_pckh_with_an_incomplete_file_lists_what_is_missing(folders, tmp_path):
     words = ("--metrics", "pckh", "--result_keypoints", str(tmp_path / "found.csv"))
     with pytest.raises(UserError, match=r"(?s)2 results without keypoints.*s_2_t01_vis"):
         main(arguments(folders, *words))
+
+
+FRAME = (256, 176)
+
+
+def published_person(size=FRAME) -> np.ndarray:
+    """Eighteen joints that reach over most of a frame."""
+    y = np.array([30, 60, 60, 90, 120, 60, 90, 120, 130, 180, 240, 130, 180, 245, 24, 25, 28, 29])
+    x = np.array([88, 88, 60, 40, 12, 116, 140, 170, 70, 68, 66, 106, 108, 110, 82, 94, 76, 100])
+    return np.stack([y, x], axis=1) * np.array(size) / np.array(FRAME)
+
+
+def perfect(tmp_path, size, of_results, table="fashion-annotation-test.csv"):
+    """Folders whose images have ``size``, keypoints in the published frame and equal ones of the
+    results, in their pixels."""
+    folders = make_folders(tmp_path, count=2, size=size)
+    (tmp_path / "gt").rename(tmp_path / "test")
+    folders["--gt_path"] = str(tmp_path / "test")
+    people = {f"t{i:02d}": published_person() + i for i in range(2)}
+    write_keypoints(tmp_path / table, {f"{k}.png": v for k, v in people.items()})
+    scale = np.array(of_results) / np.array(FRAME)
+    write_keypoints(
+        tmp_path / "found.csv", {f"s_2_{k}_vis.png": v * scale for k, v in people.items()}
+    )
+    return folders
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("size", [(256, 256), (512, 352)])
+def test_perfect_keypoints_score_1_in_every_protocol_and_frame(tmp_path, protocol, size):
+    folders = perfect(tmp_path, size, of_results=size)
+    words = ["--metrics", "pckh", "--protocol", protocol, "--no_html", "--name", "run"]
+    words += ["--result_keypoints", str(tmp_path / "found.csv")]
+    assert main(arguments(folders, *words)) == 0
+    found = report(folders)["metrics"][f"{protocol}.pckh"]
+    assert (found["value"], found["valid"]) == (1, 36)
+
+
+def test_masks_lie_on_the_body_whatever_the_size_of_the_images(tmp_path):
+    folders = perfect(tmp_path, (128, 128), (128, 128))
+    assert main(arguments(folders, "--metrics", "mask_l1", "--name", "run")) == 0
+    expected = []
+    for i in range(2):
+        joints = (published_person() + i) * np.array([128 / 256, 128 / 176])
+        mask = body_mask(joints, (128, 128))
+        gt, pred = picture(i, (128, 128)), noisy(picture(i, (128, 128)), i)
+        expected.append(l1(apply_mask(gt, mask), apply_mask(pred, mask)))
+    value = report(folders)["metrics"]["dptn.mask_l1"]["value"]
+    assert value == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_keypoints_of_an_unknown_frame_are_refused_before_measuring(tmp_path):
+    folders = perfect(tmp_path, (512, 512), (512, 512), table="own-annotation-test.csv")
+    with pytest.raises(
+        UserError, match=r"reach y = 246 and x = 171, the images are 512x512"
+    ):
+        main(arguments(folders, "--metrics", "mask_l1"))
+    words = ("--metrics", "mask_l1", "--annotation_size", "256", "176", "--name", "run")
+    assert main(arguments(folders, *words)) == 0
+
+
+def test_keypoints_outside_their_frame_are_refused(tmp_path):
+    folders = perfect(tmp_path, (64, 44), (64, 44))
+    with pytest.raises(UserError, match=r"only \d+% of the joints in .*of 64x44"):
+        main(arguments(folders, "--metrics", "mask_l1", "--annotation_size", "64", "44"))
+    words = ("--metrics", "pckh", "--result_keypoints_size", "32", "22")
+    words = (*words, "--result_keypoints", str(tmp_path / "found.csv"))
+    with pytest.raises(UserError, match=r"of 32x22 .*--result_keypoints_size"):
+        main(arguments(folders, *words))
+
+
+def test_a_head_without_extent_is_no_measure(tmp_path):
+    actual = published_person()[None].copy()
+    actual[0, [14, 15, 16, 17]] = -1  # nose and neck only, one above the other
+    actual[0, 1, 1] = actual[0, 0, 1]
+    assert pckh(actual, actual).valid.sum() == 0

@@ -43,14 +43,16 @@ def list_images(folder: str | Path) -> list[Path]:
     """All .jpg, .jpeg and .png files of a folder and those in it, sorted by path.
 
     Hidden files and folders and the pictures of our own pages are none of them. Raises UserError
-    when the folder does not exist or holds no image.
+    when the folder does not exist or holds no image, or a link to nothing or a pipe with the name
+    of one.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"there is no folder {str(folder)!r}; expected a folder of images.")
-    found = (p for p in folder.rglob("*") if _is_picture(p.relative_to(folder)) and p.is_file())
+    found = (p for p in folder.rglob("*") if _is_picture(p.relative_to(folder)) and not p.is_dir())
     # As text: comparing Path objects would leave a list of parts in each, for as long as it lives.
     images = sorted(found, key=str)
+    refuse({f"in {folder} that are no files": [p.name for p in images if not p.is_file()]})
     if not images:
         raise UserError(
             f"the folder {str(folder)!r} holds no {', '.join(IMAGE_EXTENSIONS)} file; "

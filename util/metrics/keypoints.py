@@ -210,14 +210,14 @@ def pckh(actual: np.ndarray, predicted: np.ndarray) -> PCKh:
 
     A joint that the ground truth has is valid; it is correct when the prediction has it too and is
     nearer than half the head box on each axis (strictly, not Euclidean). The box spans the present
-    joints of nose, neck, eyes and ears; images with fewer than two of them are left out.
+    joints of nose, neck, eyes and ears; images where it has no width or height are left out.
     """
     actual, predicted = (np.asarray(x, dtype=np.float64) for x in (actual, predicted))
     head, in_head = actual[:, HEAD], present(actual)[:, HEAD, None]
     low = np.where(in_head, head, np.inf).min(axis=1)
     high = np.where(in_head, head, -np.inf).max(axis=1)
-    measurable = in_head[..., 0].sum(axis=1) >= 2
-    box = np.where(measurable[:, None], high - low, 0.0)
+    box = np.where(in_head[..., 0].sum(axis=1, keepdims=True) >= 2, high - low, 0.0)
+    measurable = (box > 0).all(axis=1)
     near = (np.abs(actual - predicted) < THRESHOLD * box[:, None]).all(axis=2)
     valid = present(actual) & measurable[:, None]
     return PCKh((valid & present(predicted) & near).sum(axis=1), valid.sum(axis=1))
