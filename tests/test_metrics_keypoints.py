@@ -243,9 +243,7 @@ def test_masks_lie_on_the_body_whatever_the_size_of_the_images(tmp_path):
 
 def test_keypoints_of_an_unknown_frame_are_refused_before_measuring(tmp_path):
     folders = perfect(tmp_path, (512, 512), (512, 512), table="own-annotation-test.csv")
-    with pytest.raises(
-        UserError, match=r"reach y = 246 and x = 171, the images are 512x512"
-    ):
+    with pytest.raises(UserError, match=r"reach y = 246 and x = 171, the images are 512x512"):
         main(arguments(folders, "--metrics", "mask_l1"))
     words = ("--metrics", "mask_l1", "--annotation_size", "256", "176", "--name", "run")
     assert main(arguments(folders, *words)) == 0
