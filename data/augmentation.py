@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from util.errors import UserError
+from util.image import OUTSIDE
 from util.kinds import flag, number, several
 from util.skeleton import present
 
-GREY = (128, 128, 128)
 Range = tuple[float, float] | None  # (lowest, highest); None: off
 # A target image moves less than a source image, and its size is never changed.
 TARGET_ANGLE, TARGET_SHIFT = 0.2, 0.5
@@ -88,7 +88,7 @@ class AffineMap:
             Image.Transform.AFFINE,
             inverse[:2].flatten().tolist(),
             Image.Resampling.NEAREST,
-            fillcolor=GREY,
+            fillcolor=OUTSIDE,
         )
 
     def of_keypoints(self, keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:

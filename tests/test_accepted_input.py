@@ -67,6 +67,25 @@ def test_a_picture_of_16_bits_is_scaled_not_clipped(tmp_path):
     assert loaded[0, :, 0].tolist() == [0, 100, 255]
 
 
+def test_a_dark_picture_of_16_bits_stays_dark(tmp_path):
+    values = np.array([[0, 200, 255]], dtype=np.uint16)  # nothing but shadow, of 65535
+    for name in ("x.png", "x.tif"):
+        assert saved(Image.fromarray(values), tmp_path / name).max() == 0
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0, 65535.0])
+def test_a_picture_of_real_numbers_is_scaled_by_the_top_that_fits(tmp_path, top):
+    values = np.array([[0, top / 2, top, np.nan]], dtype=np.float32)
+    loaded = saved(Image.fromarray(values), tmp_path / "x.tif")
+    assert loaded[0, :, 0].tolist() == [0, 127, 255, 0]
+
+
+def test_a_transparent_colour_of_an_rgb_picture_becomes_white(tmp_path):
+    pixels = np.array([[[1, 2, 3], [9, 9, 9]]], dtype=np.uint8)
+    loaded = saved(Image.fromarray(pixels), tmp_path / "x.png", transparency=(1, 2, 3))
+    assert loaded.tolist() == [[[255, 255, 255], [9, 9, 9]]]
+
+
 def test_a_picture_of_one_bit_is_black_and_white(tmp_path):
     bits = Image.fromarray(np.array([[True, False]]))
     assert saved(bits, tmp_path / "x.png")[0, :, 0].tolist() == [255, 0]

@@ -1,7 +1,9 @@
 """A folder of photos becomes a data set and then a trained model, by documented commands."""
 
+import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from PIL import Image
 
 from data.fashion_dataset import FashionDataset
 from script import extract_keypoints, make_pairs
-from tests.photo_helpers import photo, photo_keypoints
+from tests.photo_helpers import StickFigureEstimator, photo, photo_keypoints
 from util.crop import person_box, to_frame
 from util.errors import UserError
 from util.tables.patn import read_keypoints
@@ -81,6 +83,51 @@ def test_photos_without_anybody_are_refused(photos, tmp_path):
     with pytest.raises(UserError, match=r"none of the 12 photos in .* shows a usable person"):
         extract(photos, "--estimator", "tests.test_extract:NobodyEstimator")
     assert not (tmp_path / "extracted" / "keypoints.csv").exists()
+
+
+class StoppingEstimator(StickFigureEstimator):
+    """Is stopped at the photo number ``stop_at``, counted from 0; counts its photos."""
+
+    stop_at, seen = None, 0
+
+    def estimate(self, image):
+        if type(self).seen == self.stop_at:
+            raise KeyboardInterrupt
+        type(self).seen += 1
+        return super().estimate(image)
+
+
+def test_a_stopped_run_goes_on_where_it_was(photos, monkeypatch):
+    expected = extract(photos)
+    wanted = {p.relative_to(expected): p.read_bytes() for p in expected.rglob("*") if p.is_file()}
+    shutil.rmtree(expected)
+    (photos / "note.jpg").write_text("hello")
+    words = ("--estimator", "tests.test_extract:StoppingEstimator")
+    monkeypatch.setattr(StoppingEstimator, "stop_at", 7)
+    with pytest.raises(KeyboardInterrupt):
+        extract(photos, *words)
+    journal = expected / "unfinished.jsonl"
+    journal.write_text(journal.read_text() + '{"name": "torn')
+    photo((220, 300), 0).save(photos / "person0_1.png")  # written again, so estimated again
+    monkeypatch.setattr(StoppingEstimator, "stop_at", None)
+    with pytest.raises(UserError, match=r"an unfinished run with other settings \(crop\)"):
+        extract(photos, *words, "--crop", "none")
+    extract(photos, *words)
+    assert StoppingEstimator.seen == 12 + 1
+    found = {p.relative_to(expected): p.read_bytes() for p in expected.rglob("*") if p.is_file()}
+    assert found == wanted
+
+
+def test_no_picture_is_kept_in_memory(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(60):
+        Image.new("RGB", (400, 600), (i, i, i)).save(folder / f"{i}.png")
+    tracemalloc.start()
+    extract(folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 * 256 * 176 * 3  # 24 for the overview; 60 would be needed to keep all
 
 
 def test_two_photos_of_one_name_are_refused(photos):

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.ndimage import uniform_filter1d
 
 from util.errors import UserError
+from util.image import OUTSIDE
 from util.skeleton import MISSING, present
 
 SIZE = 256  # of both sides of a picture that MAGPT's published API works on
@@ -67,11 +68,10 @@ def person_box(keypoints: np.ndarray, frame: tuple[int, int]) -> Box:
 
 
 def cut(image: Image.Image, box: Box) -> Image.Image:
-    """The content of a box; outside the photo its border pixels are repeated."""
-    pixels = np.asarray(image)
-    rows = np.clip(np.arange(box.top, box.top + box.height), 0, pixels.shape[0] - 1)
-    columns = np.clip(np.arange(box.left, box.left + box.width), 0, pixels.shape[1] - 1)
-    return Image.fromarray(pixels[rows][:, columns])
+    """The content of a box; :data:`util.image.OUTSIDE` where it reaches beyond the photo."""
+    canvas = Image.new("RGB", (box.width, box.height), OUTSIDE)
+    canvas.paste(image, (-box.left, -box.top))
+    return canvas
 
 
 def to_frame(keypoints: np.ndarray, box: Box, frame: tuple[int, int]) -> np.ndarray:

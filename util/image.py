@@ -19,6 +19,7 @@ from util.names import IMAGE_EXTENSIONS
 # What data sets and photographs come in. Others are refused by their content, whatever their
 # name: PIL would hand an EPS file to Ghostscript, for example.
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+OUTSIDE = (128, 128, 128)  # beside a picture: the published augmentation's grey, 0 to a network
 MAX_PIXELS = 50_000_000  # larger files are refused before they are decoded
 _LYING = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _MARK = "run"  # begins the comment that tells which run made a picture
@@ -48,9 +49,13 @@ def _decoded(
     try:
         with Image.open(file, formats=PICTURE_FORMATS) as image:
             check(image, where)
-            if image.mode == "RGB" and (
-                image.info.keys().isdisjoint(_HOLDS_ORIENTATION)
-                or image.getexif().get(0x0112, 1) == 1
+            if (
+                image.mode == "RGB"
+                and "transparency" not in image.info
+                and (
+                    image.info.keys().isdisjoint(_HOLDS_ORIENTATION)
+                    or image.getexif().get(0x0112, 1) == 1
+                )
             ):
                 return image.copy()
             return to_rgb(ImageOps.exif_transpose(image))
@@ -82,16 +87,35 @@ def _check_pixels(image: Image.Image, where: str) -> None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of an image of any mode: 16-bit values are scaled, alpha lies on white."""
-    if image.mode.startswith(("I", "F")):  # 16-bit and float files: PIL would clip, not scale
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max() > 255 else 255.0
+    """8-bit RGB of an image of any mode: deeper values are scaled, alpha lies on white."""
+    if image.mode.startswith(("I", "F")):  # PIL would clip, not scale
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        top = _white_of(image.mode, values)
         image = Image.fromarray((values.clip(0, top) / top * 255).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def _white_of(mode: str, values: np.ndarray) -> float:
+    """The value that is white: 65535 of 16 bits, whatever the picture holds; else the next top."""
+    if mode.startswith("I;16"):
+        return 65535.0
+    tops = (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)
+    return next((top for top in tops if values.max() <= top), tops[-1])
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Whether an RGB picture has no colour anywhere."""
+    red, green, blue = (np.asarray(band) for band in image.split())
+    return bool((red == green).all() and (green == blue).all())
+
+
+def grey_as(source: Image.Image, result: Image.Image) -> Image.Image:
+    """``result`` without colours when ``source`` has none: a generator paints in colours."""
+    return result.convert("L").convert("RGB") if is_grey(source) else result
 
 
 def resize_linear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

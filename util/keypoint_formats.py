@@ -99,7 +99,7 @@ def to_openpose18(
             f"format {source_format}: choose the format that the estimator writes"
         )
     scores = np.ones(points.shape[:-1]) if scores is None else np.array(scores, dtype=np.float64)
-    found = np.isfinite(points).all(axis=-1) & (scores > threshold)
+    found = (np.isfinite(points) & (points != MISSING)).all(axis=-1) & (scores > threshold)
 
     columns = [joints.index(joint) if joint in joints else 0 for joint in JOINTS]
     out, out_scores, out_found = points[..., columns, :], scores[..., columns], found[..., columns]
