@@ -47,8 +47,11 @@ GENERATOR_FILE = PublishedFile(
     "pose_transfer_coco_keypoints_deepfashion_netG_iter_260500.pth",
     "https://www.dropbox.com/s/iqrzd6lypguxw5i/"
     "pose_transfer_coco_keypoints_deepfashion_netG_iter_260500.pth?dl=1",
+    advice="give your copy with --checkpoint FILE --model pose2pose --dataset_mode magpt "
+    "(checkpoint=FILE of Pose2Pose)",
 )
 FRAME = (SIZE, SIZE)
+SMALL = 100  # pixels; published generators see 128 x 64 at least, of Market-1501
 
 
 class _Transfer:
@@ -208,6 +211,22 @@ class PoseTransfer(_Transfer):
         self.find_person = find_person or PersonFinder(device=model.device)
         self.load_size: tuple[int, int] = tuple(model.opt.load_size)
         self.annotation_size: tuple[int, int] = tuple(model.opt.annotation_size)
+
+    @property
+    def remark(self) -> str | None:
+        """What to expect on photographs of a generator that has never learned from such ones."""
+        opt, small = self.model.opt, min(self.load_size) < SMALL
+        synthetic = "synthetic" in f"{opt.dataroot} {opt.name}".lower() or (
+            Path(opt.dataroot) / "synthetic.json"
+        ).is_file()
+        if not (small or synthetic):
+            return None
+        height, width = self.load_size
+        seen = f"{'drawn people' if synthetic else 'pictures'} of {width} x {height} pixels"
+        return (
+            f"this generator was trained on {seen}: expect little of it on photographs; train on "
+            "photographs of the usual size for more"
+        )
 
     @classmethod
     def from_checkpoint(

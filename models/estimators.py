@@ -23,16 +23,22 @@ from util.run.checkpoint import load_state
 from util.run.weights import PublishedFile, find_weights, load_weights
 from util.skeleton import JOINTS, MIN_JOINTS, MISSING, Person, choose_person, present
 
+ADVICE = (
+    "give your copy with --weights, or poses as JSON files (--pose, --source_keypoints), which "
+    "need no estimator: python -m script.mediapipe_keypoints writes them"
+)
 KEYPOINT_RCNN_FILE = PublishedFile(
     "torchvision's keypointrcnn_resnet50_fpn",
     "keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
     "https://download.pytorch.org/models/keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
     sha256="fc266e95",
+    advice=ADVICE,
 )
 OPENPOSE_FILE = PublishedFile(
     "the OpenPose COCO-18 body network",
     "openpose_body_coco_pose_iter_440000.pth",
     "https://www.dropbox.com/s/mun9eh2509pw32n/openpose_body_coco_pose_iter_440000.pth?dl=1",
+    advice=ADVICE,
 )
 
 

@@ -151,9 +151,25 @@ class OnnxGenerator:
                 f"{self.path} holds no options; expected a file written by python -m "
                 "script.export_onnx"
             )
-        return json.loads(metadata[OPTIONS_KEY])
+        try:
+            options = json.loads(metadata[OPTIONS_KEY])
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{self.path}: its options are no JSON ({error}); export it again"
+            ) from None
+        if not isinstance(options, dict):
+            raise UserError(f"{self.path}: its options are no JSON object; export it again")
+        return options
 
     def infer(self, inputs: Batch) -> Tensors:
         """Like the model's: prepared inputs -> ``fake_target`` (B, 3, H, W) in [-1, 1]."""
-        feed = {name: np.ascontiguousarray(inputs[name].cpu().numpy()) for name in self.input_names}
-        return {OUTPUT: torch.from_numpy(self.session.run([OUTPUT], feed)[0])}
+        try:
+            feed = {
+                name: np.ascontiguousarray(inputs[name].cpu().numpy()) for name in self.input_names
+            }
+            return {OUTPUT: torch.from_numpy(self.session.run([OUTPUT], feed)[0])}
+        except Exception as error:  # onnxruntime has no public base class for its errors
+            raise UserError(
+                f"{self.path} does not fit its own options ({str(error).splitlines()[0]}): the "
+                "graph or the options were changed; export it again"
+            ) from error

@@ -102,3 +102,29 @@ def test_other_files_are_refused(exported, tmp_path):
         PoseTransfer.from_checkpoint(tmp_path / "bare.onnx")
     with pytest.raises(UserError, match=r"there is no checkpoint .*none\.onnx"):
         PoseTransfer.from_checkpoint(tmp_path / "none.onnx")
+
+
+HUGE = "1" + "0" * 400
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "not json", "[]", "7", "null", "[" * 100_000, '{"load_size": 64}',
+        '{"load_size": ["64", null]}', '{"ngf": "8"}', '{"ngf": null}', '{"ngf": -8}',
+        f'{{"ngf": {HUGE}}}', f'{{"load_size": [{HUGE}, 64]}}', '{"load_size": [64000000, 64]}',
+        '{"annotation_size": [0, 0]}', '{"model": 3}', '{"model": "nobody"}',
+        '{"heatmap_sigma": NaN}',
+        '{"nhead": true}', '{"norm": ["instance"]}', '{"dataset_mode": {}}', '{"nonsense": 1}',
+    ],
+)  # fmt: skip
+def test_changed_options_in_a_file_are_one_sentence(options, exported, tmp_path):
+    _, path = exported("dptn")
+    content = onnx.load(str(path))
+    onnx.helper.set_model_props(content, {"options": options})
+    onnx.save(content, str(tmp_path / "changed.onnx"))
+    points = standing(10, 20, 230, 120)
+    with pytest.raises(UserError) as caught:
+        PoseTransfer.from_checkpoint(tmp_path / "changed.onnx").transfer(photo(), points, points)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500

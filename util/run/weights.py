@@ -28,6 +28,7 @@ class PublishedFile:
     name: str  # its file name in the caches
     url: str
     sha256: str | None = None  # the whole hash or its first digits
+    advice: str = "give the path of your copy"  # to somebody without the internet
 
 
 def cache_folders() -> list[Path]:
@@ -95,7 +96,7 @@ def _download(file: PublishedFile, target: Path) -> Path:
         places = " or ".join(str(folder) for folder in dict.fromkeys(cache_folders()))
         raise UserError(
             f"{file.what} is in neither cache and could not be downloaded from {file.url} "
-            f"({error}): put {file.name} into {places}, or give the path of your copy"
+            f"({error}): put {file.name} into {places}, or {file.advice}"
         ) from error
     return target
 
