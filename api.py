@@ -216,9 +216,10 @@ class PoseTransfer(_Transfer):
     def remark(self) -> str | None:
         """What to expect on photographs of a generator that has never learned from such ones."""
         opt, small = self.model.opt, min(self.load_size) < SMALL
-        synthetic = "synthetic" in f"{opt.dataroot} {opt.name}".lower() or (
-            Path(opt.dataroot) / "synthetic.json"
-        ).is_file()
+        synthetic = (
+            "synthetic" in f"{opt.dataroot} {opt.name}".lower()
+            or (Path(opt.dataroot) / "synthetic.json").is_file()
+        )
         if not (small or synthetic):
             return None
         height, width = self.load_size

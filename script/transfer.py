@@ -27,9 +27,10 @@ from options.parser import OUTPUT, Parser, add_debug, add_device
 from util.crop import Box, cut, paste, person_box, to_frame, whole_picture
 from util.errors import UserError
 from util.files import check_writable
-from util.image import as_photo, list_photos, save_image
+from util.image import as_photo, grey_as, is_grey, list_photos, save_image
 from util.keypoint_formats import JOINT_SCORE
-from util.kinds import REQUIRED, choice, folder_name, fraction, natural, several, text
+from util.kinds import REQUIRED, choice, flag, folder_name, fraction, natural, several, text
+from util.motion import retarget
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.weights import find_weights
@@ -72,6 +73,8 @@ def build_parser() -> Parser:
     add("--crop", choice(("person", "none")), "person", crop)
     keypoints = "JSON in pixels of the source photo, instead of an estimator"
     add("--source_keypoints", text, None, keypoints, metavar="FILE")
+    limbs = "the poses with the limb lengths of the source person, so that no body is deformed"
+    add("--retarget", flag, False, limbs)
     add_estimator_options(parser)
     add_joint_score(parser)
     add_debug(add)
@@ -168,6 +171,12 @@ def _subject_of_pose(pose: NamedPose, frame: tuple[int, int]) -> Subject:
     return Subject(pose.name, None, points)
 
 
+def retargeted(target: Subject, source: Subject, frame: tuple[int, int]) -> Subject:
+    """The pose of ``target`` with the limb lengths of ``source``."""
+    points = retarget(target.keypoints, source.keypoints, frame)
+    return Subject(target.name, None, points)
+
+
 def load(opt: Namespace, device) -> PoseTransfer:
     """The generator that ``--checkpoint`` names."""
     path = opt.checkpoint or str(Path(opt.checkpoints_dir) / (opt.name or ""))
@@ -212,8 +221,8 @@ def output_files(opt: Namespace) -> tuple[Path, Path]:
     return output, skeletons
 
 
-def transfer(opt: Namespace) -> list[Path]:
-    """Do what the options say; returns the files written."""
+def transfer(opt: Namespace) -> tuple[list[Path], list[str]]:
+    """Do what the options say; returns the files written, and what should be said about them."""
     output, skeletons = output_files(opt)
     photo = as_photo(opt.source)  # refused before anything heavy is loaded
     device = choose_device(opt.device)
@@ -221,12 +230,15 @@ def transfer(opt: Namespace) -> list[Path]:
     find = person_finder(opt, device)
     source = read_source(opt, find, model.annotation_size)
     targets = read_targets(opt, find, model.annotation_size)
+    if opt.retarget:
+        targets = [retargeted(target, source, model.annotation_size) for target in targets]
     results = model.transfer_many(
         [source.picture] * len(targets),
         [target.keypoints for target in targets],
         [source.keypoints] * len(targets),
         [(Path(opt.source).name, Path(target.name).name) for target in targets],
     )
+    results = [grey_as(photo, result) for result in results]
     tiles = [np.asarray(result) for result in results]
     if len(results) == 1:
         picture = np.asarray(paste(photo, results[0], source.box))
@@ -234,13 +246,16 @@ def transfer(opt: Namespace) -> list[Path]:
         picture = grid([[source.tile(model.annotation_size, skeleton=False), *tiles]])
     save_image(output, picture, QUALITY)
     save_image(skeletons, poses_and_results(source, targets, tiles))
-    return [output, skeletons]
+    remarks = [model.remark, "the photo has no colours, so the result has none" * is_grey(photo)]
+    return [output, skeletons], [remark for remark in remarks if remark]
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, transfer, say where the pictures are."""
     opt = build_parser().parse(argv)
-    result, skeletons = transfer(opt)
+    (result, skeletons), remarks = transfer(opt)
+    for remark in remarks:
+        print(f"note: {remark}")
     print(f"wrote {result}, and {skeletons} with the poses that went in")
 
 

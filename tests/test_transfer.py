@@ -137,6 +137,31 @@ def test_the_output_is_written_where_it_was_asked_for(command, output):
     assert out.shape == (400, 300, 3)
 
 
+def test_a_photo_without_colours_stays_without_and_the_command_says_so(command, capsys):
+    Image.open("me.png").convert("L").save("me.png")
+    for out in command("--pose", "friend.png", "friend.png"):
+        right = out[-256:, -176:].astype(int)
+        assert (np.ptp(right, axis=2) == 0).all()
+    assert "note: the photo has no colours, so the result has none" in capsys.readouterr().out
+
+
+def test_a_generator_of_tiny_pictures_says_what_to_expect(command, capsys):
+    command("--pose", "friend.png")  # the tests' run is of 64 x 64 pixels
+    said = capsys.readouterr().out
+    assert "note: this generator was trained on pictures of 64 x 64 pixels: expect little" in said
+
+
+def test_retargeted_poses_have_the_limbs_of_the_source(command, run_folder):
+    child = {"p.jpg": standing(100, 60, 110, 60)}
+    write_keypoints("child.csv", child)
+    out, _ = command("--pose", "child.csv", "child.csv", "--crop", "none", "--retarget")
+    api = transfer.PoseTransfer.from_checkpoint(run_folder, device="cpu")
+    api.find_person = finder()
+    own = api.estimate_keypoints("me.png")
+    expected = api.transfer("me.png", child["p.jpg"], own, retarget=True)
+    assert np.array_equal(out[:, -176:], expected)
+
+
 class NobodyEstimator:
     def estimate(self, image):
         return []
