@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Protocol
+from typing import Any
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -28,10 +28,7 @@ from PIL import Image
 
 from api import PoseTransfer
 from data import create_dataset
-from data.base_dataset import BaseDataset
-from data.synthetic import Pose, pose_keypoints, render, sample_identity, sample_pose
-from data.synthetic.identity import Body
-from data.synthetic.pose import ARMS, LEGS
+from data.gallery import PRESETS, DatasetSamples, Samples, SyntheticSamples, preset
 from models.estimators import PersonFinder
 from options.parser import DATA, Parser, add_debug, add_device
 from script.transfer import add_checkpoint_options, add_estimator_options, load, person_finder
@@ -40,6 +37,7 @@ from util.errors import UserError
 from util.image import photo_from_bytes
 from util.keypoint_formats import checked_keypoints
 from util.kinds import folder_name, text, whole_number
+from util.motion import retarget
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.show.server import LOOPBACK, PageServer, Reply, Request, Route, json_reply, page_files
@@ -52,31 +50,9 @@ MAX_UPLOAD = 24_000_000  # bytes of one photo
 MAX_SIDE = 1536  # pixels of an own photo that are kept; the networks see fewer
 MAX_OWN = 12  # own photos in memory; the oldest is forgotten
 SAMPLES_A_PAGE = 24
-SYNTHETIC_SAMPLES = 96
 THUMBNAIL_ROWS = 160
 SHOWN_ROWS = 512  # at most, of the source picture on the page
 FAR = 10  # frames; joints further away are no pose
-
-STANDING = Pose(
-    view="full", action="", yaw=0.0, lean=0.0, twist=0.0, head_yaw=0.0, head_pitch=0.0,
-    arms=(ARMS["relaxed"],) * 2, legs=LEGS["stand"], zoom=1.0, shift=(0.0, 0.0), close=False,
-)  # fmt: skip
-# name -> arms right and left, legs, turn of the body in degrees
-PRESETS: dict[str, tuple[str, str, str, float]] = {
-    "Stand": ("relaxed", "relaxed", "stand", 0),
-    "Arms out": ("wide", "wide", "wide", 0),
-    "Arms up": ("raised", "raised", "wide", 0),
-    "Wave": ("wave", "relaxed", "ease", -10),
-    "On hips": ("hip", "hip", "wide", 0),
-    "Think": ("folded", "phone", "ease", 20),
-    "Knee up": ("hip", "wave", "lift", 15),
-    "Stride": ("apart", "relaxed", "step", 70),
-    "Turn": ("apart", "apart", "ease", -45),
-    "Side": ("forward", "relaxed", "step", -90),
-    "Back": ("apart", "apart", "wide", 180),
-    "Look back": ("hip", "relaxed", "ease", 140),
-}
-NEUTRAL_BODY = Body(height=1.72, shoulders=1.0, hips=1.0, waist=0.95, bulk=1.0, bust=0.0)
 
 
 @dataclass(frozen=True)
@@ -89,53 +65,6 @@ class Source:
     keypoints: np.ndarray  # (18, 2) in the annotation frame
     photo: Image.Image | None = None  # an own photo, and what part of it this is
     box: Box | None = None
-
-
-class Samples(Protocol):
-    """People that are there from the start."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-
-    def __call__(self, index: int) -> tuple[str, Image.Image, Image.Image, np.ndarray]:
-        """Name, image at load size, picture to show and keypoints of one."""
-
-
-class DatasetSamples:
-    """The source images of a data set, each once, people mixed."""
-
-    def __init__(self, dataset: BaseDataset):
-        self.dataset = dataset
-        rows = {pair[0]: row for row, pair in reversed(list(enumerate(dataset.pairs)))}
-        self.rows = np.random.default_rng(0).permutation(sorted(rows.values()))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __call__(self, index: int) -> tuple[str, Image.Image, Image.Image, np.ndarray]:
-        sample = self.dataset[int(self.rows[index])]
-        name = sample["source_name"]
-        image = Image.fromarray(sample["source_image"].permute(1, 2, 0).contiguous().numpy())
-        photograph = self.dataset.photograph(name)
-        shown = image if photograph is None else Image.fromarray(photograph)
-        return name, image, shown, sample["source_keypoints"].numpy()
-
-
-class SyntheticSamples:
-    """Synthetic people, drawn when they are first looked at."""
-
-    def __init__(self, load_size: tuple[int, int], frame: tuple[int, int]):
-        self.load_size, self.frame = load_size, frame
-
-    def __len__(self) -> int:
-        return SYNTHETIC_SAMPLES
-
-    def __call__(self, index: int) -> tuple[str, Image.Image, Image.Image, np.ndarray]:
-        rng = np.random.default_rng((2025, index))
-        pixels, keypoints = render(sample_identity(rng), sample_pose(rng), self.frame, rng=rng)
-        shown = Image.fromarray(pixels)
-        image = shown.resize(self.load_size[::-1], Image.Resampling.BILINEAR)
-        return f"synthetic person {index}", image, shown, keypoints.astype(np.float64)
 
 
 class Studio:
@@ -162,6 +91,7 @@ class Studio:
             Route("POST", f"{one}/crop", self.crop),
             Route("POST", "/photo", self.photo, "photo", MAX_UPLOAD),
             Route("POST", "/pose", self.pose, "photo", MAX_UPLOAD),
+            Route("POST", "/fit", self.fit),
             Route("POST", "/picture", self.picture, "picture"),
         ]
 
@@ -169,7 +99,7 @@ class Studio:
 
     def start(self, request: Request) -> Reply:
         """Everything the page needs to know at first."""
-        presets = [{"name": name, "keypoints": _plain(self._preset(name))} for name in PRESETS]
+        presets = {name: _plain(preset(name, self.frame)) for name in PRESETS}
         return json_reply({
             "title": self.title,
             "model": self.transfer.model.opt.model,
@@ -177,7 +107,7 @@ class Studio:
             "frame": self.frame,
             "joints": JOINTS,
             "limbs": LIMBS,
-            "presets": presets,
+            "presets": [{"name": n, "keypoints": k} for n, k in presets.items()],
             "samples": len(self.samples),
             "max_upload": MAX_UPLOAD,
         })  # fmt: skip
@@ -211,8 +141,8 @@ class Studio:
         try:
             found, note = self._found(photo, name), ""
         except UserError as error:
-            note = f"{error.sentence}. Until then, drag the skeleton onto the person by hand."
-            source = self._cut(name, photo, _whole(photo, self.frame), self._preset("Stand"))
+            note = f"{error.sentence}. Put the skeleton onto the person by hand, then crop to it."
+            source = self._cut(name, photo, _whole(photo, self.frame), preset("Stand", self.frame))
         else:
             source = self._cut(name, photo, *self._framed(found))
         return json_reply({**self._keep(source), "note": note})
@@ -240,6 +170,13 @@ class Studio:
         photo = _shrunk(photo_from_bytes(request.body, name))
         return json_reply({"keypoints": _plain(self._framed(self._found(photo, name))[1]),
                            "name": name})  # fmt: skip
+
+    def fit(self, request: Request) -> Reply:
+        """A pose with the limb lengths of the person who takes it."""
+        fields = request.json()
+        body = self._keypoints(fields, "source_keypoints", "the skeleton of the person")
+        pose = self._keypoints(fields, "keypoints", "the pose")
+        return json_reply({"keypoints": _plain(retarget(pose, body, self.frame))})
 
     # ---- the picture -------------------------------------------------------------------------
 
@@ -308,12 +245,6 @@ class Studio:
         shown = crop.resize(_wide(rows, self.frame), Image.Resampling.BICUBIC)
         image = crop.resize(self.transfer.load_size[::-1], Image.Resampling.BILINEAR)
         return Source(name, image, shown, points, photo, box)
-
-    def _preset(self, name: str) -> np.ndarray:
-        right, left, legs, turn = PRESETS[name]
-        pose = Pose(**{**vars(STANDING), "arms": (ARMS[right], ARMS[left]), "legs": LEGS[legs],
-                       "yaw": np.radians(turn)})  # fmt: skip
-        return pose_keypoints(NEUTRAL_BODY, pose, self.frame).round(1)
 
     def _keypoints(self, fields: dict[str, Any], key: str, where: str) -> np.ndarray:
         points = checked_keypoints(fields.get(key), where)
@@ -397,9 +328,7 @@ def build_server(opt: Namespace) -> PageServer:
     device = choose_device(opt.device)
     transfer = load(opt, device)
     find = None if opt.estimator == "none" else person_finder(opt, device)
-    studio = Studio(
-        transfer, find_samples(opt, transfer), find, opt.name or Path(opt.checkpoint).name
-    )
+    studio = Studio(transfer, find_samples(opt, transfer), find, transfer.model.opt.name)
     return PageServer(page_files(PAGE), studio.routes(), opt.host, opt.port)
 
 

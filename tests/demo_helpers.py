@@ -17,8 +17,9 @@ from PIL import Image
 
 from api import PoseTransfer
 from data.fashion_dataset import FashionDataset
+from data.gallery import DatasetSamples
 from models.estimators import KeypointEstimator, PersonFinder
-from script.demo import PAGE, DatasetSamples, Studio
+from script.demo import PAGE, Studio
 from util.show.server import PageServer, page_files
 
 

@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from api import PoseTransfer
+from data.gallery import SyntheticSamples
 from models import list_models
 from models.estimators import PersonFinder
-from script.demo import MAX_UPLOAD, PAGE, Studio, SyntheticSamples, build_parser, build_server
+from script.demo import MAX_UPLOAD, PAGE, Studio, build_parser, build_server
 from tests.demo_helpers import Served, picture_of, served, studio_of
 from tests.photo_helpers import ListEstimator, StickFigureEstimator, make_run, photo, standing
 from tests.ports import free_port
@@ -109,7 +110,7 @@ def test_without_an_estimator_the_skeleton_is_put_by_hand_and_the_photo_cropped_
     studio = Studio(demo.studio.transfer, demo.studio.samples, None, "x")
     with served(studio) as made:
         answer = made.json("POST", "/photo?name=me.jpg", jpeg(photo((600, 400))))
-        assert "started with --estimator none. Until then, drag the skeleton" in answer["note"]
+        assert "started with --estimator none. Put the skeleton onto" in answer["note"]
         put = {"source_keypoints": standing(100, 60, 60, 40).tolist()}
         path = f"/source/{answer['id']}/crop"
         cropped = made.json("POST", path, json.dumps(put).encode())
@@ -130,6 +131,13 @@ def test_the_pose_of_a_photo_and_of_our_file_are_read(demo):
     assert np.array(of_photo["keypoints"]).shape == (18, 2)
     text = pose_text(STANDING, (256, 176)).encode()
     assert demo.json("POST", "/pose?name=pose.json", text)["keypoints"] == STANDING.tolist()
+
+
+def test_a_pose_takes_the_limb_lengths_of_the_person(demo):
+    tall, small = standing(10, 40, 240, 90), standing(60, 60, 120, 60)
+    asked = {"source_keypoints": small.tolist(), "keypoints": tall.tolist()}
+    fit = np.array(demo.json("POST", "/fit", json.dumps(asked).encode())["keypoints"])
+    assert abs(np.ptp(fit[:, 0]) - np.ptp(small[:, 0])) < 3
 
 
 def test_the_oldest_own_photo_is_forgotten_with_a_sentence(demo):
@@ -197,7 +205,7 @@ BAD = [
      "the pose has a joint at 1e+300"),
     ("pose file of nobody", "POST", "/pose?name=p.json", b'{"people": []}', "holds no person"),
     ("pose file without joints", "POST", "/pose?name=p.json",
-     b'{"people": [{"pose_keypoints_2d": [' + b"0," * 53 + b"0]}]}", "no joint is given"),
+     b'{"people": [{"pose_keypoints_2d": [' + b"0," * 53 + b"0]}]}", "p.json holds no person"),
     ("crop of a sample", "POST", "/source/0/crop", b"{}", "only an own photo is cropped"),
     ("wrong method", "POST", "/start", b"{}", "POST is not possible here"),
     ("delete", "DELETE", "/picture", b"", "DELETE is not possible here"),

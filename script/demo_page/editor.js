@@ -65,7 +65,7 @@ export class Editor {
     const group = element("g", {class: "joints"}, this.svg);
     this.circles = joints.map((name, joint) => {
       const circle = element("circle", {
-        class: sideOf(name), tabindex: 0, role: "button", "aria-roledescription": "joint",
+        class: sideOf(name), tabindex: 0, role: "button", "aria-label": name, "aria-description": "joint",
       }, group);
       circle.addEventListener("keydown", event => this.key(event, joint));
       return circle;
@@ -101,8 +101,7 @@ export class Editor {
       circle.style.strokeWidth = unit * (small ? 1 : 2);
       circle.classList.toggle("away", !shown[joint]);
       circle.classList.toggle("held", this.held === joint);
-      circle.setAttribute(
-        "aria-label", `${this.world.joints[joint]}${shown[joint] ? "" : ", hidden"}`);
+      circle.setAttribute("aria-pressed", shown[joint]);
     }
   }
 
@@ -249,7 +248,7 @@ export class Editor {
       const step = event.ctrlKey || event.metaKey ? 4 * STEP : STEP;
       const [dx, dy] = direction.map(v => v * step);
       this.change(this.moved(this.figure, joint, dx, dy, event.shiftKey));
-    } else if (["h", "H", "Delete", "Backspace"].includes(event.key) && !event.ctrlKey) {
+    } else if (["h", "H", "Delete", " ", "Enter"].includes(event.key) && !event.ctrlKey) {
       this.toggle(joint);
     } else {
       return;

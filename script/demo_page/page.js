@@ -119,32 +119,57 @@ function changePose(figure, base = state.base) {
   show({...state, figure, base});
 }
 
-const takePose = keypoints => {
-  const figure = skeleton.fromKeypoints(keypoints, world.tree, neutral);
-  changePose(figure, figure);
-};
+const figureOf = keypoints => skeleton.fromKeypoints(keypoints, world.tree, neutral);
 
-function takePerson(description) {
-  begin();
-  const {keypoints, ...source} = description;
-  show({...state, source, sourceFigure: skeleton.fromKeypoints(keypoints, world.tree, neutral)});
+/** A figure with the limb lengths of a person, when that is wanted. */
+async function fitted(figure, body) {
+  if (!$("fit").checked) return figure;
+  const fields = {
+    source_keypoints: skeleton.toKeypoints(body), keypoints: skeleton.toKeypoints(figure)};
+  return figureOf((await postJson("fit", fields)).keypoints);
 }
+
+const takePose = keypoints => attempt(async () => {
+  const figure = await fitted(figureOf(keypoints), state.sourceFigure);
+  changePose(figure, figure);
+});
+
+const takePerson = ({keypoints, ...source}) => attempt(async () => {
+  const sourceFigure = figureOf(keypoints);
+  const figure = await fitted(state.figure, sourceFigure);
+  begin();
+  show({source, sourceFigure, figure, base: figure});
+});
+
+const refit = () => attempt(async () => changePose(await fitted(state.figure, state.sourceFigure)));
 
 const isPose = file => /json/.test(file.type) || /\.json$/i.test(file.name);
 
 const uploadPerson = file => attempt(async () => {
+  tell(`reading ${file.name} …`, "info");
   const answer = await postFile("photo", file, world.max_upload);
-  takePerson(answer);
-  if (answer.note) tell(answer.note, "info");
+  await takePerson(answer);
+  tell(answer.note, "info");
+  if (answer.note) { // the skeleton has to be put by hand
+    enlarge(true);
+    $("person-card").scrollIntoView({block: "nearest"});
+  }
 });
 
 const uploadPose = file => attempt(async () => {
-  takePose((await postFile("pose", file, world.max_upload)).keypoints);
+  tell(`reading ${file.name} …`, "info");
+  await takePose((await postFile("pose", file, world.max_upload)).keypoints);
 });
+
+/** A larger picture of the person, for fingers and small corrections. */
+function enlarge(on) {
+  $("person-card").classList.toggle("large", on);
+  $("enlarge").setAttribute("aria-pressed", on);
+}
 
 const crop = () => attempt(async () => {
   const fields = {source_keypoints: skeleton.toKeypoints(state.sourceFigure)};
-  takePerson(await postJson(`source/${state.source.id}/crop`, fields));
+  await takePerson(await postJson(`source/${state.source.id}/crop`, fields));
 });
 
 // ---- lists ---------------------------------------------------------------------------------------
@@ -281,6 +306,7 @@ const actions = {
   reset: () => changePose(state.base),
   save: keep,
   crop,
+  enlarge: () => enlarge(!$("person-card").classList.contains("large")),
   "get-picture": getPicture,
   "get-pair": getPair,
   "get-pose": getPose,
@@ -343,6 +369,7 @@ function listenForFiles() {
 function listen() {
   for (const [id, action] of Object.entries(actions)) $(id).addEventListener("click", action);
   $("show-skeleton").addEventListener("change", toggleSkeleton);
+  $("fit").addEventListener("change", () => { if ($("fit").checked) refit(); });
   let people = 0, poses = PER_PAGE;
   $("more-people").addEventListener("click", () => attempt(() => fillPeople(people += PER_PAGE)));
   $("more-poses").addEventListener("click", () => attempt(() => fillPoses(poses += PER_PAGE)));
@@ -376,8 +403,8 @@ async function start() {
   fillJoints();
   listen();
   const {keypoints, ...source} = await getJson("source/0");
-  const figure = skeleton.fromKeypoints(world.presets[3].keypoints, world.tree, neutral);
-  const sourceFigure = skeleton.fromKeypoints(keypoints, world.tree, neutral);
+  const sourceFigure = figureOf(keypoints);
+  const figure = await fitted(figureOf(world.presets[3].keypoints), sourceFigure);
   show({source, sourceFigure, figure, base: figure});
   await Promise.all([fillPeople(0), fillPoses(PER_PAGE)]);
 }
