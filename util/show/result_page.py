@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,6 @@ _OURS = re.compile(r"page_\d+\.html|(worst|best)_[a-z0-9_.-]+\.html")
 _FACTS = {
     "name": "run", "model": "model", "which_epoch": "epoch", "checkpoint": "checkpoint",
     "sha256": "sha256", "dataset_mode": "data", "phase": "phase", "image_size": "image size",
-    "date": "date",
 }  # fmt: skip
 
 
@@ -204,10 +204,11 @@ class _Pages:
                 value = f"{str(value)[:12]}…"
             if key == "image_size" and isinstance(value, list):
                 value = " × ".join(map(str, value))
-            if key == "date" and value:
-                value = f"{str(value)[:16].replace('T', ' ')} UTC"
             if value is not None:
                 found[name] = value
+        if generation:
+            written = (self.folder / GENERATION).stat().st_mtime
+            found["date"] = time.strftime("%Y-%m-%d %H:%M", time.localtime(written))
         for column, values in self.scores.values.items():
             if values:
                 found[f"{column}, mean"] = sum(values.values()) / len(values)
