@@ -15,7 +15,7 @@ from models.base_model import BaseModel, Batch
 from models.training import TrainingRun
 from util.pose import heatmaps_to_picture
 from util.run import distributed
-from util.show.console import duration
+from util.show.console import GLUE, duration
 from util.show.html import GIVEN, RESULT
 from util.show.sinks import Images
 from util.show.visdom import VisdomSettings
@@ -125,7 +125,8 @@ def first_line(opt: Namespace, run: TrainingRun, loader: DataLoader) -> str:
         f"{batches.size:,} pairs, {epochs:,} epochs of {steps:,} steps",
         distributed.describe_batch(batches.batch_size),
     ]
-    return " | ".join([*parts, f"page: {page}"] if page else parts)
+    parts += [f"page: {page}"] if page else []
+    return " | ".join(part.replace(" ", GLUE) for part in parts)
 
 
 def last_words(opt: Namespace, run: TrainingRun) -> str:

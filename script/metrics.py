@@ -32,7 +32,7 @@ from util.metrics.evaluate import evaluate_folder
 from util.metrics.inception import default_cache_dir
 from util.metrics.keypoints import default_table, read_table
 from util.metrics.measure import Evaluation, Settings
-from util.metrics.page import write_evaluation_page
+from util.metrics.page import show_on_result_page, write_evaluation_page
 from util.metrics.pairing import asked_results
 from util.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from util.metrics.registry import MetricUnavailableError, columns_for, list_metrics
@@ -238,7 +238,8 @@ def measure(
     write_report(evaluation, settings, output)
     if not options.no_html:
         page = {title: evaluation}
-        write_evaluation_page(page, output, options.rank_by, title, settings.keypoints)
+        path = write_evaluation_page(page, output, options.rank_by, title, settings.keypoints)
+        show_on_result_page(evaluation, path)
     print(f"written: {output}/metrics.json, metrics.csv{'' if options.no_html else ', index.html'}")
     return evaluation
 

@@ -63,7 +63,8 @@ def test_the_first_page_says_what_made_the_images(tmp_path):
     (tmp_path / "generation.json").write_text(json.dumps(made))
     _write(tmp_path, rows=4, per_page=2)
     first = (tmp_path / "index.html").read_text()
-    for text in ("dptn", "latest_net_G.pth", "0123456789ab…", "256 × 176", time.strftime("%Y-%m-%d")):
+    today = time.strftime("%Y-%m-%d")
+    for text in ("dptn", "latest_net_G.pth", "0123456789ab…", "256 × 176", today):
         assert text in first
     assert "latest_net_G.pth" not in (tmp_path / "page_2.html").read_text()
 

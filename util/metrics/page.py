@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from util.metrics.measure import Evaluation, Score
 from util.metrics.report import HEADS, cells, compare, counted, remarks, score_rows
 from util.names import IMAGE_EXTENSIONS, PAGE_IMAGES
 from util.show import html
+from util.show.result_page import add_scores
 from util.skeleton import BACKDROP, draw_skeleton
 
 SHOWN = 8  # pairs in each of the three groups
@@ -106,6 +108,21 @@ def write_evaluation_page(
             page.add(tags.div(cards, cls="cards"))
     html.write_page(output / "index.html", page)
     return output / "index.html"
+
+
+def show_on_result_page(evaluation: Evaluation, report: Path) -> None:
+    """Add the scores of every pair, and a link to ``report``, to the page of the results.
+
+    Results without a page of ours and folders that may not be written stay as they are.
+    """
+    scores = [score for score in evaluation.scores if score.per_image is not None]
+    names = [pair.result.name for pair in evaluation.pairs]
+    values = {
+        s.column: dict(zip(names, s.per_image.astype(float).tolist(), strict=True)) for s in scores
+    }
+    upward = {score.column: score.higher_is_better for score in scores}
+    with contextlib.suppress(OSError):
+        add_scores(evaluation.results, values, upward, report)
 
 
 def _introduce(page, label: str, evaluation: Evaluation, output: Path) -> None:

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 REDRAW_SECONDS = 0.2
 SLOW_LOADER = 0.5  # share of waiting above which the loader is named as the bottleneck
-_GLUE = "\N{NO-BREAK SPACE}"  # between a name and its value: a line does not break there
+GLUE = "\N{NO-BREAK SPACE}"  # between a name and its value: a line does not break there
 WINDOW = 50  # iterations over which rates are averaged
 
 
@@ -129,9 +129,9 @@ class Console(Sink):
             self._line = text
 
     def losses(self, record: Losses) -> None:
-        losses = " ".join(f"{name}{_GLUE}{value:.3f}" for name, value in record.losses.items())
-        rates = _GLUE.join(f"{name} {value:.2e}" for name, value in record.lrs.items())
-        parts = [*self._status(record.epoch, record.samples_in_epoch), f"lr{_GLUE}{rates}", losses]
+        losses = " ".join(f"{name}{GLUE}{value:.3f}" for name, value in record.losses.items())
+        rates = GLUE.join(f"{name}{GLUE}{value:.2e}" for name, value in record.lrs.items())
+        parts = [*self._status(record.epoch, record.samples_in_epoch), f"lr{GLUE}{rates}", losses]
         self.message(" | ".join(parts))
         if record.data_share > SLOW_LOADER and not self._hint_given:
             self._hint_given = True
@@ -150,7 +150,7 @@ class Console(Sink):
                 )
                 for line in text.split("\n")
             )  # fmt: skip
-        text = text.replace(_GLUE, " ")
+        text = text.replace(GLUE, " ")
         with self._lock:
             self._erase()
             self._write(text + "\n")
