@@ -72,7 +72,7 @@ def test_two_processes_write_every_image_once_and_one_complete_page(checkpoints,
     }
     for name in files - {p for p in files if p.suffix in (".txt", ".json")}:
         one, two = ((tmp_path / folder / name).read_bytes() for folder in ("one", "two"))
-        date = rb"\d{4}-\d\d-\d\d \d\d:\d\d"
+        date = rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC"
         assert re.sub(date, b"", one) == re.sub(date, b"", two)
     assert (tmp_path / "two" / "index.html").read_text().count('class="card"') == PAIRS
 

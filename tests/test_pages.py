@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import time
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -59,12 +58,12 @@ def test_pages_of_an_earlier_longer_test_are_removed_and_other_files_stay(tmp_pa
 
 def test_the_first_page_says_what_made_the_images(tmp_path):
     made = {"name": "dptn", "checkpoint": "latest_net_G.pth", "sha256": "0123456789abcdef" * 4,
-            "image_size": [256, 176]}  # fmt: skip
+            "image_size": [256, 176], "date": "2024-05-01T10:00:00+00:00"}  # fmt: skip
     (tmp_path / "generation.json").write_text(json.dumps(made))
     _write(tmp_path, rows=4, per_page=2)
     first = (tmp_path / "index.html").read_text()
-    today = time.strftime("%Y-%m-%d")
-    for text in ("dptn", "latest_net_G.pth", "0123456789ab…", "256 × 176", today):
+    shown = ("dptn", "latest_net_G.pth", "0123456789ab…", "256 × 176", "2024-05-01 10:00 UTC")
+    for text in shown:
         assert text in first
     assert "latest_net_G.pth" not in (tmp_path / "page_2.html").read_text()
 

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,9 +205,8 @@ class _Pages:
                 value = " × ".join(map(str, value))
             if value is not None:
                 found[name] = value
-        if generation:
-            written = (self.folder / GENERATION).stat().st_mtime
-            found["date"] = time.strftime("%Y-%m-%d %H:%M", time.localtime(written))
+        if isinstance(generation.get("date"), str):
+            found["date"] = f"{generation['date'][:16].replace('T', ' ')} UTC"
         for column, values in self.scores.values.items():
             if values:
                 found[f"{column}, mean"] = sum(values.values()) / len(values)
