@@ -6,7 +6,10 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
 
 from util.errors import UserError
 from util.run.interrupt import EXIT_AT_ONCE, ignore_signals_of_a_stopped_run
@@ -14,12 +17,19 @@ from util.run.interrupt import EXIT_AT_ONCE, ignore_signals_of_a_stopped_run
 EXIT_USER_ERROR = 2
 
 
-# Refusals of the file system, not bugs of ours.
+# Refusals of the file system, not bugs of ours, and what to do about them.
+_FREE = "free space, check the permissions or choose another place"
 _DISK_ERRORS = {
-    getattr(errno, name)
-    for name in "ENOSPC EDQUOT EROFS EACCES EPERM EIO ESTALE EMFILE ENFILE".split()  # noqa: SIM905
+    getattr(errno, name): advice
+    for names, advice in (
+        ("ENOSPC EDQUOT EROFS EACCES EPERM EIO ESTALE", _FREE),
+        ("EMFILE ENFILE", "close other programs, raise the limit (ulimit -n) or use fewer workers"),
+        ("ENAMETOOLONG", "a file system takes names of at most 255 bytes: choose a shorter one"),
+    )
+    for name in names.split()
     if hasattr(errno, name)
 }
+_NO_READER = {errno.EPIPE, errno.EIO, errno.EBADF}  # of a stream: closed, or its terminal is
 
 
 def run_main(
@@ -36,6 +46,7 @@ def run_main(
     """
     if debug is None:
         debug = "--debug" in sys.argv
+    _prepare_streams()
     try:
         try:
             status = main() or 0
@@ -66,6 +77,54 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
+class _Stream:
+    """stdout or stderr of a command that goes on when nobody reads it any more."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write what the stream can show; nothing once its reader is gone."""
+        with self._without_reader():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._without_reader():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _without_reader(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _NO_READER:
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+def _prepare_streams() -> None:
+    """Let no output stop the work: a closed stream, one without a reader, or a terminal that
+    cannot show a letter, which then appears as its code."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:  # closed (>&-): the next file to be opened would take its place
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif stream is getattr(sys, f"__{name}__"):
+            stream.reconfigure(errors="backslashreplace")
+            setattr(sys, name, _Stream(stream))
+
+
 def _forget_what_nobody_reads() -> None:
     """Let output without a reader (a closed terminal, ``| head``) not change the exit status."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
@@ -80,23 +139,60 @@ def explain(error: BaseException) -> str | None:
     """One sentence for an exception that is not a bug, else None."""
     if isinstance(error, UserError):
         return " ".join(error.sentence.split())
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        place = error.filename or "a file"
-        return (
-            f"{place} cannot be read or written ({os.strerror(error.errno)}); free space, check "
-            "the permissions or choose another place"
-        )
     text = " ".join(str(error).split())
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker (pid"):
         return (
             f"a loader process died ({text[:100].rstrip(' .')}): usually the memory or the shared "
-            "memory was exhausted; use fewer --nThreads or a smaller --batchSize, and "
-            "--continue_train resumes"
+            f"memory was exhausted; {_SMALLER} (docker run --shm-size=2g){_resume()}"
         )
-    out_of_memory = "not enough memory" in text or "out of memory" in text.lower()
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and out_of_memory):
+    if _of_shared_memory(error, text):
         return (
-            f"the memory is exhausted ({text[:120]}); use a smaller --batchSize (with --accumulate "
-            "for the same step), a smaller network or --precision bf16"
+            f"the shared memory of the loader processes is full ({text[:120]}); {_SMALLER} (docker "
+            f"run --shm-size=2g), or --workers 0{_resume()}"
+        )
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        place = f"{error.filename} cannot be" if error.filename else "a file could not be"
+        reason = os.strerror(error.errno)
+        return f"{place} read or written ({reason}); {_DISK_ERRORS[error.errno]}"
+    if _of_memory(error, text):
+        more = " (with --accumulate for the same step), --precision bf16" * _training()
+        return (
+            f"the memory is exhausted ({text[:120]}); use a smaller --batchSize{more}, a smaller "
+            "network or fewer --workers"
+        )
+    if isinstance(error, UnicodeEncodeError):
+        return (
+            f"a name holds bytes or letters that cannot be written ({text[:120]}); rename it, or "
+            "use a UTF-8 locale"
         )
     return None
+
+
+_SMALLER = "use fewer --workers, a smaller --batchSize or more shared memory"
+
+
+def _of_shared_memory(error: BaseException, text: str) -> bool:
+    """True when /dev/shm, through which loader processes hand over batches, is too small."""
+    if isinstance(error, RuntimeError):
+        words = ("shared memory", "shm", "unable to write to file </torch", "Bus error")
+        return any(word in text for word in words)
+    if not isinstance(error, OSError) or error.errno != errno.ENOSPC or error.filename:
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).parent.name == "multiprocessing" for frame in frames)
+
+
+def _of_memory(error: BaseException, text: str) -> bool:
+    if isinstance(error, RuntimeError):
+        words = ("not enough memory", "out of memory", "can't allocate memory", "annot allocate")
+        return any(word in text or word in text.lower() for word in words)
+    of_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return of_system or isinstance(error, MemoryError)
+
+
+def _training() -> bool:
+    return Path(sys.argv[0]).name == "train.py"
+
+
+def _resume() -> str:
+    return ", and --continue_train resumes" * _training()
