@@ -221,9 +221,9 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.option("--long", flag, False, "a longer, better run")
     add_debug(parser.option)
-    recipe = RECIPES["long" if parser.parse().long else "quick"]
+    opt = parser.parse()
     os.chdir(ROOT)
-    follow(recipe)
+    follow(RECIPES["long" if opt.long else "quick"])
 
 
 def follow(recipe: Recipe, test_people: int = 50, test_pairs: int = 250) -> None:
