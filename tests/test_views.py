@@ -192,7 +192,7 @@ def test_the_step_model_is_refused_in_one_sentence(folder, tmp_path):
 def test_views_are_saved_with_the_checkpoint_and_need_no_data_again(folder, tmp_path):
     opt = options(folder, "DPTN", tmp_path)
     saved = json.loads(json.dumps(vars(opt)))
-    again = inference_options(saved, tmp_path / "run", "cpu", {"dataroot": tmp_path / "nothing"})
+    again = inference_options(saved, tmp_path / "run", "cpu", {"dataroot": str(tmp_path / "nothing")})
     assert again.view_counts == (18, 3)
     assert again.views == opt.views
 

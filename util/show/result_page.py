@@ -251,6 +251,8 @@ class _Pages:
         }  # fmt: skip
         base = f"{PAGE_IMAGES}/{Path(row.file).stem}"
         files |= {key: f"{base}_{key}.jpg" for key in self.extras}
+        if not (self.folder / files["target pose"]).is_file():  # turned objects
+            files = {caption: file for caption, file in files.items() if "pose" not in caption}
         return {caption: (file, None) for caption, file in files.items()}
 
 

@@ -129,8 +129,9 @@ class ResultWriter:
                 self._seen.add(name)
                 pixels = batch[f"{role}_image"][i].permute(1, 2, 0).contiguous().numpy()
                 self._submit(self._save, pages / f"{stem(name)}.jpg", pixels)
-                points = batch[f"{role}_keypoints"][i]
-                self._submit(self._save_pose, pages / f"{stem(name)}_pose.jpg", points)
+                if f"{role}_keypoints" in batch:  # turned objects have none
+                    points = batch[f"{role}_keypoints"][i]
+                    self._submit(self._save_pose, pages / f"{stem(name)}_pose.jpg", points)
         for key, extra in extras.items():
             self._submit(self._save_from, pages / f"{Path(file).stem}_{key}.jpg", extra, i)
 
