@@ -192,7 +192,9 @@ def test_the_step_model_is_refused_in_one_sentence(folder, tmp_path):
 def test_views_are_saved_with_the_checkpoint_and_need_no_data_again(folder, tmp_path):
     opt = options(folder, "DPTN", tmp_path)
     saved = json.loads(json.dumps(vars(opt)))
-    again = inference_options(saved, tmp_path / "run", "cpu", {"dataroot": str(tmp_path / "nothing")})
+    again = inference_options(
+        saved, tmp_path / "run", "cpu", {"dataroot": str(tmp_path / "nothing")}
+    )
     assert again.view_counts == (18, 3)
     assert again.views == opt.views
 
@@ -214,16 +216,16 @@ def test_training_test_turntable_and_metrics_from_the_file(file, tmp_path, monke
     results = tmp_path / "results"
     test = (*place, "--nThreads", 0, "--gpu_ids", -1, "--results_dir", results)
     call(monkeypatch, test_command.main, *test)
-    with Image.open(results / "turntables" / "chair_3_2_0.gif") as film:
+    with Image.open(results / "page_images" / "turntables" / "chair_3_2_0.gif") as film:
         assert film.n_frames == 18
         assert film.height >= 128
-    with Image.open(results / "turntables" / "chair_3_2_0.png") as strip:
+    with Image.open(results / "page_images" / "turntables" / "chair_3_2_0.png") as strip:
         assert strip.size == (19 * 16 + 18 * 2, 2 * 16 + 2)
         # below the generated row the true views, from the first azimuth on
         assert strip.getpixel((16 + 2 + 8, 16 + 2 + 8)) == (180, 0, 0)
-    assert "turntables/chair_2_0_0.gif" in (results / "turntables.html").read_text()
+    assert "page_images/turntables/chair_2_0_0.gif" in (results / "turntables.html").read_text()
     assert "chair_2_0_0" in (results / "index.html").read_text()
-    scores = ["--gt_path", str(results / "truth"), "--distorated_path", str(results)]
+    scores = ["--gt_path", str(tmp_path / "results_truth"), "--distorated_path", str(results)]
     scores += ["--metrics", "psnr", "--protocol", "standard", "--no_html", "--workers", "1"]
     assert metrics.main([*scores, "--output_dir", str(tmp_path / "measured")]) == 0
     assert len((tmp_path / "measured" / "metrics" / "metrics.csv").read_text().splitlines()) == 37

@@ -12,13 +12,13 @@ from PIL import Image
 
 from util.files import replacing
 from util.image import load_image, resize_linear, save_image
-from util.names import result_name, stem
+from util.names import PAGE_IMAGES, result_name, stem
 from util.show.grid import grid
 from util.show.html import clean_text, new_page, picture, write_page
 from util.show.result_page import TURNTABLES as PAGE
 from util.show.result_page import refresh
 
-FOLDER, TRUTH = "turntables", "truth"
+FOLDER = f"{PAGE_IMAGES}/turntables"
 FRAME_MS = 120
 SMALLEST = 128  # pixels; smaller pictures are enlarged in the moving picture
 
@@ -37,18 +37,19 @@ def write_turntables(results: Path, dataset: Turned, save_format: str) -> list[s
     """Strip (PNG) and GIF of every turned object of ``dataset`` from the images in ``results``.
 
     The upper row of a strip is generated, the lower one true, the source in front; a GIF shows both
-    side by side. Pictures that come from no image file are also written to ``truth/``, which
-    script/metrics.py wants as --gt_path. Returns the names of the objects' sources; no turns, no
-    files.
+    side by side. Pictures that come from no image file are also written to the folder
+    ``<results>_truth``, which script/metrics.py wants as --gt_path. Returns the names of the
+    objects' sources; no turns, no files.
     """
     turns = dataset.turns()
+    truth = results.with_name(f"{results.name}_truth")
     cards = []
     for source, pairs in turns.items():
         made = [_load(results / result_name(*pair, save_format)) for pair in pairs]
         true = [resize_linear(dataset.photograph(name), made[0].shape[:2]) for _, name in pairs]
         if dataset.folder is None:
             for (_, name), image in zip(pairs, true, strict=True):
-                save_image(results / TRUTH / f"{stem(name)}.png", image)
+                save_image(truth / f"{stem(name)}.png", image)
         strip, film = (f"{FOLDER}/{stem(source)}.{end}" for end in ("png", "gif"))
         first = resize_linear(dataset.photograph(source), made[0].shape[:2])
         save_image(
