@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 
 from models.base_model import BaseModel
+from util.errors import UserError
 from util.plugins import find_plugin, plugin_names
 
 _SHARED = ("base", "gan")
@@ -23,5 +24,16 @@ def find_model(name: str) -> type[BaseModel]:
 
 
 def create_model(opt: Namespace) -> BaseModel:
-    """Build the model that the options describe."""
-    return find_model(opt.model)(opt)
+    """Build the model that the options describe; a UserError says what its class lacks."""
+    kind = find_model(opt.model)
+    missing = ", ".join(sorted(getattr(kind, "__abstractmethods__", ())))
+    if missing:
+        raise UserError(f"class {kind.__name__} lacks {missing}; see docs/extending.md")
+    model = kind(opt)
+    for label in model.needed if opt.is_train else model.needed[:1]:
+        if label not in model.networks:
+            raise UserError(
+                f"class {kind.__name__} has no network {label}; its __init__ must call "
+                f'self.add_network("{label}", network, config), see docs/extending.md'
+            )
+    return model

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,44 +16,14 @@ from torch import nn
 from models.losses.perceptual import RANDOM_NOTE, VGG19Features
 from models.optim import Stepper, update_average
 from util.errors import UserError
-from util.files import write_atomically
 from util.pose import keypoints_to_heatmaps, view_maps
-from util.run import checkpoint, distributed
+from util.run import checkpoint, distributed, folder
 from util.run.device import Precision, rng_state, set_rng_state, use_tf32
 from util.skeleton import JOINTS
 from util.tensors import normalise_uint8
 
-FILE = "architecture.json"
 CENTRE_IMAGES = 64  # most images that centre a random VGG-19; more hardly change the means
 CENTRE_PIXELS = 2**19  # of all these images: large ones must cost seconds, not minutes
-Configs = Mapping[str, Mapping[str, Any]]  # settings of each network, by its label
-
-
-def save_architecture(run_dir: Path, configs: Configs) -> None:
-    """Write the settings of all networks."""
-    write_atomically(run_dir / FILE, json.dumps(configs, indent=1).encode())
-
-
-def check_architecture(run_dir: Path, configs: Configs) -> None:
-    """Refuse settings that contradict the saved ones; a folder without any says nothing."""
-    path = run_dir / FILE
-    if not path.is_file():
-        return
-    try:
-        saved = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(
-            f"{path} is not valid JSON ({error}); delete it, keys and shapes are checked anyway"
-        ) from error
-    for label, config in configs.items():
-        for key, value in saved.get(label, {}).items():
-            if key in config and json.loads(json.dumps(config[key])) != value:
-                raise UserError(
-                    f"{key} is {config[key]} by the options, but the checkpoint in {run_dir} was "
-                    f"trained with {value}: leave the option out or set it to that"
-                )
-
-
 Batch = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
 
@@ -95,6 +64,7 @@ class BaseModel(ABC):
     """
 
     loss_meanings: Mapping[str, str] = {}  # of names in ``losses`` that are not published
+    needed: tuple[str, ...] = ("G",)  # networks of training; of them generation needs the first
     size_multiple = 8  # the image height and width must be multiples of this
     needs_people = False  # whether the pose maps are made of a person's joints only
 
@@ -151,6 +121,11 @@ class BaseModel(ABC):
         betas: tuple[float, float] = (0.5, 0.999),
     ) -> nn.Module:
         """Register a network; while training it also gets an Adam optimizer and a schedule."""
+        if not is_dataclass(config):
+            raise UserError(
+                f"the settings of network {label} of {type(self).__name__} are a "
+                f"{type(config).__name__}; expected a frozen dataclass, see docs/extending.md"
+            )
         network = network.to(self.device)
         distributed.broadcast_network(network)
         self.networks[label] = network
@@ -342,6 +317,11 @@ class BaseModel(ABC):
 
     def logged(self) -> Tensors:
         """Losses of the last step and the gradient norms behind them."""
+        if not self.losses:
+            raise UserError(
+                f"{type(self).__name__} has no losses after a step; fill self.losses with detached "
+                "scalars by name, see docs/extending.md"
+            )
         norms = {f"grad_{k}": v for k, v in self.stepper.grad_norms.items()}
         return {**self.losses, **norms}
 
@@ -361,7 +341,7 @@ class BaseModel(ABC):
             checkpoint.save_network(network, self.network_path(label, which))
         for label, state in self.ema.items():
             checkpoint.save_state(state, self.network_path(f"{label}_ema", which))
-        save_architecture(self.run_dir, self.configs)
+        folder.save_architecture(self.run_dir, self.configs)
 
     def load_networks(self, which: str, labels: tuple[str, ...] | None = None) -> None:
         """Load networks strictly from the run folder."""
@@ -374,7 +354,7 @@ class BaseModel(ABC):
 
     def check_architecture(self) -> None:
         """Refuse options that contradict the architecture saved beside the checkpoint."""
-        check_architecture(self.run_dir, self.configs)
+        folder.check_architecture(self.run_dir, self.configs)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs: tensors and plain values only."""

@@ -16,6 +16,7 @@ from models.losses.adversarial import GANLoss
 class GANModel(BaseModel):
     """A generator trained against a discriminator; a subclass spells out its two total losses."""
 
+    needed = ("G", "D")
     vgg_losses: tuple[str, ...] = ()  # options of the weights of losses on VGG-19 features
 
     def __init__(self, opt: Namespace):

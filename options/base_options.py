@@ -137,9 +137,15 @@ class BaseOptions:
         self.changed = {k: v for k, v in defaults.items() if getattr(opt, k) != v}
         opt.is_train = self.is_train
         dataset = data.find_dataset(opt.dataset_mode)
+        for word in ("load_size", "annotation_size"):
+            if getattr(opt, word) is None and not hasattr(dataset, word):
+                raise UserError(
+                    f"class {dataset.__name__} has no {word} = (height, width); add it, or give "
+                    f"--{word}"
+                )
         opt.load_size = opt.load_size or tuple(dataset.load_size)
-        frame = dataset.annotation_size or opt.load_size
-        opt.annotation_size = opt.annotation_size or tuple(frame)
+        frame = opt.annotation_size or dataset.annotation_size or opt.load_size
+        opt.annotation_size = tuple(frame)
         dataset.complete_options(opt)
         del opt.local_rank
         self.check(opt)

@@ -157,6 +157,7 @@ def declared_options(paths: list[Path]) -> set[str]:
             named = [k.value.value for k in node.keywords if k.arg == "dest"]
             named += [a.value for a in node.args[4:5] if isinstance(a, ast.Constant)]
             long = [flag for flag in flags if flag.startswith("--")]
+            long = flags[:1] if flags and not flags[0].startswith("-") else long
             if named or long:
                 found.add((named or [long[0].lstrip("-").replace("-", "_")])[0])
     return found

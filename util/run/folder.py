@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from util.errors import UserError
+from util.files import read_json, write_atomically
 from util.run.checkpoint import side_file
 
 LOCK = ".lock"
@@ -19,7 +22,34 @@ _OF_A_RUN = (
     "*_state.pth*", "*_net_*.pth*", "*_net_*.safetensors", "not_finite_*.pth*", "loss_log.txt*",
     "iter.txt", "architecture.json",
 )  # fmt: skip
+ARCHITECTURE = "architecture.json"
 _FOLDERS_OF_A_RUN = ("tensorboard", "web")
+
+
+Configs = Mapping[str, Mapping[str, Any]]  # settings of each network, by its label
+
+
+def save_architecture(run_dir: Path, configs: Configs) -> None:
+    """Write the settings of all networks."""
+    write_atomically(run_dir / ARCHITECTURE, json.dumps(configs, indent=1).encode())
+
+
+def check_architecture(run_dir: Path, configs: Configs) -> None:
+    """Refuse settings that contradict the saved ones; a folder without any says nothing."""
+    path = run_dir / ARCHITECTURE
+    if not path.is_file():
+        return
+    remedy = "delete it, keys and shapes are checked anyway"
+    saved = read_json(path, remedy)
+    if not isinstance(saved, dict) or not all(isinstance(v, dict) for v in saved.values()):
+        raise UserError(f"{path} does not hold the settings of networks; {remedy}")
+    for label, config in configs.items():
+        for key, value in saved.get(label, {}).items():
+            if key in config and json.loads(json.dumps(config[key])) != value:
+                raise UserError(
+                    f"{key} is {config[key]} by the options, but the checkpoint in {run_dir} was "
+                    f"trained with {str(value)[:100]}: leave the option out or set it to that"
+                )
 
 
 class RunFolder:
