@@ -43,7 +43,7 @@ from util.metrics.folder import list_images, read_generation
 from util.metrics.measure import Evaluation, Settings
 from util.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from util.metrics.report import check_output_folder, write_csv, write_report
-from util.names import check_relative_name
+from util.names import check_relative_name, result_splits
 from util.run.main import run_main
 from util.show.results import step_folder
 
@@ -159,15 +159,19 @@ def check_images(options: Namespace, steps: Sequence[int]) -> None:
                 f"there is no folder {folder}; make the images of all steps with python test.py "
                 f"--results_dir {results} --save_steps"
             )
-    names = {step: {p.name for p in list_images(step_folder(results, step))} for step in steps}
+    folders = {step: step_folder(results, step) for step in steps}
     if results.is_dir():
-        names[0] = {p.name for p in list_images(results)}
+        folders[0] = results
+    names = {
+        step: {p.name for p in list_images(folder) if result_splits(p.name)}
+        for step, folder in folders.items()
+    }
     everything = set().union(*names.values())
     for step, found in names.items():
         missing = sorted(everything - found)
         if missing:
             raise UserError(
-                f"{step_folder(results, step) if step else results} lacks {len(missing)} of "
+                f"{folders[step]} lacks {len(missing)} of "
                 f"{len(everything)} images that other steps have; expected the same pairs in all: "
                 "generate them again with --save_steps",
                 missing[:20],

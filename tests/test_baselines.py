@@ -1,9 +1,14 @@
 """The comparison with copying and with another person's photo."""
 
+import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
-from script.baselines import identity_of, other_person
+from script.baselines import generated_views, headline, identity_of, other_person
+from tests.metric_helpers import picture
 from util.errors import UserError
+from util.image import resize_linear
 
 
 class Pairs:
@@ -34,3 +39,77 @@ def test_the_other_person_is_somebody_else():
     assert [other_person(people, i) for i in range(4)] == [3, 3, 3, 0]
     with pytest.raises(UserError, match="the same person"):
         other_person(Pairs(people.pairs[:3]), 0)
+
+
+SIZE, LOADED = (32, 20), (16, 16)  # of the photographs, and of what the network sees
+NAMES = ("ann_1.png", "ann_2.png", "bob_1.png", "bob_2.png")
+
+
+class Photographs:
+    """Four photographs, in pairs of one person; a sample has been through the network's size."""
+
+    annotation_size = SIZE
+    pairs = (("ann_1.png", "ann_2.png"), ("bob_1.png", "bob_2.png"))
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def photograph(self, name):
+        return picture(NAMES.index(name), SIZE)
+
+    def __getitem__(self, index):
+        sample = {}
+        for role, name in zip(("source", "target"), self.pairs[index], strict=True):
+            small = resize_linear(self.photograph(name), LOADED)
+            sample[f"{role}_image"] = torch.from_numpy(small).permute(2, 0, 1)
+            sample[f"{role}_keypoints"] = torch.full((18, 2), float(NAMES.index(name)))
+            sample[f"{role}_name"] = name
+        return sample
+
+
+class Copier:
+    """A model whose result is its source image; remembers what it was given."""
+
+    def __init__(self):
+        self.seen = []
+
+    def prepare(self, batch):
+        self.seen.append(batch)
+        return batch
+
+    def generate(self, inputs):
+        return {"fake_target": inputs["source_image"].float() / 127.5 - 1}
+
+
+@pytest.fixture
+def views():
+    dataset, model = Photographs(), Copier()
+    loader = DataLoader(dataset, batch_size=2)
+    return model, list(generated_views(model, dataset, loader, SIZE))
+
+
+def test_truth_and_copy_are_the_photographs_themselves(views):
+    _, pairs = views
+    for (source, target), pair in zip(Photographs.pairs, pairs, strict=True):
+        truth, copy = pair["copy"]
+        assert np.array_equal(truth, picture(NAMES.index(target), SIZE))
+        assert np.array_equal(copy, picture(NAMES.index(source), SIZE))
+        assert all(np.array_equal(truth, other[0]) for other in pair.values())
+
+
+def test_the_wrong_source_has_the_picture_the_keypoints_and_the_name_of_another_person(views):
+    model, pairs = views
+    own, swapped = model.seen
+    assert own["source_name"] == ["ann_1.png", "bob_1.png"]
+    assert swapped["source_name"] == ["bob_1.png", "ann_1.png"]
+    assert swapped["target_name"] == own["target_name"]
+    assert torch.equal(swapped["source_image"], own["source_image"].flip(0))
+    assert torch.equal(swapped["source_keypoints"], own["source_keypoints"].flip(0))
+    assert np.array_equal(pairs[0]["wrong source"][1], pairs[1]["generated"][1])
+
+
+def test_the_headline_names_the_difference_to_the_files_of_a_test_run():
+    assert headline((256, 176), (256, 176)) == (
+        "protocol standard, images of 256 x 176 px (height x width)"
+    )
+    assert "test.py writes 256 x 256, of which" in headline((256, 176), (256, 256))

@@ -139,9 +139,9 @@ def test_a_constant_assignment_writes_exactly_the_image_of_test_py(world, result
     run(style_mixing.main, *arguments, "--results_dir", root / "mixed", "--assign", "1,1,1")
     run(style_mixing.main, *arguments, "--results_dir", root / "other", "--assign", "1,2,2")
     for pair in PAIRS:
-        expected = (results / "plain" / result_name(*pair)).read_bytes()
-        assert (root / "mixed" / result_name(*pair)).read_bytes() == expected
-        assert (root / "other" / result_name(*pair)).read_bytes() != expected
+        expected = read(results / "plain" / result_name(*pair))
+        assert np.array_equal(read(root / "mixed" / result_name(*pair)), expected)
+        assert not np.array_equal(read(root / "other" / result_name(*pair)), expected)
 
 
 def test_the_sweep_runs_from_pure_b_to_pure_a(world, results):
@@ -184,7 +184,7 @@ def test_neighbours_that_show_the_same_person_are_not_mixed(world, tmp_path):
         write_keypoints(tmp_path / f"fashion-annotation-{folder}.csv", points)
     run(style_mixing.main, *arguments, "--dataroot", tmp_path, "--results_dir", tmp_path / "rows",
         "--how_many", "1")  # fmt: skip
-    picture = read(tmp_path / "rows" / "mixing.png")[style_mixing.HEADER :]
+    picture = read(tmp_path / "rows" / "mixing.png")[HEADER:]
     assert np.array_equal(picture[:, : SIZE[1]], read(tmp_path / "test" / "ann_0.png"))
     assert np.array_equal(picture[:, SIZE[1] : 2 * SIZE[1]], read(tmp_path / "test" / "bob_2.png"))
 
@@ -247,9 +247,13 @@ def test_steps_are_measured_against_coarse_or_full_images(world, results, refere
     assert (root / "reports" / reference / "step_2" / "metrics.json").is_file()
 
 
-def test_chosen_steps_and_own_schedules(world, results):
+def test_chosen_steps_and_own_schedules(world, results, tmp_path):
     root, _ = world
-    evaluate(root, results, "--steps", 1, 3, "--d_schedule", 100, 20, 1, "--name", "own")
+    shutil.copytree(results, tmp_path / "results")
+    made = tmp_path / "results" / "plain" / "generation.json"
+    made.write_text(json.dumps(json.loads(made.read_text()) | {"divisors": [100, 20, 1]}))
+    words = ("--steps", 1, 3, "--d_schedule", 100, 20, 1, "--name", "own")
+    evaluate(root, tmp_path / "results", *words)
     header, table = read_table(root / "reports" / "own" / "steps.csv")
     assert header == ["metric", "step_1", "step_3"]
     expected = [l1_by_hand(root, results, 1, 100), l1_by_hand(root, results, 3, 1)]
@@ -265,15 +269,49 @@ def test_refused_metrics_leave_empty_cells_and_a_status(world, results):
     assert not any("window51" in row for row in rows)
 
 
-def test_missing_steps_are_explained(world, results):
+def test_missing_steps_are_explained(world, results, tmp_path):
     root, _ = world
     with pytest.raises(UserError, match="from 1 to 3"):
         evaluate(root, results, "--steps", 4)
+    other = tmp_path / "other"  # made by something that leaves no generation.json
+    for step in (1, 2, 3):
+        shutil.copytree(results / f"plain_{step}", other / f"plain_{step}")
     with pytest.raises(UserError, match=r"of 3 steps, asked are 5; .*--step_size 3"):
-        evaluate(root, results, "--step_size", 5, "--steps", 5)
+        evaluate(root, other, "--step_size", 5, "--steps", 5)
+    shutil.rmtree(other / "plain_2")
+    with pytest.raises(UserError, match="--save_steps"):
+        evaluate(root, other)
 
 
 def test_published_protocol_letters_name_protocols():
     assert eval_step.ALIASES == {"A": "dptn_step", "B": "nted_pidm"}
     for name in eval_step.ALIASES.values():
         assert eval_step.find_protocol(name).name == name
+
+
+def test_other_divisors_than_those_of_the_results_are_refused(world, results, tmp_path):
+    root, _ = world
+    made = json.loads((results / "plain" / "generation.json").read_text())["divisors"]
+    assert made == list(step_divisors(3))
+    for extra in (("--step_size", 5), ("--d_schedule", 100, 20, 1)):
+        with pytest.raises(UserError, match=r"made with the divisors 170 85 1"):
+            evaluate(root, results, *extra)
+    evaluate(root, results, "--d_schedule", *made, "--name", "same")
+
+
+def test_steps_that_lack_images_are_refused(world, results, tmp_path):
+    root, _ = world
+    for name in ("plain", "plain_1", "plain_2", "plain_3"):
+        shutil.copytree(results / name, tmp_path / name)
+    lost = sorted((tmp_path / "plain_2").glob("*_vis.png"))[0]
+    lost.unlink()
+    with pytest.raises(UserError, match=r"(?s)plain_2 lacks 1 of \d+ images.*" + lost.name):
+        evaluate(root, tmp_path)
+
+
+def test_a_report_of_steps_stays_in_its_folder(world, results):
+    root, _ = world
+    with pytest.raises(UserError, match="--name"):
+        evaluate(root, results, "--name", "../x")
+    with pytest.raises(UserError, match="--batchSize"):
+        evaluate(root, results, "--batch_size", 0)

@@ -31,7 +31,7 @@ from util.metrics.protocols import (
     InceptionScore,
     kept,
 )
-from util.metrics.sets import Features, Moments, SplitScores, frechet_distance
+from util.metrics.sets import Features, Moments, SplitScores, frechet_distance, squared_mmd
 from util.metrics.weights import WeightStore
 
 
@@ -283,3 +283,30 @@ def test_values_of_a_batch_are_copied_and_let_go():
     values = measure_all(stream, measure, 15)
     assert values.tolist() == [0.0, 2.0, 4.0, 6.0, 8.0] * 3
     assert max(alive) <= 1  # only the one that was copied last
+
+
+def test_weights_that_are_no_numbers_are_named(tmp_path):
+    path = made_backbone(tmp_path / "alex.pth", "alex")
+    state = torch.load(path, weights_only=True)
+    state["features.3.weight"][0, 0, 0, 0] = torch.nan
+    torch.save(state, path)
+    with pytest.raises(MetricUnavailableError, match=r"no numbers .*features\.3\.weight first"):
+        build_lpips(LPIPS(), WeightStore({"alex": path}))
+
+
+def test_without_a_home_a_missing_weight_file_refuses_its_metric(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/dev/null")
+    monkeypatch.setenv("TORCH_HOME", "/dev/null/torch")
+    with pytest.raises(MetricUnavailableError, match=r"AlexNet.*--alexnet_weights"):
+        WeightStore(offline=True).load("alex")
+    monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: pytest.fail("must not download"))
+    with pytest.raises(MetricUnavailableError, match=r"--alexnet_weights"):
+        WeightStore().load("alex")
+
+
+def test_kid_in_single_precision_keeps_six_digits():
+    a, b = (np.abs(features(seed, 300, 64)).astype(np.float32) for seed in (8, 9))
+    products = [x.astype(np.float64) @ y.astype(np.float64).T for x, y in ((a, a), (b, b), (a, b))]
+    kernels = [(p / 64 + 1) ** 3 for p in products]
+    own = [(k.sum() - np.trace(k)) / (300 * 299) for k in kernels[:2]]
+    assert squared_mmd(a, b) == pytest.approx(sum(own) - 2 * kernels[2].mean(), rel=1e-6)

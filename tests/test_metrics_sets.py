@@ -169,3 +169,63 @@ def test_every_image_is_in_one_split_or_in_the_dropped_rest():
         *(1, 1, 1),
         *(2, 2, 2),
     ]
+
+
+def test_images_in_sub_folders_of_the_real_set_are_read(folders):
+    first = measured(folders, *FID)["dptn.fid"]
+    more = Path(folders["--fid_real_path"]) / "more"
+    for i in range(5):
+        save(more / f"m{i}.png", picture(200 + i, (16, 11)))
+    second = measured(folders, *FID)["dptn.fid"]
+    assert second["real_count"] == first["real_count"] + 5
+    assert second["value"] != first["value"]
+
+
+def test_a_real_set_of_one_image_has_no_fid(folders):
+    for path in sorted(Path(folders["--fid_real_path"]).iterdir())[1:]:
+        path.unlink()
+    assert main(arguments(folders, *FID, "psnr", "--name", "run")) == EXIT_REFUSED
+    text = (Path(folders["--output_dir"]) / "run" / "metrics.json").read_text()
+    found = json.loads(text)
+    assert "in the real set: a covariance needs at least two images" in found["refused"]["dptn.fid"]
+    assert set(found["metrics"]) == {"dptn.psnr"}
+
+
+def test_features_that_are_no_numbers_are_no_fid(folders, monkeypatch):
+    monkeypatch.setattr(SmallNetwork, "forward", lambda self, x: torch.full((len(x), 3), torch.nan))
+    assert main(arguments(folders, *FID, "--name", "run")) == EXIT_REFUSED
+    text = (Path(folders["--output_dir"]) / "run" / "metrics.json").read_text()
+    assert "the features give nan" in json.loads(text)["refused"]["dptn.fid"]
+
+
+def test_a_cache_that_cannot_be_written_is_a_note_by_default_and_an_error_when_asked_for(
+    folders, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    words = arguments(folders, *FID, "--name", "run")
+    at = words.index("--cache_dir")
+    assert main(words[:at] + words[at + 2 :]) == 0
+    text = (Path(folders["--output_dir"]) / "run" / "metrics.json").read_text()
+    (note,) = (note for note in json.loads(text)["notes"] if "--cache_dir" in note)
+    assert "could not be kept in" in note
+    words[at + 1] = str(tmp_path / "file" / "cache")
+    with pytest.raises(UserError, match="cannot be written"):
+        main(words)
+
+
+def test_padding_of_a_protocol_is_for_its_own_inception_score_only(folders, monkeypatch):
+    seen = []
+    forward = SmallNetwork.forward
+
+    def watched(self, images):
+        seen.append(tuple(images.shape[1:3]))
+        return forward(self, images)
+
+    monkeypatch.setattr(SmallNetwork, "forward", watched)
+    measured(folders, "--metrics", "inception_score", "fid", "--protocol", "patn")
+    assert (16, 16) in seen  # the score
+    assert (16, 11) in seen  # FID
+    seen.clear()
+    measured(folders, "--metrics", "inception_score", "--protocol", "patn", "--market")
+    assert set(seen) == {(16, 11)}

@@ -80,7 +80,9 @@ class Moments:
 
     def result(self, real: Moments) -> Result:
         """The distance to a real set, with the counts that entered it."""
-        value = frechet_distance(real.mean, real.covariance(), self.mean, self.covariance())
+        each = (real.mean, real.covariance(), self.mean, self.covariance())
+        finite = all(np.isfinite(part).all() for part in each)
+        value = frechet_distance(*each) if finite else float("nan")
         details: dict[str, object] = {"real_count": real.count}
         if min(self.count, real.count) <= len(self.mean):
             dimensions = len(self.mean)
@@ -138,16 +140,17 @@ class Features:
         size = self.definition.subset_size
         values = np.empty(self.definition.subsets)
         for i in range(len(values)):
-            fake, true = (
-                each.rows[random.choice(each.count, size, replace=False)].astype(np.float64)
-                for each in (self, real)
-            )
-            values[i] = squared_mmd(fake, true)
+            chosen = [random.choice(each.count, size, replace=False) for each in (self, real)]
+            values[i] = squared_mmd(self.rows[chosen[0]], real.rows[chosen[1]])
         return float(values.mean()), float(values.std()), {"real_count": real.count}
 
 
 def squared_mmd(a: np.ndarray, b: np.ndarray) -> float:
-    """Unbiased MMD^2 of two sets (N, D) under the kernel (x.y / D + 1)^3."""
+    """Unbiased MMD^2 of two sets (N, D) under the kernel (x.y / D + 1)^3.
+
+    Products are computed in the arrays' own precision; cubes and sums, where float32 would lose
+    the digits, in float64.
+    """
     count, dimensions = a.shape
     total = 0.0
     for rows in (a, b):
@@ -157,10 +160,10 @@ def squared_mmd(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _cubed(products: np.ndarray, dimensions: int) -> np.ndarray:
-    products /= dimensions
-    products += 1
-    cubes = products * products
-    cubes *= products
+    kernel = products.astype(np.float64) / dimensions
+    kernel += 1
+    cubes = kernel * kernel
+    cubes *= kernel
     return cubes
 
 
