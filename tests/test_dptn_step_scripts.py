@@ -186,7 +186,9 @@ def test_neighbours_that_show_the_same_person_are_not_mixed(world, tmp_path):
         "--how_many", "1")  # fmt: skip
     picture = read(tmp_path / "rows" / "mixing.png")[HEADER:]
     assert np.array_equal(picture[:, : SIZE[1]], read(tmp_path / "test" / "ann_0.png"))
-    assert np.array_equal(picture[:, SIZE[1] : 2 * SIZE[1]], read(tmp_path / "test" / "bob_2.png"))
+    assert np.array_equal(
+        picture[:, SIZE[1] + GAP :][:, : SIZE[1]], read(tmp_path / "test" / "bob_2.png")
+    )
 
 
 def test_sweep_assignments():
