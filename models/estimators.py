@@ -251,12 +251,21 @@ class PersonFinder:
 
     def __call__(self, image: Image.Image, where: str) -> np.ndarray:
         """Keypoints (18, 2) in pixels of the RGB image, or a UserError beginning with ``where``."""
+        people = self._people(image, where)
+        if not people and self._allow_nobody:
+            return np.full((len(JOINTS), 2), float(MISSING))
+        return choose_person(people, where, self._rule, self._min_joints).keypoints
+
+    def person(self, image: Image.Image, where: str) -> Person | None:
+        """The chosen person, with any number of joints; None when nobody is there."""
+        people = self._people(image, where)
+        return choose_person(people, where, self._rule, 0) if people else None
+
+    def _people(self, image: Image.Image, where: str) -> list[Person]:
         people = self.estimator.estimate(image)
         if not (isinstance(people, list) and all(isinstance(p, Person) for p in people)):
             raise UserError(
                 f"{where}: the estimator {type(self.estimator).__name__} returned something else "
                 "than a list of api.Person; see its protocol in models/estimators.py"
             )
-        if not people and self._allow_nobody:
-            return np.full((len(JOINTS), 2), float(MISSING))
-        return choose_person(people, where, self._rule, self._min_joints).keypoints
+        return people

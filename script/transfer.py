@@ -126,7 +126,8 @@ def subject_of_photo(
 def _subject(
     name: str, photo: Image.Image, keypoints: np.ndarray, frame: tuple[int, int], crop: str
 ) -> Subject:
-    box = person_box(keypoints, frame) if crop == "person" else whole_picture(photo)
+    whole = whole_picture(photo)
+    box = person_box(keypoints, frame, whole.size) if crop == "person" else whole
     return Subject(name, cut(photo, box), to_frame(keypoints, box, frame), box)
 
 
@@ -156,14 +157,14 @@ def read_targets(opt: Namespace, find: PersonFinder, frame: tuple[int, int]) -> 
     for item in map(Path, opt.pose):
         if item.suffix.lower() in POSE_FILES:
             poses = poses_of_file(item, opt)
-            targets += [_subject_of_pose(pose, frame) for pose in poses]
+            targets += [subject_of_pose(pose, frame) for pose in poses]
         else:
             photos = list_photos(item) if item.is_dir() else [item]
             targets += [subject_of_photo(photo, find, frame, opt.crop) for photo in photos]
     return targets
 
 
-def _subject_of_pose(pose: NamedPose, frame: tuple[int, int]) -> Subject:
+def subject_of_pose(pose: NamedPose, frame: tuple[int, int]) -> Subject:
     """A pose from a file: CSV rows are in the annotation frame, others are framed like photos."""
     points = pose.in_frame(frame)
     if not pose.in_annotation_frame:

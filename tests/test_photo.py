@@ -163,6 +163,17 @@ def test_missing_joints_do_not_count_for_the_crop():
         person_box(np.full((18, 2), -1.0), (256, 176))
 
 
+def test_the_crop_stays_inside_the_photo_when_there_is_room():
+    frame = (256, 176)
+    points = standing(20, 5, 200, 100)  # at the left edge of a wide photo
+    box = person_box(points, frame, (300, 500))
+    assert box.size == person_box(points, frame).size
+    assert (box.left, person_box(points, frame).left < 0) == (0, True)
+    assert person_box(standing(0, 10, 256, 150), frame, frame) == Box(0, 0, 256, 176)
+    tight = person_box(standing(-5, -5, 280, 200), frame, frame)  # larger than the photo
+    assert tight.height > 256
+
+
 def test_a_crop_beyond_the_photo_is_the_grey_of_the_augmentation_there():
     pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
     found = np.asarray(cut(Image.fromarray(pixels), Box(-2, 3, 5, 4)))

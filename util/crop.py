@@ -48,10 +48,14 @@ def whole_picture(image: Image.Image) -> Box:
     return Box(0, 0, image.height, image.width)
 
 
-def person_box(keypoints: np.ndarray, frame: tuple[int, int]) -> Box:
+def person_box(
+    keypoints: np.ndarray,  # (K, 2), (y, x), -1 = missing
+    frame: tuple[int, int],
+    within: tuple[int, int] | None = None,  # (h, w) of the photo
+) -> Box:
     """The box with the shape of ``frame`` (h, w) that holds a person with some margin.
 
-    ``keypoints`` (18, 2), (y, x), -1 = missing.
+    With ``within`` it lies inside the photo if that costs no more than two thirds of the margin.
     """
     points = np.asarray(keypoints)[present(np.asarray(keypoints))]
     if not len(points):
@@ -59,12 +63,28 @@ def person_box(keypoints: np.ndarray, frame: tuple[int, int]) -> Box:
     (top, left), (bottom, right) = points.min(axis=0), points.max(axis=0)
     aspect = frame[0] / frame[1]
     extent = max(bottom - top, (right - left) * aspect, 8.0)
-    top, bottom = top - MARGIN_TOP * extent, bottom + MARGIN_BOTTOM * extent
-    side = MARGIN_SIDE * extent / aspect
-    width = math.ceil(max(right - left + 2 * side, (bottom - top) / aspect))
+
+    def width_with(margin: float) -> int:
+        high = bottom - top + margin * (MARGIN_TOP + MARGIN_BOTTOM) * extent
+        wide = right - left + margin * 2 * MARGIN_SIDE * extent / aspect
+        return math.ceil(max(wide, high / aspect))
+
+    width = width_with(1.0)
+    if within is not None:
+        width = min(width, max(int(min(within[1], within[0] / aspect) + 1e-6), width_with(1 / 3)))
     height = round(width * aspect)
-    middle_y, middle_x = (top + bottom) / 2, (left + right) / 2
-    return Box(round(middle_y - height / 2), round(middle_x - width / 2), height, width)
+    middle_y = (top + bottom + (MARGIN_BOTTOM - MARGIN_TOP) * extent) / 2
+    box = Box(round(middle_y - height / 2), round((left + right) / 2 - width / 2), height, width)
+    return box if within is None else _moved_inside(box, within)
+
+
+def _moved_inside(box: Box, size: tuple[int, int]) -> Box:
+    """The box where it reaches beyond a photo of ``size`` (h, w) as little as it can."""
+    top, left = (
+        min(max(start, min(0, side - length)), max(0, side - length))
+        for start, length, side in zip((box.top, box.left), box.size, size, strict=True)
+    )
+    return Box(top, left, box.height, box.width)
 
 
 def cut(image: Image.Image, box: Box) -> Image.Image:
@@ -77,9 +97,43 @@ def cut(image: Image.Image, box: Box) -> Image.Image:
 def to_frame(keypoints: np.ndarray, box: Box, frame: tuple[int, int]) -> np.ndarray:
     """Photo keypoints (18, 2) as whole pixels of ``frame`` (h, w), onto which the box is scaled."""
     points = np.asarray(keypoints, dtype=np.float64)
-    scaled = np.floor((points - (box.top, box.left)) * np.array(frame) / np.array(box.size))
+    scaled = np.floor(_scaled(points, box, frame))
     scaled[scaled == MISSING] = MISSING - 1  # just outside the frame is not a missing joint
     return np.where(present(points)[:, None], scaled, float(MISSING))
+
+
+def _scaled(points: np.ndarray, box: Box, frame: tuple[int, int]) -> np.ndarray:
+    return (points - (box.top, box.left)) * np.array(frame) / np.array(box.size)
+
+
+STILL = 1.35  # a movement that needs a box so many times as high as one pose's is followed
+FOLLOWING = 1.0  # seconds over which the following box is averaged
+
+
+def movement_to_frame(poses: np.ndarray, frame: tuple[int, int], fps: float) -> np.ndarray:
+    """Poses (N, 18, 2) in pixels of a video -> the same person in ``frame`` (h, w), real numbers.
+
+    Every pose is scaled alike: by the box that holds the whole movement or, when the person moves
+    through the picture, by a box of one size that follows smoothly. Missing joints stay missing.
+    """
+    poses = np.asarray(poses, dtype=np.float64)
+    known = present(poses)
+    seen = np.flatnonzero(known.any(axis=1))
+    if not len(seen):
+        raise UserError("no pose has a joint; expected a person in at least one picture")
+    boxes = [person_box(poses[i], frame) for i in seen]
+    height = float(np.quantile([box.height for box in boxes], 0.95))
+    whole = person_box(poses.reshape(-1, 2), frame)
+    if whole.height <= STILL * height:
+        scaled = _scaled(poses, whole, frame)
+    else:
+        centres = [(box.top + box.height / 2, box.left + box.width / 2) for box in boxes]
+        times = np.arange(len(poses))
+        path = np.stack([np.interp(times, seen, axis) for axis in np.array(centres).T], axis=1)
+        path = uniform_filter1d(path, max(1, round(FOLLOWING * fps)), axis=0, mode="nearest")
+        scaled = (poses - path[:, None]) * (frame[0] / height) + np.array(frame) / 2
+    scaled[scaled == MISSING] = MISSING - 1e-6
+    return np.where(known[..., None], scaled, float(MISSING))
 
 
 def paste(image: Image.Image, result: Image.Image, box: Box) -> Image.Image:

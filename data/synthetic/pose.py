@@ -97,7 +97,7 @@ def sample_pose(rng: np.random.Generator, view: str | None = None) -> Pose:
 def _posture(rng: np.random.Generator) -> tuple[str, tuple, tuple]:
     """An action's name and its arm and leg angles with small random variation."""
     if rng.random() < 0.3:
-        action, (arms, legs) = "walk", _walk(float(rng.uniform(0, 2 * np.pi)))
+        action, (arms, legs) = "walk", walking(float(rng.uniform(0, 2 * np.pi)))
     else:
         names = list(ARMS)
         weights = np.array([3, 2, 3, 2, 1.5, 1, 1.5, 1.5, 2, 1.5, 1, 1])
@@ -117,7 +117,7 @@ def _posture(rng: np.random.Generator) -> tuple[str, tuple, tuple]:
     return action, arms, legs
 
 
-def _walk(phase: float) -> tuple[tuple, tuple]:
+def walking(phase: float) -> tuple[tuple, tuple]:
     """Angles of a walking cycle; ``phase`` 0 has the right leg in front."""
     legs, arms = [], []
     for offset in (0.0, np.pi):

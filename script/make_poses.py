@@ -1,0 +1,59 @@
+"""Write pose sequences to animate a person with: walking, waving, turning, sitting down.
+
+    python -m script.make_poses -o poses/
+    python -m script.animate --checkpoint checkpoints/RUN --source me.jpg --poses poses/walk.json \
+        -o walk.gif
+
+One JSON file a movement, in OpenPose's layout with "frame", "fps" and "frames" added; every
+movement is a loop. The body is one of the synthetic people, drawn by --seed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from data.synthetic.identity import sample_identity
+from data.synthetic.motion import MOVEMENTS, movement_keypoints
+from options.parser import OUTPUT, Parser, add_debug
+from util.files import make_folder, write_file
+from util.kinds import REQUIRED, choice, natural, positive, several, size, text, whole_number
+from util.run.main import run_main
+from util.tables.poses import pose_text
+
+
+def build_parser() -> Parser:
+    """The command line of this script."""
+    parser = Parser(__doc__)
+    add = parser.option
+    add(OUTPUT, text, REQUIRED, "folder to write")
+    movements = choice(MOVEMENTS)
+    add("--movements", several(movements), list(MOVEMENTS), "which ones", metavar="M")
+    add("--frames", whole_number(2, 10_000), 24, "poses of one round")
+    add("--fps", positive, 12.0, "poses a second")
+    add("--size", size, (256, 176), "height and width of the frame, pixels")
+    add("--seed", natural, 0, "draws the body")
+    add_debug(add)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, write, say where the files are."""
+    opt = build_parser().parse(sys.argv[1:] if argv is None else argv)
+    folder, frame = Path(opt.output), tuple(opt.size)
+    body = sample_identity(np.random.default_rng(opt.seed)).body
+    make_folder(folder)
+    for movement in dict.fromkeys(opt.movements):
+        poses = movement_keypoints(body, movement, opt.frames, frame)
+        path = folder / f"{movement}.json"
+        write_file(path, pose_text(poses, frame, opt.fps).encode())
+        print(f"wrote {path}: {opt.frames} poses, {opt.fps:g} a second")
+
+
+if __name__ == "__main__":
+    run_main(main)
