@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import default_collate
 
 from models import create_model
-from models.base_model import BaseModel
+from models.base_model import BaseModel, Explanation
 from models.estimators import KeypointEstimator, Person, PersonFinder, create_estimator
 from models.networks.pose2pose import Pose2PoseGenerator
 from models.onnx_graph import OnnxGenerator, with_noise
@@ -327,6 +328,21 @@ class PoseTransfer(_Transfer):
         name = picture_name(source)
         rows = ((photo, pose, own, (name, ""), False) for pose in sequence)
         return self._pictures(rows, batch_size)
+
+    def explain(
+        self, source: Picture, keypoints: Keypoints, source_keypoints: Keypoints | None = None
+    ) -> Explanation:
+        """Where the picture of :meth:`transfer` comes from, a batch of one; a UserError for models
+        that cannot tell and for .onnx files."""
+        if self._generator is not None:
+            raise UserError(
+                f"{self._generator.path} holds no weights of single layers; expected a .pth or its "
+                "folder"
+            )
+        sample = self._sample(
+            source, keypoints, source_keypoints, (picture_name(source), ""), False
+        )
+        return self.model.explain(self.model.prepare(default_collate([sample])))
 
     def _estimated(self, photo: Image.Image, where: str) -> np.ndarray:
         return to_frame(self.find_person(photo, where), whole_picture(photo), self.annotation_size)

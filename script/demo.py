@@ -24,14 +24,17 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+import torch
 from PIL import Image
 
 from api import PoseTransfer
 from data import create_dataset
 from data.gallery import PRESETS, DatasetSamples, Samples, SyntheticSamples, preset
+from models.base_model import Explanation
 from models.estimators import PersonFinder
 from options.parser import DATA, Parser, add_debug, add_device
 from script.transfer import add_checkpoint_options, add_estimator_options, load, person_finder
+from util.attention import flow_source, maps_at
 from util.crop import Box, cut, person_box, to_frame
 from util.errors import UserError
 from util.image import photo_from_bytes
@@ -78,6 +81,7 @@ class Studio:
         self.sample = lru_cache(maxsize=4 * SAMPLES_A_PAGE)(self._sample)
         self._own: OrderedDict[str, Source] = OrderedDict()
         self._lock = threading.Lock()
+        self._explained: tuple[Any, Explanation | None] = (None, None)  # of the last origin()
 
     def routes(self) -> list[Route]:
         """All calls of the page."""
@@ -93,6 +97,7 @@ class Studio:
             Route("POST", "/pose", self.pose, "photo", MAX_UPLOAD),
             Route("POST", "/fit", self.fit),
             Route("POST", "/picture", self.picture, "picture"),
+            Route("POST", "/origin", self.origin, "picture"),
         ]
 
     # ---- what there is -----------------------------------------------------------------------
@@ -182,15 +187,34 @@ class Studio:
 
     def picture(self, request: Request) -> Reply:
         """The person of a source in a pose, PNG; how long it took stands in a header."""
-        fields = request.json()
-        source = self._source(fields.get("source"))
-        own = self._keypoints(fields, "source_keypoints", "the skeleton of the person")
-        target = self._keypoints(fields, "keypoints", "the pose")
+        source, own, target = self._asked(request.json())
         began = time.perf_counter()
         result = self.transfer.transfer(source.image, target, own, (source.name, ""))
         spent = 1000 * (time.perf_counter() - began)
         reply = _encoded(result, "PNG", compress_level=1)
         return Reply(reply.body, reply.kind, {"X-Milliseconds": f"{spent:.1f}"})
+
+    def origin(self, request: Request) -> Reply:
+        """Where a point of the picture comes from: a map over the person's picture, 255 at its
+        largest value, or the place that the flow field points to."""
+        fields = request.json()
+        point = self._point(fields.get("point"))
+        source, own, target = self._asked(fields)
+        key = (fields["source"], own.tobytes(), target.tobytes())
+        if self._explained[0] != key:  # a pointer that moves over one picture asks many times
+            self._explained = key, self.transfer.explain(source.image, target, own)
+        told = self._explained[1]
+        if told.attention:
+            mean = torch.stack(told.attention)[:, 0].mean(dim=(0, 1)).cpu().numpy()
+            found = maps_at(mean, point, self.frame)
+            return json_reply({"map": (255 * found / found.max()).astype(int).tolist()})
+        if told.flows:
+            place = flow_source(told.flows[-1][0].cpu().numpy(), point, self.frame)
+            return json_reply({"place": place.tolist()})
+        raise UserError(
+            f"--model {self.transfer.model.opt.model} tells nothing of single points; expected a "
+            "checkpoint of DPTN, poseflownet or pose"
+        )
 
     # ---- help --------------------------------------------------------------------------------
 
@@ -245,6 +269,26 @@ class Studio:
         shown = crop.resize(_wide(rows, self.frame), Image.Resampling.BICUBIC)
         image = crop.resize(self.transfer.load_size[::-1], Image.Resampling.BILINEAR)
         return Source(name, image, shown, points, photo, box)
+
+    def _asked(self, fields: dict[str, Any]) -> tuple[Source, np.ndarray, np.ndarray]:
+        """Source, its keypoints and the pose of a request."""
+        source = self._source(fields.get("source"))
+        own = self._keypoints(fields, "source_keypoints", "the skeleton of the person")
+        return source, own, self._keypoints(fields, "keypoints", "the pose")
+
+    def _point(self, value: Any) -> tuple[float, float]:
+        """A (y, x) inside the frame."""
+        given = value if isinstance(value, list) and len(value) == 2 else [None, None]
+        inside = (
+            isinstance(v, (int, float)) and 0 <= v < side
+            for v, side in zip(given, self.frame, strict=True)
+        )
+        if not all(inside):
+            raise UserError(
+                f"the point {str(value)[:60]} lies outside the picture; expected y and x below "
+                f"{self.frame[0]} and {self.frame[1]}"
+            )
+        return float(given[0]), float(given[1])
 
     def _keypoints(self, fields: dict[str, Any], key: str, where: str) -> np.ndarray:
         points = checked_keypoints(fields.get(key), where)

@@ -83,6 +83,21 @@ def test_every_model_makes_pictures(model, tmp_path):
         assert sizes == {(*transfer.model.result_size, 3)}
 
 
+def test_a_point_of_the_picture_is_traced_to_where_it_comes_from(demo, tmp_path):
+    asked = fields(source="3", point=[100.0, 60.0])
+    told = demo.json("POST", "/origin", json.dumps(asked).encode())["map"]
+    source, pose = demo.studio.sample(3), np.array(asked["keypoints"])
+    attention = demo.studio.transfer.explain(source.image, pose, pose).attention
+    mean = np.mean([block[0].mean(dim=0).numpy() for block in attention], axis=0)
+    expected = mean[100 * mean.shape[0] // 256, 60 * mean.shape[1] // 176]
+    assert np.allclose(told, 255 * expected / expected.max(), atol=1.01)
+    flow = PoseTransfer.from_checkpoint(make_run(tmp_path / "flow", "poseflownet"), device="cpu")
+    with served(Studio(flow, demo.studio.samples, None, "flow")) as made:
+        place = made.json("POST", "/origin", json.dumps(asked).encode())["place"]
+    assert np.isfinite(place).all()
+    assert np.abs(np.array(place) - (100, 60)).max() < 600
+
+
 def test_samples_come_in_pages_each_once_with_their_thumbnails(demo):
     total = demo.json("GET", "/start")["samples"]
     listed = demo.json("GET", "/samples/0")
@@ -203,6 +218,10 @@ BAD = [
      "the pose has no joint"),
     ("far away", "POST", "/picture", json.dumps(fields(keypoints=[[1e300, 5]] * 18)).encode(),
      "the pose has a joint at 1e+300"),
+    ("point outside", "POST", "/origin", json.dumps(fields(point=[256, 5])).encode(),
+     "the point [256, 5] lies outside the picture"),
+    ("point of words", "POST", "/origin", json.dumps(fields(point="ab")).encode(),
+     "the point ab lies outside"),
     ("pose file of nobody", "POST", "/pose?name=p.json", b'{"people": []}', "holds no person"),
     ("pose file without joints", "POST", "/pose?name=p.json",
      b'{"people": [{"pose_keypoints_2d": [' + b"0," * 53 + b"0]}]}", "p.json holds no person"),

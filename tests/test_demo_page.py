@@ -270,6 +270,21 @@ def test_correcting_the_person_s_skeleton_changes_the_picture(page):
     assert np.array_equal(page.picture(), page.expected())
 
 
+def test_pointing_at_the_picture_lights_up_where_it_comes_from(page):
+    light = (
+        "(c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data"
+        ".reduce((sum, v) => sum + v, 0))(document.getElementById('origin'))"
+    )
+    place = page.on_screen(page.pose()[SHOULDER] + np.array([9, 9]))
+    page.mouse("mouseMoved", *place, buttons=0)
+    assert page.value(light) == 0
+    page.value("document.getElementById('show-origin').click()")
+    page.mouse("mouseMoved", place[0] + 3, place[1], buttons=0)
+    page.wait(f"{light} > 0")
+    page.press("mirror")
+    page.wait(f"{light} == 0")
+
+
 def test_an_own_photo_becomes_the_person_and_can_be_cropped_again(page, tmp_path):
     photo((600, 400)).save(tmp_path / "me.jpg")
     page.choose_file("#photo-file", tmp_path / "me.jpg")

@@ -1,6 +1,8 @@
 // The page: what is chosen, what is drawn, what the buttons do.
 
+import {download, poseFile, sideBySide} from "./download.js";
 import {Editor, drawing} from "./editor.js";
+import {darken, light} from "./origin.js";
 import {Latest, Refusal, generate, getJson, postFile, postJson} from "./server.js";
 import * as skeleton from "./skeleton.js";
 
@@ -13,7 +15,8 @@ let neutral; // a standing figure: where missing joints are put
 let state = {source: null, sourceFigure: null, figure: null, base: null};
 let picture = null; // {blob, url, state} of the newest answer
 let past = [], future = [];
-let poseEditor, sourceEditor, latest;
+let poseEditor, sourceEditor, latest, origins;
+let pointed = null; // (y, x) of the picture whose origin is shown
 const moments = []; // when the last answers came
 
 // ---- messages ------------------------------------------------------------------------------------
@@ -70,6 +73,23 @@ async function answered({blob, milliseconds}, asked) {
   $("speed-text").textContent = `${milliseconds.toFixed(0)} ms a picture${rate}`;
 }
 
+// ---- where a point of it comes from --------------------------------------------------------------
+
+function point(event) {
+  if (!$("show-origin").checked || poseEditor.gesture?.begun) return;
+  const [x, y] = poseEditor.place(event);
+  const [height, width] = world.frame;
+  if (x < 0 || y < 0 || x >= width || y >= height) return;
+  pointed = [y, x];
+  origins.want();
+}
+
+const clearOrigin = () => darken($("origin"));
+
+function drawOrigin(told) {
+  if ($("show-origin").checked) light($("origin"), told, world.frame);
+}
+
 // ---- what is chosen ------------------------------------------------------------------------------
 
 const snapshot = () => ({...state});
@@ -98,6 +118,7 @@ function show(next) {
 
 /** After any change of the figures. */
 function refresh() {
+  clearOrigin();
   $("undo").disabled = !past.length;
   $("redo").disabled = !future.length;
   const count = state.figure.shown.filter(Boolean).length;
@@ -258,41 +279,13 @@ const keep = () => attempt(async () => {
   $("kept-empty").hidden = true;
 });
 
-function download(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}
-
 const stem = () => state.source.name.replace(/\.\w+$/, "").replace(/[^\p{L}\p{N}_-]+/gu, "_");
-
-/** The pose in OpenPose's layout with our "frame" beside it: script.transfer --pose reads it. */
-function poseText() {
-  const triples = skeleton.toKeypoints(state.figure).flatMap(
-    ([y, x]) => y === skeleton.MISSING ? [0, 0, 0] : [x, y, 1]);
-  return JSON.stringify({frame: world.frame, people: [{pose_keypoints_2d: triples}]});
-}
-
-async function pairPicture(blob) {
-  const [height, width] = world.frame.map(side => side * Math.ceil(256 / world.frame[0]));
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [2 * width + 8, height];
-  const context = canvas.getContext("2d");
-  context.fillStyle = "white";
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  context.imageSmoothingQuality = "high";
-  await $("source-picture").decode();
-  context.drawImage($("source-picture"), 0, 0, width, height);
-  context.drawImage(await createImageBitmap(blob), width + 8, 0, width, height);
-  return new Promise(done => canvas.toBlob(done, "image/png"));
-}
-
 const getPicture = () => attempt(async () => download((await finished()).blob, `${stem()}_posed.png`));
-const getPair = () => attempt(async () =>
-  download(await pairPicture((await finished()).blob), `${stem()}_pair.png`));
-const getPose = () => download(new Blob([poseText()], {type: "application/json"}), "pose.json");
+const getPair = () => attempt(async () => {
+  const pair = await sideBySide($("source-picture"), (await finished()).blob, world.frame);
+  download(pair, `${stem()}_pair.png`);
+});
+const getPose = () => download(poseFile(skeleton.toKeypoints(state.figure), world.frame), "pose.json");
 
 // ---- buttons, keys, drops ------------------------------------------------------------------------
 
@@ -369,6 +362,8 @@ function listenForFiles() {
 function listen() {
   for (const [id, action] of Object.entries(actions)) $(id).addEventListener("click", action);
   $("show-skeleton").addEventListener("change", toggleSkeleton);
+  $("show-origin").addEventListener("change", clearOrigin);
+  for (const kind of ["pointermove", "pointerdown"]) $("pose-editor").addEventListener(kind, point);
   $("fit").addEventListener("change", () => { if ($("fit").checked) refit(); });
   let people = 0, poses = PER_PAGE;
   $("more-people").addEventListener("click", () => attempt(() => fillPeople(people += PER_PAGE)));
@@ -397,7 +392,13 @@ async function start() {
   document.documentElement.style.setProperty("--shape", `${world.frame[1]} / ${world.frame[0]}`);
   document.documentElement.style.setProperty("--ratio", world.frame[1] / world.frame[0]);
   $("model").textContent = `${world.title} · ${world.model} · ${world.load_size.join(" × ")} pixels`;
-  latest = new Latest(question, answered, failed);
+  latest = new Latest({question, ask: generate, answer: answered, failure: failed});
+  origins = new Latest({
+    question: () => ({...question(), point: pointed}),
+    ask: fields => postJson("origin", fields),
+    answer: drawOrigin,
+    failure: error => { $("show-origin").checked = false; clearOrigin(); failed(error); },
+  });
   makeEditors();
   fillPresets();
   fillJoints();

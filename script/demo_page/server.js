@@ -48,8 +48,8 @@ export async function generate(fields) {
  * one is about the newest state. What came in between is never asked.
  */
 export class Latest {
-  constructor(question, answer, failure) {
-    Object.assign(this, {question, answer, failure, wanted: false, busy: false});
+  constructor({question, ask, answer, failure}) {
+    Object.assign(this, {question, ask, answer, failure, wanted: false, busy: false});
   }
 
   async want() {
@@ -60,7 +60,7 @@ export class Latest {
       this.wanted = false;
       try {
         const asked = this.question();
-        await this.answer(await generate(asked), asked);
+        await this.answer(await this.ask(asked), asked);
       } catch (error) {
         this.failure(error);
       }
