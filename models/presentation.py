@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from util.show.visualizer import NullVisualizer, Visualizer
 from util.skeleton import skeleton_picture
 from util.tensors import to_uint8
 
+FINE = 128  # pixels; skeletons are drawn at least that large
 CAPTIONS = {
     "source_image": "source", "source_pose": "source pose", "target_pose": "target pose",
     "fake_target": "generated", "target_image": "ground truth",
@@ -194,8 +196,11 @@ def pictures_of(visuals: Mapping[str, torch.Tensor], inputs: Batch, opt: Namespa
         if value.shape[1] == 3:
             found[caption] = to_uint8(value[0])
         elif key.endswith("_pose") and points is not None:
+            height, width = value.shape[2:]
+            scale = math.ceil(FINE / min(height, width))  # lines of a small picture would be coarse
+            size = (height * scale, width * scale)
             joints = points[-len(value)].cpu().numpy()
-            found[caption] = skeleton_picture(joints, tuple(value.shape[2:]), opt.annotation_size)
+            found[caption] = skeleton_picture(joints, size, opt.annotation_size)
         else:
             found[caption] = heatmaps_to_picture(value[0])
     others = [caption for caption in found if caption not in (*GIVEN, *RESULT)]

@@ -141,7 +141,11 @@ class Browser:
         shutil.rmtree(self._profile, ignore_errors=True)
 
     def check(
-        self, path: str | Path, width: int = 1280, screenshot: str | Path | None = None
+        self,
+        path: str | Path,
+        width: int = 1280,
+        screenshot: str | Path | None = None,
+        dark: bool = False,
     ) -> PageReport:
         """Open a file, load all its images, report; optionally save a picture of the page."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -150,6 +154,8 @@ class Browser:
             self.call(f"{domain}.enable", session)
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", session, **size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", session, features=[scheme])
         self._events.clear()
         self.call("Page.navigate", session, url=Path(path).resolve().as_uri())
         self.wait_for("Page.loadEventFired", session)

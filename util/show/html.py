@@ -51,13 +51,16 @@ figcaption { margin-top: 3px; font-size: .78rem; line-height: 1.3; color: var(--
 .charts { display: grid; gap: 12px;
           grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); }
 .pictures { display: grid; gap: 8px;
-            grid-template-columns: repeat(auto-fit, minmax(88px, 1fr)); }
+            grid-template-columns: repeat(auto-fill, minmax(min(100%, 88px), 1fr)); }
 .pictures figure { max-width: 256px; }
-.pairs { display: flex; flex-wrap: wrap; gap: 8px; }
-.given { display: grid; gap: 8px; flex: 3 1 280px; min-width: 0;
-         grid-template-columns: repeat(3, minmax(0, 1fr)); }
-.result { display: grid; gap: 8px; flex: 2 1 190px; min-width: 0;
-          grid-template-columns: repeat(2, minmax(0, 1fr)); }
+.pairs { display: grid; gap: 8px; grid-template-columns: repeat(5, minmax(0, 1fr)); }
+.given, .result { display: contents; }
+.pairs + .pictures { margin-top: 8px; }
+@media (max-width: 640px) {
+  .pairs { display: block; }
+  .given, .result { display: grid; gap: 8px; grid-template-columns: repeat(3, minmax(0, 1fr)); }
+  .result { grid-template-columns: repeat(2, minmax(0, 1fr)); margin-top: 8px; }
+}
 .strip { display: flex; gap: 4px; margin-top: 8px; overflow-x: auto; }
 .strip figure { flex: 1 1 0; min-width: 44px; max-width: 128px; }
 .missing { display: grid; place-items: center; min-height: 88px; border: 1px dashed var(--soft);

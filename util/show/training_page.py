@@ -190,7 +190,7 @@ class TrainingPage(Sink):
         page.add(
             tags.section(
                 tags.h2("The same pairs at every update"),
-                tags.p(f"{newest.heading}; below each pair, what was generated before."),
+                tags.p(f"{newest.heading}. Below: what was generated after so many samples."),
                 tags.div(cards, cls="cards"),
             )
         )
