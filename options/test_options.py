@@ -11,9 +11,8 @@ from options.base_options import SAVED, BaseOptions, read_saved_options
 from options.parser import RESULTS, Parser, take_checkpoint
 from util.errors import UserError
 from util.kinds import choice, flag, folder_name, positive_int, size, text
+from util.show.results import SAVE_FORMATS
 from util.tensors import SAVE_NORMS
-
-SAVE_FORMATS = ("png", "jpg")
 
 
 class TestOptions(BaseOptions):
@@ -30,6 +29,7 @@ class TestOptions(BaseOptions):
         add("--result_size", size, None, "size of saved images; default: as published, --old_size")
         norms = choice(sorted(SAVE_NORMS))
         add("--save_norm", norms, "fixed", "fixed, or minmax: each image fills 0 to 255")
+        add("--resume", flag, False, "keep what the same run has made already, make the rest")
         add("--no_html --simple_test", flag, False, "no result page")
         add("--save_id", folder_name, None, "name of the images' folder in --results_dir")
         add("--save_steps", flag, False, "step models: also every step j, in <folder>_<j>")

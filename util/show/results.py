@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
-from util.image import resize_linear, save_image
+from util.errors import UserError
+from util.image import load_image, mark_of, resize_linear, save_image
 from util.names import PAGE_IMAGES, result_name, stem
 from util.parallel import allotted_cpus
 from util.run import distributed
@@ -22,6 +25,7 @@ from util.show.result_page import forget_earlier, write_pages, write_rows
 from util.skeleton import skeleton_picture
 from util.tensors import SAVE_NORMS, to_uint8
 
+SAVE_FORMATS = ("png", "jpg")
 MAX_PENDING = 64  # images waiting to be written; more would only cost memory
 
 
@@ -29,6 +33,32 @@ def step_folder(folder: str | Path, step: int) -> Path:
     """Folder of the images of step 1, 2 ... of the results in ``folder``: ``<folder>_<step>``."""
     folder = Path(folder)
     return folder.with_name(f"{folder.name}_{step}")
+
+
+def complete_pairs(
+    folder: Path,
+    pairs: Sequence[tuple[str, str]],
+    save_format: str,
+    mark: str,  # of the run that may have made them
+    page: bool = True,  # whether the pictures of the page belong to it
+) -> list[int]:
+    """Indices of the pairs whose results are in ``folder``, whole and made by the run ``mark``."""
+
+    def has_photos(pair: tuple[str, str]) -> bool:
+        return all((folder / PAGE_IMAGES / f"{stem(name)}.jpg").is_file() for name in pair)
+
+    def is_whole(pair: tuple[str, str]) -> bool:
+        path = folder / result_name(*pair, save_format)
+        if not path.is_file() or (page and not has_photos(pair)):
+            return False
+        try:
+            load_image(path)
+            with Image.open(path) as image:
+                return mark_of(image) == mark
+        except (UserError, OSError):
+            return False
+
+    return [i for i, pair in enumerate(pairs) if is_whole(pair)]
 
 
 class _Pictures:
@@ -70,11 +100,13 @@ class ResultWriter:
         save_steps: bool = False,  # outputs step_1, step_2 ... also go to step_folder(folder, j)
         keypoint_frame: tuple[int, int] | None = None,  # (h, w) of the keypoints; default: size
         mark: str = "",  # of this run, left in every result: see util.image.mark_of
+        pairs: Sequence[tuple[str, str]] = (),  # all pairs of the pages, when only some are added
     ):
         self.folder, self.size, self.save_format = Path(folder), tuple(size), save_format
         self._keypoint_frame, self._mark = keypoint_frame, mark
         self._pool = ThreadPoolExecutor(max(2, min(16, allotted_cpus() // 2)))
         self._pending: deque[Future] = deque()
+        self._pairs = pairs
         self._seen: set[str] = set()
         self._title, self._want_page = title, page
         self._batches: list[list[tuple[str, str, str]]] = []  # source, target, file of each pair
@@ -94,18 +126,21 @@ class ResultWriter:
         rows = []
         for i, pair in enumerate(zip(batch["source_name"], batch["target_name"], strict=True)):
             file = result_name(*pair, self.save_format)
-            self._submit(self._save_result, self.folder / file, pictures["fake_target"], i)
+            tasks: list[Callable[[], None]] = []
             for key, step in extras.items() if self._save_steps else ():
                 if key.startswith("step_"):
                     folder = step_folder(self.folder, int(key.removeprefix("step_")))
-                    self._submit(self._save_from, folder / file, step, i)
+                    tasks.append(partial(self._save_from, folder / file, step, i))
             if self._want_page:
-                self._save_shown(batch, i, file, extras)
+                tasks += self._shown(batch, i, file, extras)
                 rows.append((*pair, file))
+            # Last: a result that is there has everything else of its pair beside it.
+            result = partial(self._save_result, self.folder / file, pictures["fake_target"], i)
+            self._submit([*tasks, result])
         self._batches.append(rows)
 
-    def _submit(self, function, *args) -> None:
-        self._pending.append(self._pool.submit(function, *args))
+    def _submit(self, tasks: Sequence[Callable[[], None]]) -> None:
+        self._pending.append(self._pool.submit(lambda: [task() for task in tasks]))
         while len(self._pending) > MAX_PENDING or (self._pending and self._pending[0].done()):
             self._pending.popleft().result()
 
@@ -113,6 +148,9 @@ class ResultWriter:
         picture = pictures[i]
         self._colours.see(picture)
         self._save(path, picture)
+        for other in SAVE_FORMATS:  # of an earlier run: the pair has one result
+            if other != self.save_format:
+                path.with_suffix(f".{other}").unlink(missing_ok=True)
 
     def _save_from(self, path: Path, pictures: _Pictures, i: int) -> None:
         self._save(path, pictures[i])
@@ -120,20 +158,22 @@ class ResultWriter:
     def _save(self, path: Path, picture: np.ndarray) -> None:
         save_image(path, resize_linear(picture, self.size), mark=self._mark)
 
-    def _save_shown(self, batch, i: int, file: str, extras: Mapping[str, _Pictures]) -> None:
-        """Write what the page shows of one pair beside the result; a photo only the first time."""
+    def _shown(
+        self, batch, i: int, file: str, extras: Mapping[str, _Pictures]
+    ) -> Iterator[Callable[[], None]]:
+        """Writes what the page shows of one pair beside the result; a photo only the first time."""
         pages = self.folder / PAGE_IMAGES
         for role in ("source", "target"):
             name = batch[f"{role}_name"][i]
             if name not in self._seen:
                 self._seen.add(name)
                 pixels = batch[f"{role}_image"][i].permute(1, 2, 0).contiguous().numpy()
-                self._submit(self._save, pages / f"{stem(name)}.jpg", pixels)
+                yield partial(self._save, pages / f"{stem(name)}.jpg", pixels)
                 if f"{role}_keypoints" in batch:  # turned objects have none
                     points = batch[f"{role}_keypoints"][i]
-                    self._submit(self._save_pose, pages / f"{stem(name)}_pose.jpg", points)
+                    yield partial(self._save_pose, pages / f"{stem(name)}_pose.jpg", points)
         for key, extra in extras.items():
-            self._submit(self._save_from, pages / f"{Path(file).stem}_{key}.jpg", extra, i)
+            yield partial(self._save_from, pages / f"{Path(file).stem}_{key}.jpg", extra, i)
 
     def _save_pose(self, path: Path, keypoints: torch.Tensor) -> None:
         picture = skeleton_picture(keypoints.numpy(), self.size, self._keypoint_frame)
@@ -151,6 +191,8 @@ class ResultWriter:
         if self._want_page:
             turns = zip_longest(*batches, fillvalue=[])
             rows = [row for turn in turns for part in turn for row in part]
+            if self._pairs:
+                rows = [(*pair, result_name(*pair, self.save_format)) for pair in self._pairs]
             write_rows(self.folder, self._title, rows, self._extras)
             write_pages(self.folder)
         if self._colours.found:
