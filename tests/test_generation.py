@@ -21,19 +21,6 @@ from tests.training_child import write_tiny_data
 from util.errors import UserError
 
 SMALL = "--ngf 4 --ndf 4 --gpu_ids -1 --nThreads 0 --loadSize 32 --old_size 32".split()  # noqa: SIM905
-    "--ngf",
-    "4",
-    "--ndf",
-    "4",
-    "--gpu_ids",
-    "-1",
-    "--nThreads",
-    "0",
-    "--loadSize",
-    "32",
-    "--old_size",
-    "32",
-]
 
 
 def call(command, *words: object) -> None:
