@@ -30,7 +30,7 @@ from util.files import check_writable
 from util.kinds import REQUIRED, Add, choice, flag, positive_int, several, text
 from util.metrics.evaluate import evaluate_folder
 from util.metrics.inception import default_cache_dir
-from util.metrics.keypoints import default_table, read_table
+from util.metrics.keypoints import KeypointTable, default_table, read_table
 from util.metrics.measure import Evaluation, Settings
 from util.metrics.page import show_on_result_page, write_evaluation_page
 from util.metrics.pairing import asked_results
@@ -168,10 +168,7 @@ class Estimate:
 def make_settings(options: Namespace, metrics: Sequence[str]) -> Settings:
     """Options as the settings of a measurement."""
     running = running_settings(options)
-    needs_keypoints = any(m.startswith("mask_") or m == "pckh" for m in metrics)
-    annotation = options.annotation or (
-        default_table(Path(options.gt_path)) if needs_keypoints else None
-    )
+    needed = options.annotation or any(m.startswith("mask_") or m == "pckh" for m in metrics)
     theirs, estimator = options.result_keypoints, options.estimator
     device = running["device"]
     return Settings(
@@ -179,13 +176,29 @@ def make_settings(options: Namespace, metrics: Sequence[str]) -> Settings:
         pairing=options.pairing,
         allow_missing=options.allow_missing,
         asked=asked_results(read_pairs(options.pairs)) if options.pairs else None,
-        keypoints=read_table(Path(annotation), options.annotation_size) if annotation else None,
+        keypoints=target_table(options, bool(needed)),
         result_keypoints=read_table(Path(theirs), options.result_keypoints_size)
         if theirs
         else None,
         estimator=Estimate(estimator, options.estimator_weights, device) if estimator else None,
         estimator_name=estimator or "",
     )
+
+
+def target_table(options: Namespace, needed: bool) -> KeypointTable | None:
+    """The keypoints of the targets: the given file, or the one beside the ground truth.
+
+    Where no metric needs them the page shows them as poses; a damaged file is then no error.
+    """
+    path = Path(options.annotation) if options.annotation else default_table(Path(options.gt_path))
+    if path is None or (options.no_html and not needed):
+        return None
+    try:
+        return read_table(path, options.annotation_size)
+    except UserError:
+        if needed:
+            raise
+        return None
 
 
 def labels_of(options: Namespace) -> list[str]:

@@ -267,7 +267,7 @@ def test_mistakes_on_the_command_line_end_with_status_2(folders, capsys):
     assert "did you mean 'ssim'" in capsys.readouterr().err
     with pytest.raises(UserError, match="--protocol"):
         main(arguments(folders, "--protocol", "dptnn"))
-    with pytest.raises(UserError, match="--batch_size"):
+    with pytest.raises(UserError, match="--batchSize"):
         main(arguments(folders, "--batch_size", "0"))
     with pytest.raises(UserError, match=r"--rank_by ssim: expected one of dptn\.psnr, dptn\.l1"):
         main(arguments(folders, *QUICK, "--rank_by", "ssim"))
@@ -537,7 +537,7 @@ def test_published_numbers_stand_beside_their_columns(folders, capsys):
     assert found["metrics"]["dptn.psnr"]["published"] == 19.1492
     assert found["metrics"]["dptn.l1"]["published"] is None
     out = capsys.readouterr().out
-    assert "published: DPTN (CVPR 2022), on 8,570 pairs" in out
+    assert "published by DPTN (CVPR 2022): dptn.psnr 19.1492\n" in out
     market = report(folders, "--metrics", "psnr", "--market")
     assert market["metrics"]["dptn-market.psnr"]["published"] == 14.5207
 

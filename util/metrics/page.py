@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 from dominate import tags
 
+from util.errors import UserError
 from util.files import make_folder
 from util.image import save_image
 from util.metrics.folder import describe_generation
-from util.metrics.keypoints import KeypointTable
+from util.metrics.keypoints import KeypointTable, with_frame
 from util.metrics.measure import Evaluation, Score
+from util.metrics.pairing import ImagePair
 from util.metrics.report import HEADS, cells, compare, counted, remarks, score_rows
 from util.names import IMAGE_EXTENSIONS, PAGE_IMAGES
 from util.show import html
@@ -96,10 +98,9 @@ def write_evaluation_page(
     for label, evaluation in evaluations.items():
         _introduce(page, label if len(evaluations) > 1 else "", evaluation, output)
     page.add(_scores(evaluations))
-    for label, evaluation in evaluations.items():
-        name = f"{label}: " if len(evaluations) > 1 else ""
-        for text in remarks(evaluation):
-            page.add(tags.p(html.clean_text(name + text)))
+    for text in _remarks(evaluations):
+        page.add(tags.p(html.clean_text(text)))
+    keypoints = _framed(next(iter(evaluations.values())), keypoints)
     ranking = rank(evaluations, rank_by)
     if ranking is not None:
         for heading, places in ranking.groups().items():
@@ -123,6 +124,28 @@ def show_on_result_page(evaluation: Evaluation, report: Path) -> None:
     upward = {score.column: score.higher_is_better for score in scores}
     with contextlib.suppress(OSError):
         add_scores(evaluation.results, values, upward, report)
+
+
+def _remarks(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """What belongs to the numbers; a remark about one of several folders begins with its name."""
+    texts = {label: remarks(evaluation) for label, evaluation in evaluations.items()}
+    lines = []
+    for text in dict.fromkeys(text for mine in texts.values() for text in mine):
+        about = [label for label, mine in texts.items() if text in mine]
+        lines.append(text if len(about) == len(texts) else f"{', '.join(about)}: {text}")
+    return lines
+
+
+def _framed(evaluation: Evaluation, keypoints: KeypointTable | None) -> KeypointTable | None:
+    """The keypoints when their frame is known; a page without poses is better than no page."""
+    if keypoints is None:
+        return None
+    sizes = {p.key: evaluation.images["ground_truth"].frame(p.gt) for p in evaluation.pairs}
+    try:
+        keypoints = with_frame(keypoints, sizes, "--annotation_size")
+    except UserError:
+        return None
+    return keypoints if keypoints.frames is not None else None
 
 
 def _introduce(page, label: str, evaluation: Evaluation, output: Path) -> None:
@@ -173,12 +196,16 @@ def _card(
         file = f"{name}_result{i if several else ''}"
         made.append(_copied(result, file, output, caption, result.name))
     values = [float(v[place]) for v in ranking.values.values()]
-    heading = f"{np.mean(values):.4f} · {pair.name}"
+    names = f"{pair.source} → {pair.key}" if pair.source else pair.name
+    heading = tags.h3(tags.b(f"{np.mean(values):.4f}"), html.clean_text(f" · {names}"))
     pictures = tags.div([figure for figure in (*given, *made) if figure], cls="pictures")
-    return tags.article(tags.h3(html.clean_text(heading)), pictures, cls="card")
+    return tags.article(heading, pictures, cls="card")
 
 
-def _copied(path: Path | None, name: str, output: Path, caption: str, what: str):
+def _copied(
+    path: Path | None, name: str, output: Path, caption: str, what: str
+) -> tags.figure | None:
+    """A copy of a picture beside the page, as a figure; None without a picture."""
     if path is None:
         return None
     name += path.suffix.lower()
@@ -186,7 +213,7 @@ def _copied(path: Path | None, name: str, output: Path, caption: str, what: str)
     return html.picture(name, caption, f"{caption} {what}")
 
 
-def _source(pair) -> Path | None:
+def _source(pair: ImagePair) -> Path | None:
     """The file of the source image: of the result page, or beside the ground truth."""
     if not pair.source:
         return None
@@ -195,12 +222,14 @@ def _source(pair) -> Path | None:
     return next((path for path in (*others, shown) if path.is_file()), None)
 
 
-def _pose(pair, name: str, output: Path, keypoints: KeypointTable | None):
+def _pose(
+    pair: ImagePair, name: str, output: Path, keypoints: KeypointTable | None
+) -> tags.figure | None:
     """The target's skeleton, drawn from its keypoints or taken from the result page."""
     shown = pair.result.parent / PAGE_IMAGES / f"{pair.key}_pose.jpg"
     if shown.is_file():
         return _copied(shown, f"{name}_pose", output, "pose", pair.key)
-    if keypoints is None or keypoints.frames is None or pair.key not in keypoints.points:
+    if keypoints is None or pair.key not in keypoints.points:
         return None
     frame = tuple(int(side) for side in keypoints.frame(pair.key))
     canvas = np.full((*frame, 3), BACKDROP, np.uint8)

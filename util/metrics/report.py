@@ -167,11 +167,15 @@ def score_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
 
 def remarks(evaluation: Evaluation) -> list[str]:
     """What belongs to the numbers, a sentence each: notes, what was left out, what was refused."""
-    lines = [
-        f"published: {p.published_by}, on {p.counts[1]:,} pairs"
-        for p in evaluation.protocols
-        if p.counts and any(score.published is not None for score in evaluation.of(p))
-    ]
+    lines = []
+    for protocol in evaluation.protocols:
+        known = [
+            f"{score.column} {score.published:g}"
+            for score in evaluation.of(protocol)
+            if score.published is not None
+        ]
+        if known:
+            lines.append(f"published by {protocol.published_by}: {', '.join(known)}")
     lines += [f"note: {note}" for note in evaluation.notes]
     lines += [
         f"note: {s.column}: {s.details['note']}" for s in evaluation.scores if "note" in s.details
