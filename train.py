@@ -1,8 +1,7 @@
 """Train a model: python train.py --name RUN --model DPTN --dataset_mode fashion --dataroot DATA ...
 
-Exit status: 0 finished, 2 wrong input or no memory, 3 a gradient was not finite (--on_nan stop),
-4 the last checkpoint could not be written, 75 interrupted by a signal or --max_minutes and saved
-(start again with --continue_train), 130 a second Ctrl-C did not wait for that.
+Exit status: 0 finished, 2 wrong input or no memory, 3 a gradient was not finite (--on_nan stop), 4
+the last save failed, 75 stopped by a signal or --max_minutes (--continue_train goes on), 130 at once
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from data import create_dataset, report_preparation
 from data.loader import create_dataloader, create_validation_dataset, fixed_samples
 from models import create_model
 from models.presentation import Gallery, create_visualizer, first_line, last_words
-from models.training import TrainingRun, create_validator
+from models.training import TrainingRun
+from models.validation import create_validator
 from options.train_options import TrainOptions
 from util.run import distributed
 from util.run.device import seed_everything
@@ -35,12 +35,12 @@ def main() -> int:
     path, writes = Path(opt.checkpoints_dir, opt.name), distributed.is_main()
     with (
         StopRequest(opt.max_minutes) as stop,
-        RunFolder(path, opt.continue_train, opt.overwrite, writes) as folder,
+        RunFolder(path, opt.continue_train, opt.overwrite, writes, opt.which_epoch) as folder,
     ):
         loader = create_dataloader(create_dataset(opt), opt)
         model = create_model(opt)
         model.centre_vgg(loader.dataset)
-        validator = create_validator(opt, model, create_validation_dataset(opt))
+        validator = create_validator(opt, model, create_validation_dataset(opt), loader.dataset)
         epoch = len(loader) * loader.batch_sampler.global_batch  # samples
         end, chosen = (opt.niter + opt.niter_decay, epoch), options.chosen(opt)
         with closing(create_visualizer(model, folder.path, end, chosen)) as visualizer:
@@ -58,7 +58,7 @@ def train(loader: DataLoader, run: TrainingRun, gallery: Gallery, stop: StopRequ
     batches, (last_epoch, _), saved = loader.batch_sampler, run.end, True
     stop.begin()
     while progress.epoch <= last_epoch:
-        batches.set_position(progress.epoch, progress.samples)
+        progress.samples = batches.set_position(progress.epoch, progress.samples)
         for batch in visualizer.timed(loader):
             model.set_input(batch)
             model.optimize_parameters()
@@ -73,7 +73,7 @@ def train(loader: DataLoader, run: TrainingRun, gallery: Gallery, stop: StopRequ
             if opt.val_freq and progress.due(opt.val_freq):
                 run.validate()
             stopping = distributed.any_process(stop.requested())
-            if stopping or progress.due(opt.save_latest_freq):
+            if stopping or run.save_due(opt.save_latest_freq, model.samples_per_save):
                 saved = run.save("latest", *([str(progress.total)] * opt.save_by_iter))
             if stopping:
                 visualizer.message(f"stopped by {stop.cause} after {progress.total:,} samples")

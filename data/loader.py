@@ -53,13 +53,23 @@ class EpochBatchSampler(Sampler[list[int]]):
         """Samples per step over all processes."""
         return self.batch_size * self.processes
 
-    def set_position(self, epoch: int, samples_done: int = 0) -> None:
-        """Start the next iteration in ``epoch`` after ``samples_done`` samples (all processes)."""
-        self.epoch, self.start = epoch, samples_done // self.global_batch
+    def set_position(self, epoch: int, samples_done: int = 0) -> int:
+        """Start the next iteration in ``epoch`` after ``samples_done`` samples (all processes).
+
+        Returns the position: a run that goes on with larger batches starts at its next whole batch,
+        so that no sample comes twice, and one whose epochs became shorter at their end.
+        """
+        self.epoch = epoch
+        self.start = min(-(-samples_done // self.global_batch), self._batches())
+        return self.start * self.global_batch
+
+    def _batches(self) -> int:
+        """Batches of a whole epoch."""
+        full, rest = divmod(self.samples, self.global_batch)
+        return full + bool(rest and not self.drop_last)
 
     def __len__(self) -> int:
-        full, rest = divmod(self.samples, self.global_batch)
-        return full + bool(rest and not self.drop_last) - self.start
+        return self._batches() - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.shuffle:

@@ -37,3 +37,11 @@ def create_model(opt: Namespace) -> BaseModel:
                 f'self.add_network("{label}", network, config), see docs/extending.md'
             )
     return model
+
+
+def load_for_test(opt: Namespace) -> BaseModel:
+    """The model with the trained generator of ``--which_epoch``, in evaluation mode."""
+    model = create_model(opt)
+    model.load_networks(opt.which_epoch, labels=("G",))
+    model.eval_mode()
+    return model

@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from models.losses.perceptual import RANDOM_NOTE, VGG19Features
+from models.networks.layers import check_sides, synchronize_batch_norms
 from models.optim import Stepper, update_average
 from util.errors import UserError
 from util.pose import keypoints_to_heatmaps, view_maps
-from util.run import checkpoint, distributed, folder
+from util.run import checkpoint, distributed
 from util.run.device import Precision, rng_state, set_rng_state, use_tf32
+from util.run.folder import check_architecture, save_architecture
 from util.skeleton import JOINTS
 from util.tensors import normalise_uint8
 
@@ -40,22 +42,6 @@ class Explanation:
     gates: list[torch.Tensor] = field(default_factory=list)  # coarse to fine (B, C, h, w) in [0, 1]
 
 
-def weighted(weight: float, loss: Callable[..., torch.Tensor], *inputs: Any) -> Any:
-    """``weight * loss(*inputs)``; a weight of 0 costs nothing and gives the number 0."""
-    return weight * loss(*inputs) if weight else 0
-
-
-def detached(losses: Mapping[str, Any]) -> Tensors:
-    """Losses for the log, without history; those of weight 0 are left out."""
-    return {name: value.detach() for name, value in losses.items() if torch.is_tensor(value)}
-
-
-def halves(features: Tensors) -> tuple[Tensors, Tensors]:
-    """Features of the first and of the second half of the batch."""
-    pairs = {name: value.chunk(2) for name, value in features.items()}
-    return {k: a for k, (a, _) in pairs.items()}, {k: b for k, (_, b) in pairs.items()}
-
-
 class BaseModel(ABC):
     """Networks, optimizers and the contract between a model and the training and test loops.
 
@@ -66,6 +52,8 @@ class BaseModel(ABC):
     loss_meanings: Mapping[str, str] = {}  # of names in ``losses`` that are not published
     needed: tuple[str, ...] = ("G",)  # networks of training; of them generation needs the first
     size_multiple = 8  # the image height and width must be multiples of this
+    smallest_side = 8  # of an image, in pixels
+    samples_per_save = 1000  # by default; published for PATN's descendants
     needs_people = False  # whether the pose maps are made of a person's joints only
 
     def __init__(self, opt: Namespace):
@@ -84,18 +72,19 @@ class BaseModel(ABC):
             )
         self.vgg: VGG19Features | None = None  # of the losses that need one
         self.losses: Tensors = {}  # detached scalars, in log order
-        self.visuals: Tensors = {}  # pictures (B, 3 or P, H, W) of the last step
         self.inputs: Batch = {}
+        self.seen: Batch = {}  # the inputs of the last forward pass, for the pictures
         self.notes: list[str] = []  # for the person at the console; shown once when training starts
         if opt.view_counts and self.needs_people:
             raise UserError(
                 f"--model {opt.model} draws the limbs of people, which --dataset_mode "
                 f"{opt.dataset_mode} does not have: use DPTN, poseflownet, pose or pose2pose"
             )
-        if any(side % self.size_multiple for side in opt.load_size):
+        check_sides(opt.load_size, self.size_multiple, f"--load_size: the {opt.model} model")
+        if min(opt.load_size) < self.smallest_side:
             raise UserError(
-                f"--load_size {opt.load_size[0]} {opt.load_size[1]}: the {opt.model} model needs a "
-                f"height and width that are multiples of {self.size_multiple}"
+                f"--load_size {opt.load_size[0]} {opt.load_size[1]}: the {opt.model} model needs "
+                f"{self.smallest_side} pixels or more in both dimensions"
             )
 
     # ---- options ---------------------------------------------------------------------------
@@ -126,6 +115,8 @@ class BaseModel(ABC):
                 f"the settings of network {label} of {type(self).__name__} are a "
                 f"{type(config).__name__}; expected a frozen dataclass, see docs/extending.md"
             )
+        if distributed.world_size() > 1:
+            network = synchronize_batch_norms(network)
         network = network.to(self.device)
         distributed.broadcast_network(network)
         self.networks[label] = network
@@ -248,11 +239,7 @@ class BaseModel(ABC):
 
     @abstractmethod
     def optimize_parameters(self) -> None:
-        """One training step on ``self.inputs``; fills ``self.losses`` and ``self.visuals``."""
-
-    def pictures(self) -> Tensors:
-        """``self.visuals``; a model adds here what is worth drawing only when it is looked at."""
-        return self.visuals
+        """One training step on ``self.inputs``; fills ``self.losses``."""
 
     def step(self, label: str, loss: torch.Tensor) -> None:
         """One optimizer step of network ``label`` on ``loss``."""
@@ -290,7 +277,21 @@ class BaseModel(ABC):
         """One optimizer step of network ``label`` on the gradients it has; moves its average."""
         self.stepper.update(label)
         if label in self.ema:
-            update_average(self.ema[label], self.networks[label].state_dict(), self.opt.ema)
+            steps = self.stepper.steps_done(label)
+            update_average(self.ema[label], self.networks[label], self.opt.ema, steps)
+
+    def restart_averages(self) -> None:
+        """Start the moving averages at the networks as they are; call it after loading weights."""
+        for label, average in self.ema.items():
+            for key, value in self.networks[label].state_dict().items():
+                average[key].copy_(value)
+
+    @property
+    def visuals(self) -> Tensors:
+        """Pictures (B, 3 or P, H, W) of the last step by name, made when they are asked for; a
+        model adds what it generated."""
+        shown = ("source_image", "source_pose", "target_image", "target_pose")
+        return {name: self.seen[name] for name in shown}
 
     def eval_mode(self) -> None:
         """Put every network into evaluation mode."""
@@ -341,7 +342,11 @@ class BaseModel(ABC):
             checkpoint.save_network(network, self.network_path(label, which))
         for label, state in self.ema.items():
             checkpoint.save_state(state, self.network_path(f"{label}_ema", which))
-        folder.save_architecture(self.run_dir, self.configs)
+        save_architecture(self.run_dir, self.configs)
+
+    def read_network(self, label: str, path: Path) -> Any:
+        """What a file holds of network ``label``; a model with files of its own overrides this."""
+        return checkpoint.load(path)
 
     def load_networks(self, which: str, labels: tuple[str, ...] | None = None) -> None:
         """Load networks strictly from the run folder."""
@@ -350,11 +355,12 @@ class BaseModel(ABC):
             path = self.network_path(label, which)
             if label == "G" and not self.is_train and self.opt.ema:
                 path = self.network_path("G_ema", which)
-            checkpoint.load_network(self.networks[label], path)
+            checkpoint.load_state(self.networks[label], self.read_network(label, path), str(path))
+        self.restart_averages()
 
     def check_architecture(self) -> None:
         """Refuse options that contradict the architecture saved beside the checkpoint."""
-        folder.check_architecture(self.run_dir, self.configs)
+        check_architecture(self.run_dir, self.configs)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs: tensors and plain values only."""
@@ -379,9 +385,11 @@ class BaseModel(ABC):
             )
         for label, network in self.networks.items():
             checkpoint.load_state(network, state["networks"][label], f"{origin}, network {label}")
-        for label, average in self.ema.items():
-            for key, value in state["ema"].get(label, state["networks"][label]).items():
-                average[key].copy_(value)
+        self.restart_averages()
+        for label in set(self.ema) & set(state["ema"]):
+            average = checkpoint.state_dict_of(state["ema"][label], f"{origin}, average of {label}")
+            for key, value in self.ema[label].items():
+                value.copy_(average[key])
         self.stepper.load_state_dict(state["stepper"])
         set_rng_state(state["rng"])
         return True

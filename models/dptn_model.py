@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 import torch
 import torch.nn.functional as F
 
-from models.base_model import Batch, Explanation, Tensors, detached, halves, weighted
+from models.base_model import Batch, Explanation, Tensors
 from models.gan_model import GANModel
 from models.losses.adversarial import gradient_penalty
 from models.losses.perceptual import (
@@ -17,6 +17,7 @@ from models.losses.perceptual import (
     style_loss,
     texture_affinity_loss,
 )
+from models.losses.terms import detached, halves, weighted
 from models.networks.discriminators import (
     DISCRIMINATORS,
     DiscriminatorConfig,
@@ -25,13 +26,14 @@ from models.networks.discriminators import (
 from models.networks.dptn import DPTNConfig, DPTNGenerator
 from models.networks.layers import initialize
 from util.kinds import Add, choice, flag, fraction, natural, positive, positive_int, weight
-from util.run.device import full
+from util.run.device import to_float32
 
 
 class DPTNModel(GANModel):
     """Dual-task pose transformer: the source branch reconstructs x_s, the target branch makes
     x_t."""
 
+    smallest_side = 16  # VGG-19 halves it four times
     vgg_losses = ("lambda_content", "lambda_style", "lambda_affi")
 
     @staticmethod
@@ -71,7 +73,7 @@ class DPTNModel(GANModel):
                 inputs["target_pose"],
                 with_source=False,
             )
-        return {"fake_target": full(fake_target)}
+        return {"fake_target": to_float32(fake_target)}
 
     @torch.no_grad()
     def explain(self, inputs: Batch) -> Explanation:
@@ -82,22 +84,20 @@ class DPTNModel(GANModel):
                 inputs["target_pose"],
                 need_weights=True,
             )
-        return Explanation(full(fake_target), [full(w) for w in attention])
+        return Explanation(to_float32(fake_target), [to_float32(w) for w in attention])
 
     def forward(self) -> None:
         x = self.inputs
         fake_target, fake_source = self.networks["G"](
             x["source_image"], x["source_pose"], x["target_pose"]
         )
-        self.fake_target, self.fake_source = full(fake_target), full(fake_source)
-        self.visuals = {
-            "source_image": x["source_image"],
-            "source_pose": x["source_pose"],
-            "target_image": x["target_image"],
-            "target_pose": x["target_pose"],
-            "fake_source": self.fake_source.detach(),
-            "fake_target": self.fake_target.detach(),
-        }
+        self.fake_target, self.fake_source = to_float32(fake_target), to_float32(fake_source)
+        self.seen = x
+
+    @property
+    def visuals(self) -> Tensors:
+        fakes = {"fake_source": self.fake_source, "fake_target": self.fake_target}
+        return super().visuals | detached(fakes)
 
     def discriminator_loss(self) -> torch.Tensor:
         """L_D = 0.5 * (GAN(D(x_t), real) + GAN(D(fake_t), fake)); the order real, fake matters for

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from models.base_model import Batch, Tensors, detached, halves
+from models.base_model import Batch, Tensors
 from models.gan_model import GANModel
 from models.losses.adversarial import gradient_penalty
 from models.losses.perceptual import content_loss, layers_of, style_loss
 from models.losses.step import face_loss, step_loss
+from models.losses.terms import detached, halves
 from models.networks.dptn_step import (
-    MAX_STEPS,
     DPTNStepConfig,
     StepDiscriminator,
     StepDiscriminatorConfig,
@@ -29,75 +28,11 @@ from models.networks.dptn_step import (
     step_divisors,
 )
 from models.networks.layers import initialize
-from models.step_checkpoint import container_path, read_initial, read_network, warm_start
-from util.kinds import (
-    choice,
-    flag,
-    fraction,
-    natural,
-    number,
-    positive,
-    positive_int,
-    several,
-    text,
-    weight,
-    whole_number,
-)
+from models.step_checkpoint import container_path, read_network, start_from
+from models.step_options import add_network_options, add_training_options, optimizer_settings
 from util.pose import LIMB_SIGMA, SIGMA, eye_pixels, step_pose_maps
-from util.run import checkpoint
-from util.run.device import full
-
-
-def add_network_options(parser) -> None:
-    """Options that describe the generator and its inputs."""
-    parser.set_defaults(init_type="xavier")
-    add = parser.group("DPTN_step model")
-    add("--netG", choice(sorted(GENERATORS)), "dptn", "generator")
-    add("--nhead", positive_int, 2, "attention heads of the Pose Transformer Module")
-    add("--num_CABs", natural, 2, "context augment blocks")
-    add("--num_TTBs", natural, 2, "texture transfer blocks")
-    add("--step_size", whole_number(1, MAX_STEPS), 5, "number of steps J")
-    divisors = "of the coarse images, instead of --step_size (5 steps: 204 153 102 51 1)"
-    add("--d_schedule", several(positive_int), None, divisors, metavar="D")
-    add("--no_step_loss", flag, False, "published run without step head, step and face losses")
-    add("--kp_sigma", positive, None, "of keypoint maps, pixels; default: 6, --no_step_loss 2")
-    add("--limb_sigma", positive, None, "of a 256 pixel limb; default: 3, --no_step_loss 2")
-    spectral = "--use_spect_g --spectral_g | --no_spect_g --no-spectral_g"
-    add(spectral, flag, True, "spectral norm in the generator")
-
-
-def add_training_options(parser) -> None:
-    """Options of the discriminator, the losses and the optimizers."""
-    parser.set_defaults(niter=150, niter_decay=50, lr_policy="linear_to_zero")
-    parser.set_defaults(beta1=None, batchSize=6)
-    add = parser.group("DPTN_step training")
-    add("--netD", choice(sorted(DISCRIMINATORS)), "res", "discriminator")
-    add("--dis_layers --dis_layer", positive_int, 4, "down-samplings of the discriminator")
-    add("--use_spect_d | --no_spect_d", flag, True, "spectral norm below the last layer of D")
-    add("--lambda_rec", weight, 2.5, "weight of the L1 reconstruction loss")
-    add("--lambda_content", weight, 0.25, "weight of the content loss")
-    add("--lambda_style", weight, 250.0, "weight of the style loss")
-    add("--lambda_g", weight, 2.0, "weight of the adversarial loss (half of it with step loss)")
-    add("--lambda_step", weight, 2.0, "weight of the step prediction loss")
-    add("--lambda_face", weight, 1.0, "weight of the face loss; 0 = off")
-    add("--t_s_ratio", fraction, 0.5, "share of the target branch in the reconstruction losses")
-    backward = "backward pass after every step (least memory) or once; equal gradients"
-    add("--step_backward", choice(("per_step", "joint")), "per_step", backward)
-    add("--d_reuse_fakes", flag, False, "train D on the images of G's step, not of a second one")
-    add("--no_TTUR", flag, False, "learning rate --lr for both networks; default: G lr/2, D lr*2")
-    add("--beta2", number(0, 0.999999), None, "of Adam; default: 0.9, with --no_TTUR 0.999")
-    add("--init_from", text, None, "DPTN or DPTN_step run, or *_net_G.pth, to start from")
-
-
-def optimizer_settings(opt: Namespace) -> tuple[float, float, tuple[float, float]]:
-    """Learning rates of G and D, and the moments of Adam, whose defaults follow --no_TTUR.
-
-    TTUR, a rate for each network: Heusel et al., NeurIPS 2017.
-    """
-    beta1 = (0.5 if opt.no_TTUR else 0.0) if opt.beta1 is None else opt.beta1
-    beta2 = (0.999 if opt.no_TTUR else 0.9) if opt.beta2 is None else opt.beta2
-    lr_G, lr_D = (opt.lr, opt.lr) if opt.no_TTUR else (opt.lr / 2, opt.lr * 2)
-    return lr_G, lr_D, (beta1, beta2)
+from util.run.device import to_float32
+from util.tensors import constant
 
 
 @dataclass
@@ -113,8 +48,9 @@ class Chunk:
     @property
     def labels(self) -> torch.Tensor:
         """Classes of the step head (N,): the step, counted from 0."""
-        steps = torch.tensor(self.steps, device=self.fake_target.device) - 1
-        return steps.repeat_interleave(len(self.fake_target) // len(self.steps))
+        count = len(self.fake_target) // len(self.steps)
+        labels = tuple(step - 1 for step in self.steps for _ in range(count))
+        return constant(labels, torch.long, self.fake_target.device)
 
     def detach(self) -> Chunk:
         """The same without gradient history."""
@@ -127,26 +63,6 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
     steps = sum((c.steps for c in chunks), ())
     images = [[getattr(c, f.name) for c in chunks] for f in fields(Chunk)[1:]]
     return Chunk(steps, *(None if x[0] is None else torch.cat(x) for x in images))
-
-
-def strip(images: Sequence[torch.Tensor]) -> torch.Tensor:
-    """J images (B, 3, H, W) side by side: (B, 3, H, J*W)."""
-    return torch.cat(list(images), dim=3)
-
-
-def training_pictures(
-    inputs: Mapping[str, torch.Tensor], steps: Sequence[Chunk]
-) -> dict[str, torch.Tensor]:
-    """Pictures of the training page: inputs, and for both branches strips of all steps."""
-    names = ("source_image", "source_pose", "target_image", "target_pose")
-    return {
-        **{name: inputs[name] for name in names},
-        "coarse_target": strip([c.real_target for c in steps]),
-        "fake_target_steps": strip([c.fake_target for c in steps]),
-        "coarse_source": strip([c.real_source for c in steps]),
-        "fake_source_steps": strip([c.fake_source for c in steps]),
-        "fake_target": steps[-1].fake_target,
-    }
 
 
 GENERATORS = {"dptn": StepGenerator}
@@ -165,9 +81,9 @@ class DPTNStepModel(GANModel):
 
     @staticmethod
     def modify_options(parser, is_train: bool) -> None:
-        add_network_options(parser)
+        add_network_options(parser, sorted(GENERATORS))
         if is_train:
-            add_training_options(parser)
+            add_training_options(parser, sorted(DISCRIMINATORS))
 
     def __init__(self, opt):
         super().__init__(opt)
@@ -234,7 +150,7 @@ class DPTNStepModel(GANModel):
         for _ in styles:
             with self.precision.networks():  # not across the yield: the caller has its own
                 fake_target, fake_source = next(rollout)
-            yield full(fake_target), None if fake_source is None else full(fake_source)
+            yield to_float32(fake_target), None if fake_source is None else to_float32(fake_source)
 
     # ---- training --------------------------------------------------------------------------
 
@@ -266,7 +182,7 @@ class DPTNStepModel(GANModel):
                 chunks = self.rollout(with_source=True)
                 rollouts.append(self.learn("G", self.generator_loss, chunks))
         self.update("G")
-        self.visuals = training_pictures(self.inputs, rollouts[-1])
+        self.seen, self.rolled_out = self.inputs, rollouts[-1]
 
         self.stepper.zero_grad("D")
         for self.inputs, chunks in zip(parts, rollouts, strict=True):
@@ -277,6 +193,22 @@ class DPTNStepModel(GANModel):
             self.learn("D", self.discriminator_loss, judged)
         self.update("D")
         self.inputs = whole
+
+    @property
+    def visuals(self) -> Tensors:
+        """Inputs and, for both branches, strips (B, 3, H, J*W) of all steps side by side."""
+        steps = self.rolled_out
+        strips = {
+            "coarse_target": [c.real_target for c in steps],
+            "fake_target_steps": [c.fake_target for c in steps],
+            "coarse_source": [c.real_source for c in steps],
+            "fake_source_steps": [c.fake_source for c in steps],
+        }
+        return {
+            **super().visuals,
+            **{name: torch.cat(images, dim=3) for name, images in strips.items()},
+            "fake_target": steps[-1].fake_target,
+        }
 
     def learn(
         self, label: str, total: Callable[[], torch.Tensor], chunks: Iterable[Chunk]
@@ -406,22 +338,12 @@ class DPTNStepModel(GANModel):
             return container_path(path)
         return path
 
-    def load_networks(self, which: str, labels: tuple[str, ...] | None = None) -> None:
-        """Load networks strictly; the positional table of published files is left out."""
-        self.check_architecture()
-        for label in labels or tuple(self.networks):
-            average = label == "G" and not self.is_train and self.opt.ema
-            path = self.network_path("G_ema" if average else label, which)
-            checkpoint.load_state(self.networks[label], read_network(path, label), str(path))
+    def read_network(self, label: str, path: Path) -> Tensors:
+        """State dict of a network; the positional table of published files is left out."""
+        return read_network(path, label)
 
     def warm_start(self, path: Path) -> None:
         """Start from the networks of a DPTN or DPTN_step run; warns of what starts fresh."""
-        for label, network in self.networks.items():
-            state, origin = read_initial(path, label)
-            if label == "D" and (state is None or "conv.weight_orig" not in state):
-                found = "does not exist" if state is None else "is another kind of discriminator"
-                warnings.warn(f"--init_from: {origin} {found}; D starts fresh", stacklevel=2)
-                continue
-            fresh = warm_start(network, state, str(origin))
-            if fresh:
-                warnings.warn(f"--init_from: {', '.join(fresh)} start fresh", stacklevel=2)
+        for warning in start_from(self.networks, path):
+            warnings.warn(f"--init_from: {warning}", stacklevel=2)
+        self.restart_averages()

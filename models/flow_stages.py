@@ -65,8 +65,9 @@ def warp_image(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
     The flow's unit is its own pixel; it is interpolated bilinearly and scaled to the image's.
     """
     size = image.shape[2:]
-    scale = flow.new_tensor([size[1] / flow.shape[3], size[0] / flow.shape[2]])
-    fine = F.interpolate(flow, size, mode="bilinear", align_corners=False) * scale.view(1, 2, 1, 1)
+    fine = F.interpolate(flow, size, mode="bilinear", align_corners=False)
+    x, y = fine.unbind(1)
+    fine = torch.stack((x * (size[1] / flow.shape[3]), y * (size[0] / flow.shape[2])), dim=1)
     return bilinear_sample(image, fine)
 
 

@@ -1,5 +1,5 @@
-"""Optimizers of a model's networks: schedules, loss scaling, clipping, non-finite checks, moving
-averages."""
+"""Optimizers of a model's networks: schedules, loss scaling, clipping, steps whose gradient is not
+finite, moving averages."""
 
 from __future__ import annotations
 
@@ -12,19 +12,6 @@ from torch import nn
 
 from util.run import distributed
 from util.run.device import Precision
-
-
-@torch.no_grad()
-def update_average(
-    average: dict[str, torch.Tensor], state: dict[str, torch.Tensor], decay: float
-) -> None:
-    """Move ``average`` towards a state dict by 1 - decay; counters are copied."""
-    for key, value in state.items():
-        if average[key].is_floating_point():
-            average[key].lerp_(value, 1 - decay)
-        else:
-            average[key].copy_(value)
-
 
 Factor = Callable[[int], float]
 
@@ -41,6 +28,10 @@ LR_POLICIES: dict[str, Callable[[int, int], Factor]] = {
         lambda e: 1.0 if e <= niter else max(0.0, 1 - (e - niter - 1) / max(1, decay))
     ),
 }
+
+# fp16 halves its loss scale after a step that overflows. From its start, 65536, that many halvings
+# in a row lead below 1, where no search ends.
+SCALE_SEARCH = 17
 
 
 class Stepper:
@@ -61,6 +52,7 @@ class Stepper:
         self.schedulers: dict[str, torch.optim.lr_scheduler.LambdaLR] = {}
         self.scalers: dict[str, torch.amp.GradScaler] = {}
         self.grad_norms: dict[str, torch.Tensor] = {}  # of the last step, before clipping
+        self._overflows: dict[str, torch.Tensor] = {}  # steps in a row that fp16 left out
         self._flags: list[tuple[str, torch.Tensor]] = []  # "gradient is not finite", of this step
         self._older: list[tuple[str, torch.Tensor]] = []  # and of the step before, on a GPU
         self._copied: torch.cuda.Event | None = None  # after the copies of those to the host
@@ -76,6 +68,8 @@ class Stepper:
         )
         self.scalers[label] = self.precision.scaler()
 
+    # ---- one training step -----------------------------------------------------------------
+
     def begin(self) -> None:
         """Call before every training step: remembers the running statistics of batch norms."""
         self._statistics = [
@@ -85,20 +79,20 @@ class Stepper:
             if name.endswith(("running_mean", "running_var"))
         ]
 
-    def backward(self, label: str, loss: torch.Tensor) -> None:
-        """Add the gradient of ``loss`` to the gradients of network ``label``."""
-        self.scalers[label].scale(loss).backward()
-
     def zero_grad(self, label: str) -> None:
         """Forget the gradients of network ``label``."""
         self.optimizers[label].zero_grad(set_to_none=True)
+
+    def backward(self, label: str, loss: torch.Tensor) -> None:
+        """Add the gradient of ``loss`` to the gradients of network ``label``."""
+        self.scalers[label].scale(loss).backward()
 
     def update(self, label: str) -> None:
         """Average gradients over processes, clip, and take one optimizer step.
 
         A step whose gradient is not finite changes nothing, on any device and without waiting for
         it, and running statistics return to what they were at :meth:`begin`; :meth:`not_finite`
-        tells. fp16 steps are left out silently while the loss scale adapts.
+        tells. Of fp16 it tells only once the search for a loss scale has failed.
         """
         optimizer, scaler = self.optimizers[label], self.scalers[label]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -116,9 +110,13 @@ class Stepper:
         if scaler.is_enabled():
             scaler.step(optimizer)
             scaler.update()
-            return
-        optimizer.found_inf, optimizer.grad_scale = flag, None  # read by the fused kernel
-        optimizer.step()
+            overflows = (self._overflows.get(label, 0) + 1) * flag
+            self._overflows[label] = overflows
+            # _scale: get_scale() would wait for the device
+            flag = flag * ((overflows >= SCALE_SEARCH) | (scaler._scale < 1))
+        else:
+            optimizer.found_inf, optimizer.grad_scale = flag, None  # read by the fused kernel
+            optimizer.step()
         self._flags.append((label, flag))
 
     def not_finite(self) -> str | None:
@@ -128,7 +126,7 @@ class Stepper:
         """
         flags, self._flags = self._flags, []
         if any(f.is_cuda for _, f in flags):
-            copies = [(k, f.to("cpu", non_blocking=True)) for k, f in flags]
+            copies = [(k, f.to("cpu", non_blocking=True)) for k, f in flags]  # to pinned memory
             copied, event = self._copied, torch.cuda.Event()
             event.record()
             if copied is not None:
@@ -136,10 +134,17 @@ class Stepper:
             flags, self._older, self._copied = self._older, copies, event
         return next((label for label, flag in flags if flag.item()), None)
 
+    def steps_done(self, label: str) -> torch.Tensor | int:
+        """Steps that changed network ``label``: a scalar on the device, read by nobody; 0 before
+        the first."""
+        return next((s["step"] for s in self.optimizers[label].state.values()), 0)
+
     def epoch_done(self) -> None:
         """Advance the schedules by one epoch."""
         for scheduler in self.schedulers.values():
             scheduler.step()
+
+    # ---- checkpoints -----------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
@@ -150,16 +155,34 @@ class Stepper:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned; the rates follow the schedule of this run's
+        """Restore what :meth:`state_dict` returned; rates and betas are those of this run's
         options."""
         for label, optimizer in self.optimizers.items():
+            betas = [group["betas"] for group in optimizer.param_groups]
+            _check_moments(optimizer, state["optimizers"][label])
             optimizer.load_state_dict(state["optimizers"][label])
             scheduler = self.schedulers[label]
-            scheduler.last_epoch = state["epochs_done"][label]
-            for group, base in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
+            scheduler.last_epoch = int(state["epochs_done"][label])
+            for group, base, pair in zip(
+                optimizer.param_groups, scheduler.base_lrs, betas, strict=True
+            ):
                 group["lr"] = base * self.factor(scheduler.last_epoch + 1)
+                group["betas"] = pair
             if state["scalers"].get(label):
                 self.scalers[label].load_state_dict(state["scalers"][label])
+
+
+def _check_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Refuse (ValueError) moments of Adam that are not dense numbers of their parameter's shape."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, moments in saved["state"].items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            value = moments[name]
+            dense = torch.is_tensor(value) and value.layout == torch.strided
+            if not dense or not value.is_floating_point() or value.is_meta:
+                raise ValueError(f"{name} of parameter {index} is no dense floating tensor")
+            if value.shape != parameters[index].shape:
+                raise ValueError(f"{name} of parameter {index} has another shape")
 
 
 def total_norm(parameters: list[torch.nn.Parameter]) -> torch.Tensor:
@@ -168,3 +191,25 @@ def total_norm(parameters: list[torch.nn.Parameter]) -> torch.Tensor:
     if not grads:
         return torch.zeros((), device=parameters[0].device)
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+
+
+@torch.no_grad()
+def update_average(
+    average: dict[str, torch.Tensor],  # the state dict of the average
+    network: nn.Module,
+    decay: float,
+    steps: torch.Tensor | int,  # that the network has taken
+) -> None:
+    """Move ``average`` towards the network by 1 - min(decay, (1 + steps) / (10 + steps)).
+
+    The first steps weigh more, or the random start would stay for long. Only parameters are
+    averaged: counters, running statistics and the vectors of spectral norms are copied.
+    """
+    steps = torch.as_tensor(steps)
+    share = 1 - torch.clamp((1 + steps) / (10 + steps), max=decay)
+    averaged = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    for key, value in network.state_dict().items():
+        if key in averaged:
+            average[key].lerp_(value, share.to(value))
+        else:
+            average[key].copy_(value)

@@ -7,10 +7,11 @@ import functools
 import torch
 import torch.nn.functional as F
 
-from models.base_model import Batch, Explanation, Tensors, detached
+from models.base_model import Batch, Explanation, Tensors
 from models.gan_model import GANModel
 from models.losses.adversarial import gradient_penalty
 from models.losses.pose2pose import RESCALES, perceptual_loss
+from models.losses.terms import detached
 from models.networks.layers import initialize
 from models.networks.pose2pose import (
     SIZE_MULTIPLE,
@@ -19,18 +20,18 @@ from models.networks.pose2pose import (
     Pose2PoseConfig,
     Pose2PoseGenerator,
     initialize_batch_norms,
-    synchronize_batch_norms,
 )
+from util.errors import UserError
 from util.kinds import choice, positive_int, weight
 from util.pose import one_hot_pose_maps
-from util.run.device import full
-from util.run.distributed import world_size
+from util.run.device import to_float32
 
 
 class Pose2PoseModel(GANModel):
     """Image features gated by pose features at four scales, against a patch discriminator."""
 
     vgg_losses = ("lambda_per",)
+    samples_per_save = 4000  # published: 500 iterations of 8
     size_multiple = SIZE_MULTIPLE
 
     @staticmethod
@@ -58,13 +59,19 @@ class Pose2PoseModel(GANModel):
         self.add_network("G", self._initialized(Pose2PoseGenerator(config)), config, lr, betas)
         if self.is_train:
             config_D = PatchDiscriminatorConfig(opt.ndf, opt.dis_layers)
+            if min(opt.load_size) <= 2 ** (opt.dis_layers + 1):
+                raise UserError(
+                    f"--load_size {opt.load_size[0]} {opt.load_size[1]}: a discriminator with "
+                    f"--dis_layers {opt.dis_layers} needs more than {2 ** (opt.dis_layers + 1)} "
+                    "pixels in both dimensions"
+                )
             net_D = self._initialized(PatchDiscriminator(config_D))
             self.add_network("D", net_D, config_D, lr, betas)
 
     def _initialized(self, network: torch.nn.Module) -> torch.nn.Module:
-        """Published initial weights; with several processes, batch norms that share statistics."""
-        initialize_batch_norms(initialize(network, self.opt.init_type, self.opt.init_gain))
-        return synchronize_batch_norms(network) if world_size() > 1 else network
+        """Published initial weights."""
+        initialize(network, self.opt.init_type, self.opt.init_gain)
+        return initialize_batch_norms(network)
 
     def pose_maps(self, keypoints: torch.Tensor) -> torch.Tensor:
         """Keypoints (B, 18, 2) -> one-hot maps (B, 18, H, W)."""
@@ -79,7 +86,7 @@ class Pose2PoseModel(GANModel):
         fake_target = self.networks["G"](
             inputs["source_image"], inputs["source_pose"], inputs["target_pose"]
         )
-        return full(fake_target)
+        return to_float32(fake_target)
 
     @torch.no_grad()
     def explain(self, inputs: Batch) -> Explanation:
@@ -90,13 +97,14 @@ class Pose2PoseModel(GANModel):
                 inputs["target_pose"],
                 need_weights=True,
             )
-        return Explanation(full(fake_target), gates=[full(gate) for gate in gates])
+        return Explanation(to_float32(fake_target), gates=[to_float32(gate) for gate in gates])
 
     def forward(self) -> None:
-        self.fake_target = self._generate(self.inputs)
-        shown = ("source_image", "source_pose", "target_image", "target_pose")
-        self.visuals = {name: self.inputs[name] for name in shown}
-        self.visuals["fake_target"] = self.fake_target.detach()
+        self.fake_target, self.seen = self._generate(self.inputs), self.inputs
+
+    @property
+    def visuals(self) -> Tensors:
+        return super().visuals | {"fake_target": self.fake_target.detach()}
 
     def discriminator_loss(self) -> torch.Tensor:
         """L_D = 0.5 * (GAN(D(x_s, fake), fake) + GAN(D(x_s, x_t), real)).

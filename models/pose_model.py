@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from models import flow_stages
-from models.base_model import Batch, Explanation, Tensors, detached, weighted
+from models.base_model import Batch, Explanation, Tensors
 from models.gan_model import GANModel
 from models.losses.adversarial import gradient_penalty
 from models.losses.flow import (
@@ -19,13 +19,14 @@ from models.losses.flow import (
     sampling_correctness_loss,
 )
 from models.losses.perceptual import content_loss, layers_of, style_loss
+from models.losses.terms import detached, weighted
 from models.networks.discriminators import DiscriminatorConfig, build_discriminator
 from models.networks.gfla import GFLAConfig, GFLAGenerator
 from models.networks.layers import initialize
 from util.errors import UserError
 from util.kinds import Add, flag, positive, positive_int, text, weight
 from util.run import checkpoint
-from util.run.device import full
+from util.run.device import to_float32
 
 FLOW_PREFIX = "flow_net."
 DISCRIMINATOR_LAYERS = {"market": 3}  # by --dataset_mode; 4 for the others
@@ -93,7 +94,7 @@ class PoseModel(GANModel):
 
     def _take_flow(self, state: Mapping[str, Any], origin: str) -> None:
         """Load the flow estimator, strictly, from any network file that holds one."""
-        state = checkpoint.strip_prefix(state)
+        state = checkpoint.state_dict_of(state, origin)
         flow = {
             key.removeprefix(FLOW_PREFIX): value
             for key, value in state.items()
@@ -105,8 +106,7 @@ class PoseModel(GANModel):
                 "file of --model poseflownet or --model pose"
             )
         checkpoint.load_state(self.networks["G"].flow_net, flow, f"{origin}, {FLOW_PREFIX}*")
-        for key, average in self.ema.get("G", {}).items():
-            average.copy_(self.networks["G"].state_dict()[key])
+        self.restart_averages()
         self.notes.append(
             f"stage 2 begins: the flow estimator's {len(flow)} tensors come from {origin}; the "
             "source encoder, the target generator, the discriminator and the optimizers are new"
@@ -139,7 +139,11 @@ class PoseModel(GANModel):
         image, flows, masks = self.networks["G"](
             inputs["source_image"], inputs["source_pose"], inputs["target_pose"]
         )
-        return full(image), [full(flow) for flow in flows], [full(mask) for mask in masks]
+        return (
+            to_float32(image),
+            [to_float32(flow) for flow in flows],
+            [to_float32(mask) for mask in masks],
+        )
 
     @torch.no_grad()
     def infer(self, inputs: Batch) -> Tensors:
@@ -156,14 +160,13 @@ class PoseModel(GANModel):
 
     def forward(self) -> None:
         self.fake_target, self.flows, self.masks = self._generate(self.inputs)
-        shown = ("source_image", "source_pose", "target_image", "target_pose")
-        self.visuals = {key: self.inputs[key] for key in shown}
-        self.visuals["fake_target"] = self.fake_target.detach()
+        self.seen = self.inputs
 
-    def pictures(self) -> Tensors:
+    @property
+    def visuals(self) -> Tensors:
         first = ([x[:1] for x in self.flows], [x[:1] for x in self.masks])
-        flows = flow_stages.flow_pictures(self.visuals, self.config.levels, *first)
-        return {**self.visuals, **flows}
+        flows = flow_stages.flow_pictures(self.seen, self.config.levels, *first)
+        return super().visuals | {"fake_target": self.fake_target.detach()} | flows
 
     def discriminator_loss(self) -> torch.Tensor:
         """L_D = 0.5 * (GAN(D(target), real) + GAN(D(fake), fake)), in this order of D's calls."""
@@ -220,6 +223,9 @@ def _add_training_options(add: Add) -> None:
     add("--lambda_g", weight, 2.0, "weight of the adversarial loss")
 
 
-def _is_stage_1(state: Mapping[str, Any]) -> bool:
+def _is_stage_1(state: object) -> bool:
     """True for the generator's state of --model poseflownet: a flow estimator and nothing else."""
-    return bool(state) and all(k.startswith(FLOW_PREFIX) for k in checkpoint.strip_prefix(state))
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+        return False
+    keys = checkpoint.strip_prefix(state)
+    return bool(keys) and all(key.startswith(FLOW_PREFIX) for key in keys)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import torch
 
 from models import flow_stages
-from models.base_model import BaseModel, Batch, Explanation, Tensors, detached, weighted
+from models.base_model import BaseModel, Batch, Explanation, Tensors
 from models.losses.flow import (
     affine_regularization_loss,
     correctness_layers,
     sampling_correctness_loss,
 )
+from models.losses.terms import detached, weighted
 from models.networks.flow import FlowConfig, PoseFlowNet
 from models.networks.layers import initialize
 from util.errors import UserError
-from util.run.device import full
+from util.run.device import to_float32
 
 DEEPEST_LEVEL = 4  # of a flow field; the estimator's own deepest level is 5
 
@@ -72,7 +73,7 @@ class PoseFlowNetModel(BaseModel):
         flows, masks = self.networks["G"](
             inputs["source_image"], inputs["source_pose"], inputs["target_pose"]
         )
-        return [full(flow) for flow in flows], [full(mask) for mask in masks]
+        return [to_float32(flow) for flow in flows], [to_float32(mask) for mask in masks]
 
     @torch.no_grad()
     def explain(self, inputs: Batch) -> Explanation:
@@ -84,13 +85,12 @@ class PoseFlowNetModel(BaseModel):
     def forward(self) -> None:
         """Estimate the flows of ``self.inputs`` and keep them for the loss."""
         self.flows, self.masks = self._estimate(self.inputs)
-        shown = ("source_image", "source_pose", "target_image", "target_pose")
-        self.visuals = {key: self.inputs[key] for key in shown}
+        self.seen = self.inputs
 
-    def pictures(self) -> Tensors:
+    @property
+    def visuals(self) -> Tensors:
         first = ([x[:1] for x in self.flows], [x[:1] for x in self.masks])
-        flows = flow_stages.flow_pictures(self.visuals, self.config.levels, *first)
-        return {**self.visuals, **flows}
+        return super().visuals | flow_stages.flow_pictures(self.seen, self.config.levels, *first)
 
     def flow_loss(self) -> torch.Tensor:
         """L = lambda_correct * correctness + lambda_regularization * regularization."""

@@ -133,7 +133,7 @@ def first_line(opt: Namespace, run: TrainingRun, loader: DataLoader) -> str:
 
 def last_words(opt: Namespace, run: TrainingRun) -> str:
     """What a finished training has reached, where it is, and what to type next."""
-    at, folder = run.progress, run.folder
+    at, folder = run.progress, run.path
     lines = [
         f"finished: {at.epoch - 1:,} epochs, {at.total:,} samples; this call took "
         f"{duration(run.visualizer.seconds())}",
@@ -172,7 +172,7 @@ class Gallery:
         if not visualizer.wants_pictures(last=self.run.at_end()):
             return
         model = self.model
-        images = pictures_of(model.pictures(), model.inputs, model.opt)
+        images = pictures_of(model.visuals, model.seen, model.opt)
         fixed = []
         with model.evaluating():
             for name, batch in self.fixed:

@@ -27,12 +27,12 @@ def _network_state(content: object, label: str, path: Path) -> State:
     """State dict of network ``label`` ("G") from a bare state dict or a published container."""
     if isinstance(content, Mapping) and f"net{label}" in content:
         content = content[f"net{label}"]
-    if not isinstance(content, Mapping) or not all(torch.is_tensor(v) for v in content.values()):
+    elif isinstance(content, Mapping) and {"netG", "netD"} & set(map(str, content)):
         raise UserError(
-            f"{path} holds no network {label}; expected a state dict or the published container "
-            "{netG, netD, optG, optD}"
+            f"{path} is the published container {{netG, netD, optG, optD}}, but holds no network "
+            f"{label}"
         )
-    state = checkpoint.strip_prefix(content)
+    state = checkpoint.state_dict_of(content, str(path))
     state.pop(POSITION_TABLE, None)
     return state
 
@@ -94,6 +94,21 @@ def dptn_to_step(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tens
     return renamed
 
 
+def start_from(networks: Mapping[str, nn.Module], path: Path) -> list[str]:
+    """Fill networks from a DPTN or DPTN_step run; returns what starts fresh, as sentences."""
+    fresh = []
+    for label, network in networks.items():
+        state, origin = read_initial(path, label)
+        if label == "D" and (state is None or "conv.weight_orig" not in state):
+            found = "does not exist" if state is None else "is another kind of discriminator"
+            fresh.append(f"{origin} {found}; D starts fresh")
+            continue
+        names = warm_start(network, state, str(origin))
+        if names:
+            fresh.append(f"{', '.join(names)} start fresh")
+    return fresh
+
+
 def warm_start(network: nn.Module, state: Mapping[str, torch.Tensor], origin: str) -> list[str]:
     """Copy ``state`` into ``network``; returns the names that keep their initial values.
 
@@ -125,8 +140,7 @@ def _missing_singular_vectors(network: nn.Module, given: State) -> State:
             continue
         if weight.shape != module.weight_orig.shape:
             continue  # load_state will say so
-        if isinstance(module, nn.ConvTranspose2d):
-            weight = weight.transpose(0, 1)  # output channels first
-        left, _, right = torch.linalg.svd(weight.flatten(1).float(), full_matrices=False)
+        matrix = checkpoint.spectral_matrix(module, weight).float()
+        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
         vectors[f"{name}.weight_u"], vectors[f"{name}.weight_v"] = left[:, 0], right[0]
     return vectors

@@ -4,78 +4,31 @@ from __future__ import annotations
 
 import os
 import shutil
-from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from errno import ENOSPC
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Subset
 
-from models.base_model import BaseModel
+from models.validation import Validator
 from util.errors import UserError
 from util.files import write_atomically
-from util.image import resize_linear
-from util.metrics.pairs import higher_is_better, score_pairs
 from util.run import checkpoint, distributed
 from util.run.device import rng_state, seed_generators, set_rng_state
 from util.run.folder import RunFolder, prune_states
 from util.show.visualizer import Visualizer
-from util.tensors import to_uint8
 
-Pair = tuple[np.ndarray, np.ndarray]
-
-
-class Validator:
-    """Scores generated images of a fixed list of pairs and remembers the best value.
-
-    ``batches`` yields batches of the data set; ``generate`` maps a batch to ``fake_target`` (B, 3,
-    H, W). ``photograph`` maps the name of a target to its file's pixels at ``size``, so that the
-    numbers are those of script/metrics.py on the images of test.py; without it, or where it gives
-    None, the target is the loaded image, which has been through the load size.
-    """
-
-    def __init__(
-        self,
-        batches: Iterable[dict[str, Any]],
-        generate: Callable[[dict[str, Any]], Any],
-        size: tuple[int, int],  # (h, w) the images are compared at
-        metrics: tuple[str, ...] = ("psnr", "ssim"),
-        best_metric: str = "psnr",
-        protocol: str = "standard",
-        photograph: Callable[[str], np.ndarray | None] = lambda name: None,
-    ):
-        self.batches, self.generate, self.size = batches, generate, tuple(size)
-        self.photograph = photograph
-        self.metrics, self.best_metric, self.protocol = metrics, best_metric, protocol
-        self.upward = higher_is_better(best_metric, protocol)
-        self.best: float | None = None
-
-    def score(self) -> dict[str, float]:
-        """Mean of each metric over all pairs."""
-        return score_pairs(self._pairs(), self.protocol, self.metrics)
-
-    def _pairs(self) -> Iterator[Pair]:
-        for batch in self.batches:
-            fakes = to_uint8(self.generate(batch))
-            for i, fake in enumerate(fakes):
-                truth = self.photograph(batch["target_name"][i])
-                if truth is None:
-                    truth = batch["target_image"][i].permute(1, 2, 0).contiguous().numpy()
-                yield resize_linear(truth, self.size), resize_linear(fake, self.size)
-
-    def is_best(self, scores: dict[str, float]) -> bool:
-        """True when ``scores`` beat everything before; remembers the value."""
-        value = scores[self.best_metric]
-        if not np.isfinite(value):
-            return False
-        if self.best is None or (value > self.best if self.upward else value < self.best):
-            self.best = value
-            return True
-        return False
+KEPT_DUMPS = 5  # batches with a gradient that is not finite, saved for reproduction
+MAX_SKIPPED = 100  # consecutive steps without a finite gradient; then even --on_nan skip stops
+SAVE_SECONDS = 60.0  # by default latest is saved no more often, however fast the machine is
+# What Python and PyTorch say to a state whose values are not what they were when it was saved.
+_WRONG_CONTENT = (
+    KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError,
+)  # fmt: skip
 
 
 @dataclass
@@ -102,13 +55,15 @@ class Progress:
         """True when the last step crossed a multiple of ``frequency`` samples."""
         return self.total // frequency > self.previous // frequency
 
+    def check(self) -> None:
+        """Refuse (ValueError) a position that no run can have."""
+        for name, value in asdict(self).items():
+            if type(value) is not int or value < (name == "epoch"):
+                raise ValueError(f"{name} is {value!r}")
+
     def state_dict(self) -> dict[str, int]:
         """Plain values, for the checkpoint."""
         return asdict(self)
-
-
-KEPT_DUMPS = 5  # batches with a gradient that is not finite, saved for reproduction
-MAX_SKIPPED = 100  # consecutive steps without a finite gradient; then even --on_nan skip stops
 
 
 class Resumable(Protocol):
@@ -140,7 +95,7 @@ class TrainingRun:
         keep_last: int = 2,  # numbered states kept for resuming; network files are never pruned
         end: tuple[float, int] = (float("inf"), 0),  # last epoch, and the samples of one
     ):
-        self.model, self.claim, self.folder, self.keep_last = model, folder, folder.path, keep_last
+        self.model, self.folder, self.path, self.keep_last = model, folder, folder.path, keep_last
         self.visualizer, self.warn = visualizer, visualizer.warn
         self.validator = validator
         self.progress = Progress()
@@ -148,6 +103,7 @@ class TrainingRun:
         self.end = end
         self.skipped = 0  # consecutive steps left out because a gradient was not finite
         self._before: Mapping[str, Any] = {}
+        self._saved = time.monotonic()
         self._warned = False
 
     def at_end(self) -> bool:
@@ -159,31 +115,46 @@ class TrainingRun:
         last."""
         return self.progress.due(frequency) or self.at_end()
 
+    def save_due(self, frequency: int | None, usual: int) -> bool:
+        """Whether latest is saved after this step: every ``frequency`` samples.
+
+        Without a frequency it is every ``usual`` samples, but not before SAVE_SECONDS have gone by.
+        Every process must call it.
+        """
+        if not self.progress.due(frequency or usual):
+            return False
+        late = frequency is not None or time.monotonic() - self._saved >= SAVE_SECONDS
+        return distributed.any_process(late)
+
     def state_path(self, which: str) -> Path:
         """State file of checkpoint ``which``."""
-        return self.folder / f"{which}_state.pth"
+        return self.path / f"{which}_state.pth"
 
     def start(self, which: str, save_options: Callable[[], None]) -> None:
         """Resume checkpoint ``which`` if the folder was claimed for that, else start anew.
 
         ``save_options`` is called on the main process once nothing can be refused any more.
         """
-        resumed = self.claim.resume and self.resume(which)
+        resumed = self.folder.resume and self.resume(which)
         if not resumed and distributed.rank():  # processes share their weights, not their noise
             seed_generators(torch.initial_seed() + distributed.rank())
         if distributed.is_main():
             self._check_space_for_a_run()
-            self.claim.clear()
-            if not self.claim.resume:  # a run that died before its first save leaves a log
+            self.folder.clear()
+            if not self.folder.resume:  # a run that died before its first save leaves a log
                 self.visualizer.rewind(0)
             save_options()
+        if self.folder.begins_anew:
+            self.visualizer.message(
+                f"{self.path} holds no checkpoint to continue: training starts anew"
+            )
         for note in self.model.notes:
             self.visualizer.message(note)
 
     def resume(self, which: str) -> bool:
         """Load checkpoint ``which``; False when training starts at epoch 1 on networks alone."""
         path = self.state_path(which)
-        if not path.is_file() and any(self.folder.glob(f"{which}_net_*")):
+        if not path.is_file() and any(self.path.glob(f"{which}_net_*")):
             self.model.load_networks(which)
             self.warn(
                 f"{path} does not exist: only the networks of {which} are loaded; optimizers and "
@@ -195,6 +166,7 @@ class TrainingRun:
             raise UserError(f"{path} is not the state of a training run; check --which_epoch")
         try:
             saved = Progress(**state["progress"])
+            saved.check()
             if not self.model.load_state_dict(state["model"], str(path)):
                 # another stage: its count of samples goes on, so that logs and pictures do not mix
                 self.progress = Progress(total=saved.total, previous=saved.total)
@@ -202,13 +174,36 @@ class TrainingRun:
             self.progress, self.extra = saved, state["extra"]
             self._restore_generators(state.get("generators", []))
             self.visualizer.load_state_dict(self.extra["visualizer"])
-        except (KeyError, TypeError, ValueError) as error:
+        except _WRONG_CONTENT as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"{path} is not a state that {type(self.model).__name__} can go on from "
                 f"({reason}); check --which_epoch and --model"
             ) from error
+        if which == "latest" and distributed.is_main():
+            self._complete_save(state)
         return True
+
+    def _complete_save(self, state: dict[str, Any]) -> None:
+        """Write what is missing of the save that left ``state``: a kill may have cut it off.
+
+        State files come first, so that whatever follows can be made again from them.
+        """
+
+        def write() -> None:
+            for label in self.extra.get("labels", ["latest"]):
+                if not self.state_path(label).is_file():
+                    checkpoint.save(self.state_path(label), state)
+                self._save_networks(label)
+            prune_states(self.path, self.keep_last)
+
+        self._guarded(write, "latest")
+
+    def _save_networks(self, label: str) -> None:
+        """The network files, with fresh statistics of batch norms where --bn_in_saves asks."""
+        fresh = self.validator is not None and self.validator.fresh_saves
+        with self.validator.statistics() if fresh else nullcontext():
+            self.model.save_networks(label)
 
     def _restore_generators(self, states: list[dict[str, Any]]) -> None:
         """Random numbers of the other processes; new ones where there were fewer processes."""
@@ -223,10 +218,13 @@ class TrainingRun:
 
         Every process must call it; only the main one writes and knows whether that succeeded.
         """
+        distributed.check_replicas(self.model.networks)
+        self._saved = time.monotonic()
         generators = distributed.gather(rng_state())
         if not distributed.is_main():
             return True
         self.extra["visualizer"] = self.visualizer.state_dict()
+        self.extra["labels"] = list(labels)
         return self._guarded(lambda: self._write(labels, generators), ", ".join(labels))
 
     def _write(self, labels: tuple[str, ...], generators: list[dict[str, Any]]) -> None:
@@ -239,10 +237,10 @@ class TrainingRun:
         }
         for label in labels:
             checkpoint.save(self.state_path(label), state)
-            self.model.save_networks(label)
+            self._save_networks(label)
         text = f"{self.progress.epoch}\n{self.progress.samples}\n"
-        write_atomically(self.folder / "iter.txt", text.encode())
-        prune_states(self.folder, self.keep_last)
+        write_atomically(self.path / "iter.txt", text.encode())
+        prune_states(self.path, self.keep_last)
 
     def _guarded(self, write: Callable[[], None], what: str) -> bool:
         """Run ``write``; False, after one warning, when the disk refuses."""
@@ -252,7 +250,7 @@ class TrainingRun:
             if not self._warned:
                 self.warn(
                     f"checkpoint {what} was not saved ({error.strerror or error}); the last good "
-                    f"one stays and training goes on: free space in {self.folder}, if it is there"
+                    f"one stays and training goes on: free space in {self.path}, if it is there"
                 )
             self._warned = True
             return False
@@ -267,19 +265,21 @@ class TrainingRun:
 
     def validate(self) -> None:
         """Log the scores of the model as it is now; the best so far is kept as ``best``."""
-        validator = self.validator
-        if validator is not None:
-            validator.best = self.extra.get("best")
-            with self.model.evaluating():
-                scores = validator.score()
-            self.visualizer.log_metrics(scores, self.progress.epoch, self.progress.total)
-            if validator.is_best(scores) and self._guarded(
-                lambda: self.model.save_networks("best"), "best"
-            ):
-                self.extra["best"] = validator.best
-                shown = f"{validator.best_metric} {validator.best:.4f}"
-                self.visualizer.message(f"best so far: {shown}, kept as best_net_*.pth")
+        if self.validator is not None:
+            with self.model.evaluating(), self.validator.statistics():
+                scores = self.validator.score()
+                self.visualizer.log_metrics(scores, self.progress.epoch, self.progress.total)
+                if self.validator.is_better(scores, self.extra.get("best")):
+                    self._keep_as_best(scores)
         distributed.barrier()
+
+    def _keep_as_best(self, scores: Mapping[str, float]) -> None:
+        if self._guarded(lambda: self.model.save_networks("best"), "best"):
+            metric = self.validator.best_metric
+            self.extra["best"] = scores[metric]
+            self.visualizer.message(
+                f"best so far: {metric} {scores[metric]:.4f}, kept as best_net_*.pth"
+            )
 
     def watch(self, batch: Mapping[str, Any], bad: str | None, on_nan: str) -> bool:
         """Report a step whose gradient was not finite; True when the run must stop.
@@ -306,10 +306,10 @@ class TrainingRun:
 
     def _dump(self, content: Mapping[str, Any]) -> str:
         """Save a batch for reproduction, unless there are enough; says where."""
-        if len(list(self.folder.glob("not_finite_*.pth"))) >= KEPT_DUMPS:
+        if len(list(self.path.glob("not_finite_*.pth"))) >= KEPT_DUMPS:
             return ""
         process = f"_process{distributed.rank()}" if distributed.rank() else ""
-        path = self.folder / f"not_finite_{self.progress.total}{process}.pth"
+        path = self.path / f"not_finite_{self.progress.total}{process}.pth"
         try:
             checkpoint.save(path, dict(content))
         except OSError as error:
@@ -320,7 +320,7 @@ class TrainingRun:
         """Refuse to start a save that cannot fit beside the file it replaces."""
         newest = self.state_path("latest")
         needed = newest.stat().st_size if newest.is_file() else 0
-        if shutil.disk_usage(self.folder).free < 1.1 * needed:
+        if shutil.disk_usage(self.path).free < 1.1 * needed:
             raise OSError(ENOSPC, os.strerror(ENOSPC), str(newest))
 
     def _check_space_for_a_run(self) -> None:
@@ -333,41 +333,13 @@ class TrainingRun:
         state = 3 * networks + averages
         first = not self.state_path("latest").is_file()
         needed = state + (state + networks + averages if first else 0)
-        free = shutil.disk_usage(self.folder).free
+        free = shutil.disk_usage(self.path).free
         if free < needed:
             raise UserError(
-                f"{self.folder} has {free / 2**20:,.0f} MiB left, but the checkpoints of this run "
+                f"{self.path} has {free / 2**20:,.0f} MiB left, but the checkpoints of this run "
                 f"need {needed / 2**20:,.0f} MiB; free space or change --checkpoints_dir"
             )
 
 
 def _bytes(state: Mapping[str, torch.Tensor]) -> int:
     return sum(value.numel() * value.element_size() for value in state.values())
-
-
-def create_validator(opt: Namespace, model: BaseModel, dataset: Any) -> Validator | None:
-    """Scores ``--val_pairs`` pairs spread evenly over the list of ``dataset``; None without
-    one."""
-    if dataset is None:
-        return None
-    count = min(opt.val_pairs, len(dataset))
-    chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
-    loader = DataLoader(Subset(dataset, chosen), batch_size=opt.batchSize)
-    metrics = tuple(name.strip() for name in opt.val_metrics.split(",") if name.strip())
-    if opt.best_metric not in metrics:
-        raise UserError(
-            f"--best_metric {opt.best_metric} is not among --val_metrics {opt.val_metrics}; add "
-            f"it there"
-        )
-
-    def generate(batch):
-        return model.generate(model.prepare(batch))["fake_target"]
-
-    return Validator(
-        loader,
-        generate,
-        dataset.annotation_size,
-        metrics,
-        opt.best_metric,
-        photograph=dataset.photograph,
-    )

@@ -52,7 +52,8 @@ class BaseOptions:
         add("--seed", whole_number(0, 2**32 - 1), 0, "seed of all random numbers")
         add("--deterministic", flag, False, "bit-identical from run to run (slower on a GPU)")
         add("--precision", choice(PRECISIONS), "fp32", "bf16 on a CPU: of VGG-19 only")
-        add("--tf32", flag, False, "on a GPU multiply with TensorFloat-32: faster, rounds at 1e-3")
+        tf32 = "multiply with TensorFloat-32 (1e-3); default: train.py on a GPU, as published"
+        add("--tf32 | --no_tf32", flag, None, tf32)
         add("--compile", flag, False, "compile the networks with torch.compile")
         add("--ema", number(0, 0.999999), 0.0, "decay of an average of G; test.py: not 0 = use it")
         add("--debug", flag, False, "full tracebacks; train.py: one short epoch")
@@ -150,6 +151,8 @@ class BaseOptions:
         del opt.local_rank
         self.check(opt)
         self.wanted_device, opt.device = opt.device, str(distributed.local_device(opt.device))
+        if opt.tf32 is None:
+            opt.tf32 = self.is_train and opt.device != "cpu" and not opt.deterministic
         return opt
 
     def chosen(self, opt: Namespace) -> dict[str, Any]:

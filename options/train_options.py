@@ -54,10 +54,14 @@ class TrainOptions(BaseOptions):
         add("--val_pairs", positive_int, 200, "pairs that are validated, spread over the list")
         add("--val_phase", folder_name, "test", "phase of the data set whose pairs are validated")
         add("--val_metrics", text, "psnr,ssim", "metrics of image pairs, separated by commas")
+        batches = "batches that estimate G's batch norms before it; 0 = their running statistics"
+        add("--bn_batches", natural, 50, batches)
+        add("--bn_in_saves", flag, False, "with --val_freq: such statistics in all network files")
         add("--best_metric", text, "psnr", "metric that decides which checkpoint is the best")
 
         add = parser.group("logging and saving")
-        add("--save_latest_freq", positive_int, 1000, "samples between saves of latest")
+        latest = "samples between saves of latest; default: as published, at most one a minute"
+        add("--save_latest_freq", positive_int, None, latest)
         add("--save_epoch_freq", positive_int, 1, "epochs between numbered checkpoints")
         add("--keep_last", natural, 2, "numbered checkpoints that can be resumed")
         by_iter = "with latest also write <total samples>_net_*.pth (market: on)"

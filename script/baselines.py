@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from data import create_dataset
 from data.loader import create_dataloader
-from models import create_model
+from models import load_for_test
 from options.test_options import TestOptions
 from util.errors import UserError
 from util.files import check_writable, make_folder, write_file
@@ -90,9 +90,7 @@ def photograph(dataset, batch, role: str, i: int) -> np.ndarray:
 
 def compare(opt) -> dict[str, dict[str, float]]:
     """PSNR (dB) and SSIM of the three views, means over all test pairs."""
-    model = create_model(opt)
-    model.load_networks(opt.which_epoch, labels=("G",))
-    model.eval_mode()
+    model = load_for_test(opt)
     dataset = create_dataset(opt)
     loader = create_dataloader(dataset, opt)
     columns = columns_for(find_protocol("standard"), ("psnr", "ssim"))

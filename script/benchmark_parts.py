@@ -31,7 +31,7 @@ from options.parser import BATCH, Parser, add_debug
 from options.train_options import TrainOptions
 from util.kinds import choice, positive_int
 from util.metrics import CHEAP_METRICS, score_pairs
-from util.run.device import PRECISIONS, Precision, full
+from util.run.device import PRECISIONS, Precision, to_float32
 from util.show.results import ResultWriter
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
@@ -378,7 +378,7 @@ class _VGGOneByOne(nn.Module):
 
 
 def _plain_gram(x: torch.Tensor) -> torch.Tensor:
-    flat = full(x).flatten(2)
+    flat = to_float32(x).flatten(2)
     return flat @ flat.transpose(1, 2) / (x.shape[1] * flat.shape[2])
 
 

@@ -30,7 +30,7 @@ import torch
 from tqdm import tqdm
 
 from data import create_dataset
-from models import create_model
+from models import find_model, load_for_test
 from models.dptn_step_model import DPTNStepModel
 from options.parser import Parser
 from options.test_options import TestOptions
@@ -186,11 +186,9 @@ def mix_all(opt: Namespace, model: DPTNStepModel, dataset) -> list[Path]:
 def main() -> None:
     opt = MixingOptions().parse()
     seed_everything(opt.seed, opt.deterministic)
-    model = create_model(opt)
-    if not isinstance(model, DPTNStepModel):
+    if not issubclass(find_model(opt.model), DPTNStepModel):
         raise UserError(f"--model {opt.model} paints in one step; style mixing needs DPTN_step")
-    model.load_networks(opt.which_epoch, labels=("G",))
-    model.eval_mode()
+    model = load_for_test(opt)
     written = mix_all(opt, model, create_dataset(opt))
     print(f"{len(written)} images written, the last is {written[-1]}")
 

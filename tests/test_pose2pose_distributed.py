@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from models import create_model
-from models.networks.pose2pose import SynchronizedBatchNorm2d, synchronize_batch_norms
+from models.networks.layers import SynchronizedBatchNorm2d, synchronize_batch_norms
 from tests.helpers import train_options
 from util.run.distributed import min_max_over_processes, sum_over_processes
 

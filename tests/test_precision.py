@@ -9,7 +9,7 @@ from models import create_model
 from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, VGG19Features
 from tests.helpers import fill_by_rule, random_batch, train_options
 from util.run import device
-from util.run.device import Precision, full, in_full_precision, use_tf32
+from util.run.device import Precision, in_full_precision, to_float32, use_tf32
 
 CPU = torch.device("cpu")
 BF16_ERROR = 2e-2  # bfloat16 has a relative rounding error of 4e-3
@@ -109,7 +109,7 @@ def test_losses_are_computed_in_float32_inside_an_autocast_region():
     a = torch.rand(4, 4, dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         assert loss(a, {"x": a}).dtype == torch.float32
-    assert full(a.double()).dtype == torch.float64  # higher precision is left alone
+    assert to_float32(a.double()).dtype == torch.float64  # higher precision is left alone
     meta = torch.empty(4, 4, device="meta")
     assert loss(meta, {"x": meta}).device.type == "meta"
 

@@ -90,9 +90,12 @@ class TinyModel(BaseModel):
         loss_G = loss_G + 0.1 * self.networks["D"](self.fake).mean()
         self.step("G", loss_G)
         self.losses = {"G": loss_G.detach(), "D": loss_D.detach()}
-        self.visuals = {"fake_target": self.fake.detach().tanh()}
         total = sum(p.sum() for n in self.networks.values() for p in n.parameters())
         assert torch.isfinite(total)
+
+    @property
+    def visuals(self):
+        return {"fake_target": self.fake.detach().tanh()}
 
 
 def write_tiny_data(root: Path, pairs: int = 8, size: int = 8) -> Path:

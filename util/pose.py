@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from util.skeleton import JOINTS, MISSING, hue, present
+from util.tensors import constant
 
 SIGMA = 6.0  # pixels of the load size
 
@@ -25,8 +26,11 @@ def scale_keypoints(
 ) -> torch.Tensor:
     """Coordinates in ``load_size``, as float64; missing joints are not treated specially."""
     keypoints = keypoints.to(torch.float64)
-    old = keypoints.new_tensor(annotation_size)
-    return keypoints / old * keypoints.new_tensor(load_size)
+    old, new = (
+        constant(tuple(size), keypoints.dtype, keypoints.device)
+        for size in (annotation_size, load_size)
+    )
+    return keypoints / old * new
 
 
 def keypoints_to_heatmaps(
@@ -143,7 +147,7 @@ def limb_maps(
     A limb with a missing end or of length 0 is an empty channel.
     """
     height, width = load_size
-    limbs = torch.tensor(STEP_LIMBS, device=keypoints.device)  # (23, 2)
+    limbs = constant(STEP_LIMBS, torch.long, keypoints.device)  # (23, 2)
     ends = _pixels(keypoints, annotation_size, load_size)[:, limbs]  # (B, 23, 2, 2)
     start, along = ends[:, :, 0], ends[:, :, 1] - ends[:, :, 0]  # (B, 23, 2)
     rows = torch.arange(height, device=keypoints.device, dtype=torch.float32)

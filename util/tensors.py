@@ -1,7 +1,8 @@
-"""Pictures as network tensors, and back."""
+"""Pictures as network tensors, and back; constants on a device."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import cv2
@@ -13,6 +14,17 @@ from PIL import Image
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SMALLEST_RANGE = 1e-5  # the published guard: an image of one colour becomes black
+
+
+@functools.lru_cache(maxsize=256)
+def constant(values: tuple, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A tensor of plain numbers (a tuple, or a tuple of tuples), made once for every device.
+
+    Made anew inside a training step it would be copied from the host each time, and the host would
+    wait for a GPU. Never write to it.
+    """
+    with torch.inference_mode(False):  # it may be needed for gradients later
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def image_to_tensor(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
@@ -28,6 +40,15 @@ def image_to_tensor(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
 def normalise_uint8(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """uint8 [0, 255] -> float [-1, 1]: (v/255 - 0.5) / 0.5."""
     return (images.to(dtype) / 255 - 0.5) / 0.5
+
+
+def standardise(images: torch.Tensor) -> torch.Tensor:
+    """Images (B, 3, H, W) in [0, 1] as networks trained on ImageNet expect them."""
+    mean, deviation = (
+        constant(values, images.dtype, images.device)[:, None, None]
+        for values in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    return (images - mean) / deviation
 
 
 def to_uint8(image: torch.Tensor) -> np.ndarray:

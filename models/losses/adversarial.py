@@ -53,6 +53,7 @@ class GANLoss:
         return in_full_precision(self._loss)(scores, is_real, for_discriminator)
 
 
+@in_full_precision
 def gradient_penalty(
     discriminator: nn.Module,
     real: torch.Tensor,  # (B, 3, H, W)
@@ -62,7 +63,8 @@ def gradient_penalty(
     """weight * mean (||grad C(mix) + 1e-16|| - 1)^2 on random mixes of real and fake (WGAN-GP).
 
     C, the critic's value of an image, is the mean of its scores, as in the loss: the penalty does
-    not grow with the number of scores.
+    not grow with the number of scores. The critic runs in float32: gradients of gradients overflow
+    in half precision.
     """
     alpha = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
     mix = (alpha * real + (1 - alpha) * fake).detach().requires_grad_(True)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection
 import torch
 
 from models.losses.perceptual import VGG19Features, content_loss
-from util.run.device import full
+from util.run.device import to_float32
 from util.run.distributed import min_max_over_processes
-from util.tensors import IMAGENET_MEAN, IMAGENET_STD
+from util.tensors import standardise
 
 LAYERS = ("relu1_2", "relu2_2")
 SMALLEST_RANGE = 1e-5  # keeps a batch of one colour finite; no other batch is touched
@@ -35,11 +35,6 @@ RESCALES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-def _normalise(unit_images: torch.Tensor) -> torch.Tensor:
-    mean, std = (unit_images.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return (unit_images - mean) / std
-
-
 def perceptual_loss(
     vgg: VGG19Features,
     generated: torch.Tensor,  # (B, 3, H, W) in [-1, 1]
@@ -54,5 +49,5 @@ def perceptual_loss(
     """
     to_unit = RESCALES[rescale]
     with torch.no_grad():
-        wanted = vgg(_normalise(to_unit(full(target))), layers)
-    return content_loss(vgg(_normalise(to_unit(full(generated))), layers), wanted, layers)
+        wanted = vgg(standardise(to_unit(to_float32(target))), layers)
+    return content_loss(vgg(standardise(to_unit(to_float32(generated))), layers), wanted, layers)

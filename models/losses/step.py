@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from models.losses.perceptual import CONTENT_LAYERS, VGG19Features, content_loss
-from util.tensors import IMAGENET_MEAN, IMAGENET_STD
+from util.run.device import in_full_precision
+from util.tensors import constant, standardise
 
 MIN_FACE = 32  # pixels; profiles and back views get a box of this size
 FACE_PER_EYES = 2.5  # side of the box in eye distances
@@ -36,7 +37,7 @@ def face_boxes(
     side = (FACE_PER_EYES * distance).trunc().clamp(min=MIN_FACE).clamp(max=min(height, width))
     half = (side / 2).floor()
     centre = ((right + left) / 2).floor()
-    limit = half.new_tensor([height, width]) - half[:, None]
+    limit = constant((height, width), half.dtype, half.device) - half[:, None]
     return torch.minimum(torch.maximum(centre, half[:, None]), limit), half
 
 
@@ -48,6 +49,7 @@ def _sampling(start: torch.Tensor, side: torch.Tensor, length: int, size: int) -
     return (1 - (position[..., None] - pixel).abs()).clamp(min=0)
 
 
+@in_full_precision
 def crop_faces(
     images: torch.Tensor,  # (B, 3, H, W)
     eyes: torch.Tensor,  # (B, 2, 2): right and left eye, (y, x) pixels
@@ -69,9 +71,7 @@ def crop_faces(
 
 def imagenet_normalise(images: torch.Tensor) -> torch.Tensor:
     """[-1, 1] images -> ImageNet-standardised ones."""
-    mean = images.new_tensor(IMAGENET_MEAN)[:, None, None]
-    std = images.new_tensor(IMAGENET_STD)[:, None, None]
-    return ((images + 1) / 2 - mean) / std
+    return standardise((images + 1) / 2)
 
 
 def face_loss(

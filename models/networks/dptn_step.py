@@ -24,6 +24,7 @@ from models.networks.layers import (
     ReflectConvBlock,
     ResBlock,
     channels_at,
+    check_sides,
 )
 from models.networks.ptm import PoseTransformerModule
 from util.errors import UserError
@@ -70,7 +71,7 @@ def check_divisors(divisors: Sequence[int]) -> tuple[int, ...]:
     return divisors
 
 
-def coarse_image(images: torch.Tensor, divisor: int) -> torch.Tensor:
+def coarse_image(images: torch.Tensor, divisor: int | torch.Tensor) -> torch.Tensor:
     """Pull every value of ``images`` (any shape, [-1, 1]) down to the next multiple of ``divisor``.
 
     v = (x + 1)/2 * 255, I = floor(v / d) * d, back to [-1, 1]. The values are rounded to bytes
@@ -81,7 +82,7 @@ def coarse_image(images: torch.Tensor, divisor: int) -> torch.Tensor:
     return coarse_bytes(byte_values, divisor) / (MAX_BYTE / 2) - 1
 
 
-def coarse_bytes(byte_values: torch.Tensor, divisor: int) -> torch.Tensor:
+def coarse_bytes(byte_values: torch.Tensor, divisor: int | torch.Tensor) -> torch.Tensor:
     """floor(v / d) * d for integer-valued ``byte_values`` (float or uint8), in their dtype."""
     return torch.div(byte_values, divisor, rounding_mode="floor") * divisor
 
@@ -126,15 +127,6 @@ class StepDiscriminatorConfig:
     step_size: int = 5  # classes of the step head; 0: no step head
     load_size: tuple[int, int] = (256, 176)  # (h, w): the step head sees the whole feature map
     use_spectral: bool = True
-
-
-def check_divisible(load_size: tuple[int, int], factor: int) -> None:
-    """Raise a UserError unless both sides of ``load_size`` are multiples of ``factor``."""
-    if any(side % factor for side in load_size):
-        raise UserError(
-            f"load_size is {load_size[0]} {load_size[1]}; this network halves the image "
-            f"{factor.bit_length() - 1} times, so both sides must be multiples of {factor}"
-        )
 
 
 def positional_map(step: int, height: int, width: int) -> torch.Tensor:
@@ -204,7 +196,7 @@ class StepGenerator(nn.Module):
 
     def __init__(self, config: DPTNStepConfig = DPTNStepConfig()):
         super().__init__()
-        check_divisible(config.load_size, 2**config.levels)
+        check_sides(config.load_size, 2**config.levels, "the generator")
         self.config = config
         width = channels_at(config.levels - 1, config.ngf, config.max_channels)
         self.En_c = Encoder(3 + config.pose_channels, config, config.num_blocks)
@@ -214,10 +206,13 @@ class StepGenerator(nn.Module):
         # Row s is PE_s, s = 0..J+1. A closed form, so it is not part of the checkpoint.
         maps = [positional_map(s, *config.load_size) for s in range(config.step_size + 2)]
         self.register_buffer("positions", torch.stack(maps).float(), persistent=False)
+        divisors = torch.tensor((0, *config.divisors)).float()  # d_j at place j
+        self.register_buffer("divisors", divisors, persistent=False)
+        self.register_buffer("steps", torch.arange(config.step_size + 1), persistent=False)
 
     def forward(
         self,
-        step: int,  # j = 1..J
+        step: torch.Tensor | int,  # j = 1..J; a tensor of ``self.steps`` compiles once for all
         source_image: torch.Tensor,  # (B, 3, H, W) in [-1, 1], full quality
         source_pose: torch.Tensor,  # (B, P, H, W)
         estimate: torch.Tensor,  # (B, 3, H, W) result of step j-1; noise at step 1
@@ -225,9 +220,10 @@ class StepGenerator(nn.Module):
         with_source: bool = True,  # also decode the source branch (training)
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Step j: return (fake_target, fake_source) of level j, each (B, 3, H, W) in (-1, 1)."""
-        coarse = coarse_image(source_image, self.config.divisors[step - 1])
-        source = coarse + self.positions[step + 1]  # A_j
-        target = estimate + self.positions[step]  # X_j
+        step = self.steps[step] if isinstance(step, int) else step
+        coarse = coarse_image(source_image, self.divisors.index_select(0, step.view(1)))
+        source = coarse + self.positions.index_select(0, (step + 1).view(1))  # A_j
+        target = estimate + self.positions.index_select(0, step.view(1))  # X_j
         F_ss, F_st = self.En_c(  # each (B, C, H/8, W/8)
             torch.cat([torch.cat([source, source_pose], 1), torch.cat([target, target_pose], 1)])
         ).chunk(2)
@@ -249,7 +245,7 @@ class StepGenerator(nn.Module):
         if len(styles) != self.config.step_size:
             raise ValueError(f"{len(styles)} styles for {self.config.step_size} steps")
         estimate = noise
-        for step, (image, pose) in enumerate(styles, start=1):
+        for step, (image, pose) in zip(self.steps[1:], styles, strict=True):
             fakes = self(step, image, pose, estimate, target_pose, with_source)
             yield fakes
             estimate = fakes[0].detach()
@@ -261,7 +257,7 @@ class StepDiscriminator(ResDiscriminator):
     def __init__(self, config: StepDiscriminatorConfig = StepDiscriminatorConfig()):
         top = 4 * config.ndf
         super().__init__(config.ndf, top, config.layers, use_spectral=config.use_spectral)
-        check_divisible(config.load_size, 2**config.layers)
+        check_sides(config.load_size, 2**config.layers, "the discriminator")
         self.config = config
         self.fc_step = None
         if config.step_size:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from models.networks.layers import DecoderBlock, EncoderBlock, ReflectConvBlock, channels_at
-from util.run.device import full
+from util.run.device import to_float32
 
 IMAGE_CHANNELS = 3
 
@@ -86,7 +86,7 @@ class FlowEstimator(PyramidEncoder):
             if level in self.levels:
                 # half precision would round a flow of 10 pixels to 1/16 of a pixel
                 with torch.autocast(x.device.type, enabled=False):
-                    flows.append(getattr(self, f"output{i}")(full(x)))
+                    flows.append(getattr(self, f"output{i}")(to_float32(x)))
                 masks.append(getattr(self, f"mask{i}")(x))
         return flows, masks
 

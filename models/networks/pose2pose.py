@@ -12,70 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from util.errors import UserError
-from util.run.distributed import sum_over_processes, world_size
-
-_AXES = (0, 2, 3)
-
-
-class SynchronizedBatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` with the training statistics of all processes' batches together.
-
-    Output, gradient and running statistics equal one process with the joined batch; the batches
-    need not have the same size. In evaluation and in a single process it is plain batch norm; the
-    state-dict keys are the same. Source: Ioffe & Szegedy, ICML 2015.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W), kept
-        if not self.training or world_size() == 1:
-            return super().forward(x)
-        self._check_input_dim(x)
-        values = x.to(torch.promote_types(x.dtype, torch.float32))
-        count_here = values.new_tensor([values.numel() / values.shape[1]])
-        totals = sum_over_processes(torch.cat([values.sum(_AXES), count_here]))
-        count = totals[-1].detach()
-        mean = totals[:-1] / count
-        # The second pass costs one more message but does not cancel as E[x^2] - E[x]^2 does.
-        centred = values - mean[:, None, None]
-        variance = sum_over_processes((centred * centred).sum(_AXES)) / count
-        self._track(mean.detach(), variance.detach() * count / (count - 1))
-        scale = torch.rsqrt(variance + self.eps) * self.weight
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
-
-    @torch.no_grad()
-    def _track(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
-        """Move the running statistics toward (mean, unbiased variance), each (C,)."""
-        self.num_batches_tracked += 1
-        momentum = self.momentum
-        if momentum is None:  # cumulative average
-            momentum = 1.0 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
-
-
-def synchronize_batch_norms(network: nn.Module) -> nn.Module:
-    """Replace every ``nn.BatchNorm2d`` inside ``network``, in place; returns ``network``.
-
-    Keys, values and parameter objects stay, also those that an optimizer already holds.
-    Layers without scale or running statistics are not supported (ValueError).
-    """
-    for name, child in network.named_children():
-        if type(child) is nn.BatchNorm2d:
-            setattr(network, name, _synchronized(child))
-        else:
-            synchronize_batch_norms(child)
-    return network
-
-
-def _synchronized(layer: nn.BatchNorm2d) -> SynchronizedBatchNorm2d:
-    if not (layer.affine and layer.track_running_stats):
-        raise ValueError("only batch norms with scale, shift and running statistics are supported")
-    new = SynchronizedBatchNorm2d(layer.num_features, layer.eps, layer.momentum)
-    new.weight, new.bias = layer.weight, layer.bias
-    for name, buffer in layer.named_buffers(recurse=False):
-        setattr(new, name, buffer)
-    return new.train(layer.training)
-
+from models.networks.layers import check_sides
 
 SIZE_MULTIPLE = 16  # four halvings; any other size does not fit the gates on the way up
 LEAKY_SLOPE = 0.2  # the discriminator's; the generator uses plain ReLU
@@ -96,15 +33,6 @@ class PatchDiscriminatorConfig:
 
     ndf: int = 64  # channels of the first layer
     blocks: int = 3  # convolutions with batch norm; all but the last halve the size
-
-
-def check_size(height: int, width: int) -> None:
-    """Raise a :class:`UserError` unless both sides are positive multiples of 16."""
-    if min(height, width) < SIZE_MULTIPLE or height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
-        raise UserError(
-            f"the image size {height} x {width} (height x width) does not suit pose2pose, which "
-            f"needs multiples of {SIZE_MULTIPLE}: choose for example 256 256 or 256 176"
-        )
 
 
 def _conv3(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -207,7 +135,7 @@ class Pose2PoseGenerator(nn.Module):
         With ``need_weights`` also the gates s(pose feature), coarse to fine: (B, C, h, w) in
         [0, 1], how much of each decoder feature passes where.
         """
-        check_size(*source_image.shape[-2:])
+        check_sides(source_image.shape[-2:], SIZE_MULTIPLE, "pose2pose")
         poses = torch.cat([source_pose, target_pose], dim=1)
 
         x = self.in1_conv1(source_image)  # (B, ngf, H, W)

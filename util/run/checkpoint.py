@@ -11,9 +11,11 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,46 +26,56 @@ from util.files import replacing, write_atomically
 
 SAFETENSORS = ".safetensors"
 _NAMES = "names"  # metadata key: JSON list of [name, name of its tensor in the file], in order
-
-
-def write_safetensors(path: Path, state: Mapping[str, torch.Tensor]) -> None:
-    """Write a state dict, complete or not at all."""
-    path = Path(path)
-    first: dict[tuple, str] = {}
-    names: dict[str, str] = {}
-    for name, value in state.items():
-        place = (value.data_ptr(), value.shape, value.stride()) if value.numel() else (name,)
-        names[name] = first.setdefault(place, name)
-    kept = {name: state[name].detach().cpu().contiguous().clone() for name in first.values()}
-    with replacing(path, durable=True) as temporary:
-        metadata = {"format": "pt", _NAMES: json.dumps(list(names.items()))}
-        save_file(kept, temporary, metadata)
-
-
-def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict of a file, second names included; damage is a UserError naming the file."""
-    try:
-        with safe_open(path, framework="pt", device="cpu") as stream:
-            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-            names = json.loads((stream.metadata() or {}).get(_NAMES, "null"))
-        return state if names is None else {str(name): state[kept] for name, kept in names}
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not a readable safetensors file ({error}); replace it or export it again"
-        ) from error
-
-
-_PREFIXES = ("module.", "_orig_mod.")
+WRAPPERS = ("module", "_orig_mod")  # what DistributedDataParallel and torch.compile add to keys
 
 
 def strip_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove ``module.`` and ``_orig_mod.``, the marks of wrappers, from state-dict keys."""
-    out = {}
-    for key, value in state.items():
-        while key.startswith(_PREFIXES):
-            key = key.split(".", 1)[1]
-        out[key] = value
-    return out
+    """Remove ``module`` and ``_orig_mod``, the marks of wrappers, from anywhere in the keys."""
+    return {
+        ".".join(part for part in key.split(".") if part not in WRAPPERS): value
+        for key, value in state.items()
+    }
+
+
+def state_dict_of(content: Any, origin: str) -> dict[str, torch.Tensor]:
+    """The state dict that a file holds, without the marks of wrappers.
+
+    Understood are names with tensors, alone or as the entry ``state_dict`` of a training framework.
+    A UserError says what ``content`` is instead, or which tensor no network can use.
+    """
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(torch.is_tensor(v) for v in content.values()):
+        found = f"a {type(content).__name__}"
+        if isinstance(content, Mapping):
+            found = f"the entries {', '.join(map(str, list(content)[:4]))}"
+        raise UserError(
+            f"{origin} does not hold a state dict (names with tensors) but {found}; save only the "
+            "weights: torch.save(network.state_dict(), path)"
+        )
+    unnamed = [key for key in content if not isinstance(key, str)]
+    if unnamed:
+        raise UserError(f"{origin} has the key {unnamed[0]!r}, which is no name; expected strings")
+    for name, value in content.items():
+        fault = _fault(value)
+        if fault:
+            raise UserError(f"{origin}: {name} is {fault}; expected a dense tensor of numbers")
+    return strip_prefix(content)
+
+
+def _fault(value: torch.Tensor) -> str:
+    """What makes a tensor useless as a weight, in words; empty for one that can be used."""
+    if value.is_meta:
+        return "a tensor without content (meta)"
+    if value.layout != torch.strided:
+        return f"a sparse tensor ({value.layout})"
+    if value.is_quantized:
+        return f"a quantised tensor ({value.dtype})"
+    if value.is_complex():
+        return f"complex ({value.dtype})"
+    if value.is_floating_point() and not torch.isfinite(value).all():
+        return "not finite: it holds NaN or infinity, the mark of a training that failed"
+    return ""
 
 
 def file_hash(path: Path) -> str:
@@ -106,19 +118,45 @@ def save(path: Path, content: Any) -> str:
     return new
 
 
+class _Stream:
+    """A file for torch.save that keeps what went wrong for the caller.
+
+    torch hides the reason of a failed write, and an exception that passes through its C++ code can
+    end the process.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.error = file, None
+
+    def write(self, data: bytes) -> int:
+        if self.error is None:
+            try:
+                self.file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing: the caller flushes."""
+
+
 def _write_tensors(path: Path, content: Any) -> None:
-    try:
-        with open(path, "wb") as stream:
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except RuntimeError as error:  # torch reports a failed write so, and hides the reason
-        reason = error.__context__
-        if isinstance(reason, OSError) or not isinstance(reason, Exception | None):
-            raise reason from None  # the disk refused, or Ctrl-C
-        if "write" in str(error) or "inline_container" in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        raise
+    """torch.save, in a thread: signal handlers raise in the main thread only.
+
+    One of them reports a loader process that was killed, and would raise in the middle of a write.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(_write_tensors_here, path, content).result()
+
+
+def _write_tensors_here(path: Path, content: Any) -> None:
+    with open(path, "wb") as file:
+        stream = _Stream(file)
+        torch.save(content, stream)
+        if stream.error is not None:
+            raise stream.error
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
@@ -137,7 +175,11 @@ def sync_folder(folder: Path) -> None:
 
 def _known_hashes(path: Path) -> list[str]:
     """Hashes that a file may have; empty for files that came without a side file."""
-    return side_file(path).read_text().split() if side_file(path).exists() else []
+    side = side_file(path)
+    try:
+        return side.read_text("ascii").split() if side.exists() else []
+    except (OSError, ValueError):
+        return ["unreadable"]  # matches nothing
 
 
 def is_intact(path: Path) -> bool:
@@ -169,6 +211,13 @@ def load(path: Path) -> Any:
     except Exception as error:
         # A file of another kind fails with the code of some byte, "105".
         text = str(error).partition("\n")[0].partition(". ")[0]
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if foreign:
+            raise UserError(
+                f"{path} holds Python objects ({foreign[1]}) beside its tensors, and those are not "
+                "loaded; where it can be trusted, save only the weights: "
+                "torch.save(network.state_dict(), path)"
+            ) from error
         reason = text if " " in text else "it is no PyTorch file"
         raise UserError(
             f"{path} is not a readable checkpoint of tensors and plain values ({reason})"
@@ -207,10 +256,7 @@ def save_state(state: Mapping[str, torch.Tensor], path: Path) -> str:
 
 def load_network(network: torch.nn.Module, path: Path) -> None:
     """Load a state-dict file strictly; see :func:`load_state`."""
-    state = load(path)
-    if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
-        raise UserError(f"{path} does not hold a state dict (names with tensors)")
-    load_state(network, state, str(path))
+    load_state(network, load(path), str(path))
 
 
 def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], origin: str) -> None:
@@ -221,14 +267,14 @@ def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], orig
     published files differ so: a leading ``transformer.`` for ``PTM.``; only one of two names of a
     tensor that is registered twice; no ``weight_v`` beside ``weight_u``.
     """
-    state = strip_prefix(state)
+    state = state_dict_of(state, origin)
     own = network.state_dict()
     state = {
         f"PTM.{key.removeprefix('transformer.')}" if key.startswith("transformer.") else key: value
         for key, value in state.items()
     }
     _complete_aliases(own, state)
-    _complete_spectral(own, state)
+    _complete_spectral(network, own, state)
     missing = [k for k in own if k not in state]
     unexpected = [k for k in state if k not in own]
     misshapen = [
@@ -236,10 +282,16 @@ def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], orig
         for k in own
         if k in state and state[k].shape != own[k].shape
     ]
+    of_another_kind = [
+        f"{k} is {state[k].dtype}, expected {own[k].dtype}"
+        for k in own
+        if k in state and state[k].is_floating_point() != own[k].is_floating_point()
+    ]
     problems = [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
         for what, keys in (
-            ("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)
+            ("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen),
+            ("of another kind", of_another_kind),
         )
         if keys
     ]  # fmt: skip
@@ -263,16 +315,55 @@ def _complete_aliases(own: Mapping[str, torch.Tensor], state: dict[str, torch.Te
                 state.setdefault(key, state[given[-1]])
 
 
-def _complete_spectral(own: Mapping[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
+def _complete_spectral(
+    network: torch.nn.Module, own: Mapping[str, torch.Tensor], state: dict[str, torch.Tensor]
+) -> None:
     """Recompute ``weight_v`` (absent before torch 1.1), drop the stale ``weight`` of old files."""
     for key in own:
         base = key.removesuffix("weight_v")
         if base == key or f"{base}weight_orig" not in state:
             continue
         state.pop(f"{base}weight", None)
-        if key not in state and f"{base}weight_u" in state:
-            weight, u = state[f"{base}weight_orig"], state[f"{base}weight_u"]
-            matrix = weight if weight.shape[0] == len(u) else weight.transpose(0, 1)
-            state[key] = torch.nn.functional.normalize(
-                matrix.reshape(len(u), -1).t() @ u, dim=0, eps=1e-12
-            )
+        u, weight = state.get(f"{base}weight_u"), state[f"{base}weight_orig"]
+        if key in state or u is None or weight.dim() < 2:
+            continue
+        matrix = spectral_matrix(network.get_submodule(base.removesuffix(".")), weight)
+        if u.shape == matrix.shape[:1] and u.dtype == weight.dtype:
+            state[key] = torch.nn.functional.normalize(matrix.t() @ u, dim=0, eps=1e-12)
+
+
+def spectral_matrix(module: torch.nn.Module, weight: torch.Tensor) -> torch.Tensor:
+    """The matrix (outputs, rest) whose singular values spectral norm sees; a transposed convolution
+    has its outputs in the second dimension."""
+    transposed = isinstance(module, torch.nn.modules.conv._ConvTransposeNd)
+    return (weight.transpose(0, 1) if transposed else weight).flatten(1)
+
+
+# ---- safetensors ------------------------------------------------------------------------------
+
+
+def write_safetensors(path: Path, state: Mapping[str, torch.Tensor]) -> None:
+    """Write a state dict, complete or not at all."""
+    path = Path(path)
+    first: dict[tuple, str] = {}
+    names: dict[str, str] = {}
+    for name, value in state.items():
+        place = (value.data_ptr(), value.shape, value.stride()) if value.numel() else (name,)
+        names[name] = first.setdefault(place, name)
+    kept = {name: state[name].detach().cpu().contiguous().clone() for name in first.values()}
+    with replacing(path, durable=True) as temporary:
+        metadata = {"format": "pt", _NAMES: json.dumps(list(names.items()))}
+        save_file(kept, temporary, metadata)
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict of a file, second names included; damage is a UserError naming the file."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as stream:
+            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+            names = json.loads((stream.metadata() or {}).get(_NAMES, "null"))
+        return state if names is None else {str(name): state[kept] for name, kept in names}
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not a readable safetensors file ({error}); replace it or export it again"
+        ) from error

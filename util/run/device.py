@@ -1,4 +1,7 @@
-"""Number formats of training and generation: where autocast applies, and loss scaling for fp16."""
+"""The device of a run: which one, its random numbers, its number formats and switches.
+
+All flags of ``torch.backends`` are set here.
+"""
 
 from __future__ import annotations
 
@@ -143,9 +146,8 @@ class Precision:
         return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
 
 
-def full(x: torch.Tensor) -> torch.Tensor:
-    """float32 of a half-precision tensor; other tensors as they are. Losses are computed on
-    this."""
+def to_float32(x: torch.Tensor) -> torch.Tensor:
+    """float32 of a half-precision tensor; other tensors as they are. Losses need this."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
@@ -181,7 +183,7 @@ class _FullView(Mapping):
         self._features = features
 
     def __getitem__(self, key: str) -> torch.Tensor:
-        return full(self._features[key])
+        return to_float32(self._features[key])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._features)
@@ -192,5 +194,5 @@ class _FullView(Mapping):
 
 def _full(value: object) -> object:
     if torch.is_tensor(value):
-        return full(value)
+        return to_float32(value)
     return _FullView(value) if isinstance(value, Mapping) else value

@@ -1,14 +1,15 @@
 """Data-parallel training with one process per device; everything is a no-op in a single process.
 
-Gradients are averaged explicitly after the backward pass instead of by a module wrapper: a GAN
-calls its discriminator several times per step with frozen and unfrozen weights, and state-dict keys
-stay clean.
+Gradients are averaged explicitly after the backward pass, not by DistributedDataParallel: a GAN
+calls its discriminator several times a step with frozen and unfrozen weights, which the wrapper's
+hooks do not expect, and state-dict keys stay clean.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -46,9 +47,23 @@ def min_max_over_processes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     return table[:, 0].min(), table[:, 1].max()
 
 
+_alone = False
+
+
 def world_size() -> int:
     """Number of processes that train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_initialized() and not _alone else 1
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Inside the block this process computes for itself: no message to the others is sent."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def rank() -> int:
@@ -63,18 +78,42 @@ def is_main() -> bool:
 
 def launched() -> bool:
     """True when torchrun or torch.distributed.launch started this process."""
-    return "WORLD_SIZE" in os.environ and "RANK" in os.environ
+    return _variable("WORLD_SIZE") is not None and _variable("RANK") is not None
 
 
 def launched_rank() -> int:
     """This process's rank by the launcher's environment, before the group is joined; else 0."""
-    return int(os.environ["RANK"]) if launched() else 0
+    return _variable("RANK") if launched() else 0
+
+
+def _variable(name: str) -> int | None:
+    """A count that a launcher put into the environment; None without one or for an empty one."""
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return None
+    if not text.isdecimal():
+        raise UserError(
+            f"the environment variable {name} is {text!r}, not a number: start several processes "
+            f"with torchrun --nproc_per_node=N train.py ..., one without {name}"
+        )
+    return int(text)
+
+
+def separate_starts() -> str:
+    """Advice for a job of several tasks that was started without torchrun; else empty."""
+    tasks = _variable("SLURM_NTASKS")
+    if launched() or tasks is None or tasks < 2:
+        return ""
+    return (
+        f"SLURM started {tasks} independent trainings: let one task (--ntasks=1) start them all "
+        f"with torchrun --nproc_per_node={tasks} train.py ..."
+    )
 
 
 def setup(device: torch.device) -> None:
     """Join the process group when a launcher started several processes (nccl on CUDA, else
     gloo)."""
-    if not launched() or int(os.environ["WORLD_SIZE"]) == 1 or dist.is_initialized():
+    if not launched() or _variable("WORLD_SIZE") == 1 or dist.is_initialized():
         return
     try:
         # With GPUs also gloo: what the processes say to each other on the CPU waits for no GPU.
@@ -84,8 +123,7 @@ def setup(device: torch.device) -> None:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"process {launched_rank()} could not join the others at {place} ({reason}); if the "
-            f"port is "
-            "in use, give torchrun another one with --master_port"
+            "port is in use, give torchrun another one with --master_port"
         ) from error
 
 
@@ -112,7 +150,7 @@ def local_device(word: str | None) -> torch.device:
     if not ids or not torch.cuda.is_available():
         return torch.device("cpu")
     if launched():
-        index = int(os.environ.get("LOCAL_RANK", 0))
+        index = _variable("LOCAL_RANK") or 0
         index = ids[index] if len(ids) > 1 and index < len(ids) else index
     elif len(ids) > 1:
         raise UserError(
@@ -131,19 +169,52 @@ def local_device(word: str | None) -> torch.device:
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Replace each gradient by its mean over processes, in one flat all-reduce per dtype."""
+    """Replace each gradient by its mean over processes, in one flat all-reduce per dtype.
+
+    The gradients become views of the flat buffer, so that nothing is copied back (the scheme of
+    StyleGAN3, Karras et al., NeurIPS 2021). Every process gives the same list of parameters, and
+    one without a gradient counts as 0 where another process has one: no process waits for a message
+    that another does not send. Parameters without a gradient anywhere stay without.
+    """
     if world_size() == 1:
         return
-    by_dtype: dict[torch.dtype, list[torch.Tensor]] = {}
-    for parameter in parameters:
-        if parameter.grad is not None:
-            by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
-    for grads in by_dtype.values():
+    parameters = list(parameters)
+    has = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
+    dist.all_reduce(has, op=dist.ReduceOp.MAX)  # on the CPU: no GPU is waited for
+    by_dtype: dict[torch.dtype, list[torch.nn.Parameter]] = {}
+    for parameter, anywhere in zip(parameters, has.tolist(), strict=True):
+        if anywhere:
+            by_dtype.setdefault(parameter.dtype, []).append(parameter)
+    for group in by_dtype.values():
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in group]
         flat = torch.cat([g.reshape(-1) for g in grads])
         dist.all_reduce(flat)
         flat /= world_size()
-        for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-            grad.copy_(part.view_as(grad))
+        for parameter, part in zip(group, flat.split([p.numel() for p in group]), strict=True):
+            parameter.grad = part.view(parameter.shape)
+
+
+@torch.no_grad()
+def check_replicas(networks: Mapping[str, torch.nn.Module]) -> None:
+    """Refuse to go on when the processes no longer have the same weights; all must call it.
+
+    Compared are the norms of all parameters. Machines of different kinds may round differently, so
+    that only a relative difference above 1e-4 counts.
+    """
+    if world_size() == 1:
+        return
+    for label, network in networks.items():
+        names = [name for name, _ in network.named_parameters()]
+        norms = torch._foreach_norm([p.detach().float() for p in network.parameters()])
+        own = torch.stack(norms).cpu()
+        for other, theirs in enumerate(gather(own)):
+            unequal = ~torch.isclose(own, theirs, rtol=1e-4, atol=1e-12, equal_nan=True)
+            if unequal.any():
+                raise UserError(
+                    f"processes {rank()} and {other} no longer have the same weights (network "
+                    f"{label}, {names[int(unequal.nonzero()[0])]}): nothing was saved; start again "
+                    "with --continue_train from the last checkpoint"
+                )
 
 
 def average_values(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -10,19 +10,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
+
 from util.errors import UserError
 from util.files import read_json, write_atomically
+from util.run import distributed
 from util.run.checkpoint import side_file
 
 LOCK = ".lock"
+ARCHITECTURE = "architecture.json"
 LEFTOVERS = ".*.tmp"  # of files that a killed process was writing
 # What --overwrite removes: everything that an earlier run wrote and a new one would mix with its
 # own.
 _OF_A_RUN = (
     "*_state.pth*", "*_net_*.pth*", "*_net_*.safetensors", "not_finite_*.pth*", "loss_log.txt*",
-    "iter.txt", "architecture.json",
+    "iter.txt", ARCHITECTURE,
 )  # fmt: skip
-ARCHITECTURE = "architecture.json"
 _FOLDERS_OF_A_RUN = ("tensorboard", "web")
 
 
@@ -59,22 +62,32 @@ class RunFolder:
     UserError says why that cannot be. Leaving releases the lock, and removes the folder if
     nothing was written.
 
-    :param resume: the run continues what the folder holds.
+    :param resume: the run continues checkpoint ``which`` of the folder. A run that ended before its
+        first save left none of its ``latest``: it starts anew, and ``resume`` is False then.
     :param overwrite: the run may replace what the folder holds; nothing is removed before
         :meth:`clear`.
     :param writes: False in the other processes of a distributed run, which leave all this to the
         main one.
     """
 
-    def __init__(self, path: str | Path, resume: bool, overwrite: bool, writes: bool = True):
-        self.path, self.resume, self.writes = Path(path), resume, writes
+    def __init__(
+        self,
+        path: str | Path,
+        resume: bool,
+        overwrite: bool,
+        writes: bool = True,
+        which: str = "latest",
+    ):
+        self.path, self.writes = Path(path), writes
+        self.resume = resume and (self.is_used() or which != "latest")
+        self.begins_anew = resume and not self.resume
         self.overwrite = overwrite and not resume
         self._lock: TextIO | None = None
 
     def __enter__(self) -> RunFolder:
         if not self.writes:
             return self
-        if self._is_used() and not (self.resume or self.overwrite):
+        if self.is_used() and not (self.resume or self.overwrite):
             raise UserError(
                 f"{self.path} already holds a training run; pass --continue_train to resume it, "
                 "another --name, or --overwrite to replace it"
@@ -101,7 +114,7 @@ class RunFolder:
                 self.path.rmdir()
         self._lock.close()
 
-    def _is_used(self) -> bool:
+    def is_used(self) -> bool:
         """Whether there is a checkpoint that a new run would replace."""
         return any(any(self.path.glob(pattern)) for pattern in ("*_state.pth", "*_net_*"))
 
@@ -130,9 +143,10 @@ class RunFolder:
         except BlockingIOError:
             stream.close()
             self._lock = None
+            alone = distributed.separate_starts()
             raise UserError(
-                f"another training (process {owner or 'unknown'}) is writing to {self.path}; wait "
-                "for it, stop it, or choose another --name"
+                f"another training (process {owner or 'unknown'}) is writing to {self.path}; "
+                + (alone or "wait for it, stop it, or choose another --name")
             ) from None
         except OSError:
             return
@@ -142,9 +156,18 @@ class RunFolder:
 
 
 def numbered_states(folder: Path) -> list[Path]:
-    """State files of numbered checkpoints, oldest first."""
-    states = [p for p in folder.glob("*_state.pth") if p.name.partition("_")[0].isdigit()]
-    return sorted(states, key=lambda p: (p.stat().st_mtime_ns, int(p.name.partition("_")[0])))
+    """State files of numbered checkpoints, oldest first: by the samples trained, not by the clock,
+    which may have been set back."""
+    states = [p for p in folder.glob("*_state.pth") if p.name.partition("_")[0].isdecimal()]
+    return sorted(states, key=lambda p: (_samples(p), int(p.name.partition("_")[0])))
+
+
+def _samples(path: Path) -> int:
+    """Samples trained when a state was saved; -1 for a file that cannot be read."""
+    try:
+        return int(torch.load(path, weights_only=True, mmap=True)["progress"]["total"])
+    except Exception:  # whatever is wrong with it: it is no state to go on from
+        return -1
 
 
 def prune_states(folder: Path, keep: int) -> None:

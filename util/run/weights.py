@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import urllib.request
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,13 +64,10 @@ def find_weights(
 
 def load_weights(file: PublishedFile, path: Path) -> dict[str, torch.Tensor]:
     """The state dict of a weight file, on the CPU, without wrapper prefixes."""
-    state = checkpoint.load(path)
-    if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
-        raise UserError(
-            f"{path} does not hold a state dict (names with tensors); expected {file.what} as "
-            f"published at {file.url}: replace the file"
-        )
-    return checkpoint.strip_prefix(state)
+    try:
+        return checkpoint.state_dict_of(checkpoint.load(path), str(path))
+    except UserError as error:
+        raise UserError(f"{error}; expected {file.what} as published at {file.url}") from error
 
 
 def _checked(path: Path, file: PublishedFile) -> Path:
@@ -84,8 +80,8 @@ def _checked(path: Path, file: PublishedFile) -> Path:
 
 
 def _download(file: PublishedFile, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:
             with open(temporary, "wb") as out:
                 digest = _stream(file.url, out)

@@ -73,13 +73,13 @@ class Throughput:
         share = (self._marks[-1][2] - self._marks[0][2]) / (self._marks[-1][0] - self._marks[0][0])
         return min(max(share, 0.0), 1.0)
 
-    def seconds_left(self, planned_samples: int) -> float | None:
+    def seconds_left(self, samples_left: int) -> float | None:
         """Estimate from the mean rate since the start; None while it is unknown."""
         if self._warm is None or self._marks[-1][1] <= self._warm[1]:
             return None
         now, samples, _ = self._marks[-1]
         rate = (samples - self._warm[1]) / (now - self._warm[0]) if now > self._warm[0] else 0.0
-        return max(planned_samples - samples, 0) / rate if rate else None
+        return max(samples_left, 0) / rate if rate else None
 
 
 class Console(Sink):
@@ -172,7 +172,9 @@ class Console(Sink):
 
     def _status(self, epoch: int, samples_in_epoch: int) -> list[str]:
         done = samples_in_epoch / max(self.samples_per_epoch, 1)
-        left = self.throughput.seconds_left(self.epochs * self.samples_per_epoch)
+        # Of this run alone: the total of the throughput may begin with an earlier stage.
+        here = (epoch - 1) * self.samples_per_epoch + samples_in_epoch
+        left = self.throughput.seconds_left(self.epochs * self.samples_per_epoch - here)
         return [
             f"epoch {epoch}/{self.epochs} "
             f"{samples_in_epoch:,}/{self.samples_per_epoch:,} ({done:.0%})",
