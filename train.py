@@ -1,7 +1,7 @@
 """Train a model: python train.py --name RUN --model DPTN --dataset_mode fashion --dataroot DATA ...
 
 Exit status: 0 finished, 2 wrong input or no memory, 3 a gradient was not finite (--on_nan stop), 4
-the last save failed, 75 stopped by a signal or --max_minutes (--continue_train goes on), 130 at once
+last save failed, 75 stopped by a signal or --max_minutes (--continue_train goes on), 130 at once.
 """
 
 from __future__ import annotations

@@ -337,7 +337,7 @@ def test_tf32_is_on_for_training_on_a_gpu_as_in_the_published_systems(monkeypatc
     monkeypatch.setattr(distributed, "local_device", lambda ids: torch.device("cuda:0"))
 
     def tf32(*words):
-        return TrainOptions().parse([*words], announce=False).tf32
+        return TrainOptions().parse([*words]).tf32
 
     assert tf32() is True
     assert tf32("--deterministic") is False
