@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import Subset
-from tqdm import tqdm
 
 from data import create_dataset
 from data.base_dataset import BaseDataset
@@ -19,6 +18,7 @@ from models.generation import FILE, describe_run, load_generator, pairs_of, pair
 from options.test_options import TestOptions
 from util.errors import UserError
 from util.files import write_atomically
+from util.progress import progress_bar
 from util.run import distributed
 from util.run.device import seed_everything
 from util.run.main import run_main
@@ -66,7 +66,8 @@ def generate(
         keypoint_frame=opt.annotation_size, mark=mark, pairs=pairs_of(dataset),
     ) as writer:  # fmt: skip
         loader = create_dataloader(Subset(dataset, left), opt)
-        for batch in tqdm(loader, "generate", unit="batch", disable=not distributed.is_main()):
+        hidden = not distributed.is_main()
+        for batch in progress_bar(loader, "generate", unit="batch", disable=hidden):
             writer.add(batch, model.generate(model.prepare(batch)))
 
 

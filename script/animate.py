@@ -24,7 +24,6 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import cv2
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from models.estimators import PersonFinder
 from options.parser import OUTPUT, Parser, add_batch, add_debug, add_device
@@ -55,6 +54,7 @@ from util.kinds import (
     whole_number,
 )
 from util.motion import CUTOFF, between, hold_lost, retarget, smooth
+from util.progress import progress_bar
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.show.animation import LIMITS, WRITERS
@@ -166,7 +166,7 @@ def poses_of_photos(photos: Iterable[Path], find: PersonFinder) -> np.ndarray:
     return np.stack(
         [
             _pose_of_picture(as_photo(photo), str(photo), find)
-            for photo in tqdm(photos, desc="estimate", unit="photo")
+            for photo in progress_bar(photos, desc="estimate", unit="photo")
         ]
     )
 
@@ -185,7 +185,8 @@ def poses_of_video(path: Path, find: PersonFinder) -> tuple[np.ndarray, float | 
         fps = video.get(cv2.CAP_PROP_FPS)
         count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
         poses = []
-        for number, picture in enumerate(tqdm(_pictures(video), "estimate", max(count, 0) or None)):
+        bar = progress_bar(_pictures(video), "estimate", total=max(count, 0) or None)
+        for number, picture in enumerate(bar):
             poses.append(_pose_of_picture(picture, f"{path}, picture {number}", find))
     finally:
         video.release()
@@ -247,7 +248,7 @@ def film(
     pictures: Iterable[Image.Image], poses: np.ndarray, source: Subject, opt: Namespace, total: int
 ) -> Iterator[np.ndarray]:
     """The frames to write, with a progress bar."""
-    for picture, pose in zip(tqdm(pictures, "frames", total), poses, strict=False):
+    for picture, pose in zip(progress_bar(pictures, "frames", total=total), poses, strict=False):
         frame = np.asarray(grey_as(source.picture, picture))
         if opt.side_by_side:
             size = frame.shape[:2]

@@ -25,7 +25,6 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import numpy as np
 import torch
 from torch.utils.data import default_collate
-from tqdm import tqdm
 
 from api import GENERATOR_FILE, load_model
 from data import create_dataset
@@ -57,6 +56,7 @@ from util.kinds import (
     text,
     whole_number,
 )  # fmt: skip
+from util.progress import progress_bar
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.weights import find_weights
@@ -267,7 +267,7 @@ def joint_masses(case: Case) -> dict[int, tuple[float, float]]:
 
 def measured(model: BaseModel, dataset: BaseDataset, count: int) -> Iterator[dict]:
     """:func:`joint_masses` of the first pairs."""
-    for i in tqdm(range(min(count, len(dataset))), desc="measure", unit="pair"):
+    for i in progress_bar(range(min(count, len(dataset))), desc="measure", unit="pair"):
         yield joint_masses(explain(model, dataset[i]))
 
 

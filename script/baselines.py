@@ -20,7 +20,6 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from data import create_dataset
 from data.loader import create_dataloader
@@ -34,6 +33,7 @@ from util.metrics.pairs import score_pair
 from util.metrics.protocols import find_protocol
 from util.metrics.registry import MetricUnavailableError, columns_for
 from util.names import is_flat_deepfashion_name, stem, unflatten_deepfashion_name
+from util.progress import progress_bar
 from util.run.main import run_main
 from util.tensors import to_uint8
 
@@ -62,7 +62,7 @@ def other_person(dataset, index: int) -> int:
 def generated_views(model, dataset, loader, size: tuple[int, int]) -> Iterator[dict[str, Pair]]:
     """Per test pair: (ground truth, image) for each of VIEWS, uint8 (h, w, 3) at ``size``."""
     index = 0
-    for batch in tqdm(loader, desc="compare", unit="batch"):
+    for batch in progress_bar(loader, desc="compare", unit="batch"):
         own = to_uint8(model.generate(model.prepare(batch))["fake_target"])
         count = len(own)
         others = [dataset[other_person(dataset, i)] for i in range(index, index + count)]

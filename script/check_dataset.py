@@ -22,7 +22,6 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from data.prepare.checks import (
     ERROR,
@@ -41,6 +40,7 @@ from util.errors import UserError
 from util.image import load_image, save_image
 from util.kinds import REQUIRED, choice, flag, natural, positive_int, several, text
 from util.parallel import allotted_cpus
+from util.progress import progress_bar
 from util.run.main import run_main
 from util.show.grid import grid, in_rows
 from util.skeleton import MISSING, draw_skeleton
@@ -108,7 +108,7 @@ def print_needed_files(root: Path, layout: Layout, phases: list[str]) -> None:
 
 
 def progress(items: Iterable, total: int) -> Iterable:
-    return tqdm(items, total=total, unit="image", leave=False, disable=None)
+    return progress_bar(items, total=total, unit="image", leave=False)
 
 
 def check(root: Path, layout: Layout, options: Namespace) -> tuple[list[Phase], list]:

@@ -23,7 +23,6 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from tqdm import tqdm
 
 from models.estimators import PersonFinder
 from options.parser import OUTPUT, Parser, add_debug, add_device
@@ -37,6 +36,7 @@ from util.errors import UserError
 from util.files import OutputError, check_writable, make_folder, write_file
 from util.image import list_photos, load_image, save_image
 from util.kinds import REQUIRED, choice, flag, text
+from util.progress import progress_bar
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.show.grid import grid, in_rows
@@ -140,7 +140,7 @@ def extract(
 ) -> None:
     """Write the pictures of all photos that the journal does not know, and enter them there."""
     find.estimator  # noqa: B018 - missing weights concern all photos, not the first
-    for name, photo in tqdm(photos.items(), desc="estimate", unit="photo"):
+    for name, photo in progress_bar(photos.items(), desc="estimate", unit="photo"):
         status = photo.stat()
         state = [status.st_size, status.st_mtime_ns]
         if journal.knows(name, state, images / name):

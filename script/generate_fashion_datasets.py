@@ -21,8 +21,6 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tqdm import tqdm
-
 from data.prepare.images import (
     FILTERS,
     ImageSource,
@@ -41,6 +39,7 @@ from util.files import make_folder
 from util.kinds import choice, flag, text, whole_number
 from util.names import flatten_deepfashion_path
 from util.parallel import allotted_cpus
+from util.progress import progress_bar
 from util.run.main import run_main
 from util.tables.layouts import (
     LAYOUTS,
@@ -237,7 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
 def make_images(job: Job, tasks: dict[str, list[Output]], workers: int) -> list[str]:
     """Run all tasks under a progress bar; returns the problems of single images."""
     problems, made = [], 0
-    for _, count, problem in tqdm(
+    for _, count, problem in progress_bar(
         run(job, tasks, workers), total=len(tasks), unit="image", disable=None
     ):
         made += count

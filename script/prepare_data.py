@@ -24,8 +24,6 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tqdm import tqdm
-
 from data.prepare.images import FILTERS
 from options.parser import DATA, OUTPUT, Parser, add_debug, add_workers
 from util.errors import UserError
@@ -33,6 +31,7 @@ from util.files import make_folder, write_file
 from util.image import load_image
 from util.kinds import REQUIRED, Kind, choice, flag, text
 from util.parallel import allotted_cpus, map_in_order
+from util.progress import progress_bar
 from util.run.main import run_main
 from util.tables.frames import to_name
 from util.tables.layouts import CROP_BOX, NTED_PAIRS_NAME, PHASES, RELEASE_SIZE
@@ -175,7 +174,7 @@ def prepare(files: dict[str, Path], folder: Path, size: Size, options) -> tuple[
     with LmdbWriter(folder) as writer:
         tasks = [(path, files[path]) for path in writer.missing(files)]
         chunks = encode_all(function, tasks, options.workers)
-        with tqdm(total=len(tasks), desc=folder.name, unit="image") as bar:
+        with progress_bar(total=len(tasks), desc=folder.name, unit="image") as bar:
             for images, bad in chunks:
                 problems += bad
                 waiting += images

@@ -16,8 +16,6 @@ from pathlib import Path, PurePosixPath
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tqdm import tqdm
-
 from data.prepare.images import (
     FILTERS,
     ImageSource,
@@ -32,6 +30,7 @@ from util.files import make_folder
 from util.kinds import choice, flag, text
 from util.names import IMAGE_EXTENSIONS
 from util.parallel import allotted_cpus
+from util.progress import progress_bar
 from util.run.main import run_main
 from util.tables.layouts import LAYOUTS, MARKET_PREPARATIONS, PHASES, Preparation
 from util.tables.manifest import differences, read_manifest, update_manifest
@@ -137,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name, path in images[phase].items()
     }
     job = Job(source, options.filter)
-    steps = tqdm(run(job, tasks, options.workers), total=len(tasks), unit="image", disable=None)
+    steps = progress_bar(run(job, tasks, options.workers), total=len(tasks), unit="image")
     problems = [problem for _, _, problem in steps if problem]
     complete_manifest(root, records, tasks)
     for folder, record in records.items():

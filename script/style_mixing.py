@@ -27,7 +27,6 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from data import create_dataset
 from models import find_model, load_for_test
@@ -39,6 +38,7 @@ from util.errors import UserError
 from util.image import resize_linear, save_image
 from util.kinds import several, text
 from util.names import result_name, stem
+from util.progress import progress_bar
 from util.run.device import seed_everything
 from util.run.main import run_main
 from util.show.grid import grid
@@ -163,7 +163,7 @@ def mix_all(opt: Namespace, model: DPTNStepModel, dataset) -> list[Path]:
     """Write the images of all cases; returns their paths."""
     steps, folder, size = len(model.divisors), Path(opt.results_dir), opt.annotation_size
     rows, written = [], []
-    for styles, target in tqdm(list(cases(opt, dataset)), desc="mix", unit="row"):
+    for styles, target in progress_bar(list(cases(opt, dataset)), desc="mix", unit="row"):
         if opt.assign is not None:
             assignment = parse_assignment(opt.assign, steps, len(styles))
             path = folder / result_name(styles[0].name, target.name, opt.save_format)

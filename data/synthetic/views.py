@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from data.synthetic.chairs import sample_chair
 from data.synthetic.heads import sample_head
@@ -26,6 +25,7 @@ from data.synthetic.write import PHASES, begin, load_manifest, save_manifest
 from util.errors import UserError
 from util.files import replacing, write_file
 from util.parallel import map_in_order
+from util.progress import progress_bar
 from util.show.grid import grid
 from util.tables.views import AZIMUTHS, CAMERAS, ELEVATIONS, STEP, open_hdf5
 
@@ -118,7 +118,7 @@ def _pictures(
     number = _count(settings, phase)
     done = map_in_order(partial(_render_object, settings, phase), range(number), workers)
     counts[phase] = {"objects": number, "images": 0}
-    for views in tqdm(done, total=number, desc=phase, unit="object", disable=not progress):
+    for views in progress_bar(done, total=number, desc=phase, unit="object", disable=not progress):
         counts[phase]["images"] += len(views)
         yield from views.items()
 

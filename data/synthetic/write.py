@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from data.synthetic.identity import Identity, sample_identity
 from data.synthetic.picture import BACKGROUNDS, render
@@ -22,6 +21,7 @@ from util.errors import UserError
 from util.files import remove_leftovers, replacing, write_file
 from util.image import load_image, save_image
 from util.parallel import map_in_order
+from util.progress import progress_bar
 from util.show.grid import grid
 from util.skeleton import draw_skeleton
 from util.tables.layouts import LAYOUTS, LIST_NAME, PHASES, SYNTHETIC_NAME
@@ -115,7 +115,7 @@ def _write_phase(out: Path, phase: str, settings: Settings, workers: int, progre
     count = settings.identities if phase == "train" else settings.test_identities
     task = partial(_write_identity, out, phase, settings)
     keypoints, pairs = {}, []
-    bar = tqdm(
+    bar = progress_bar(
         map_in_order(task, range(count), workers),
         total=count,
         desc=phase,

@@ -14,12 +14,12 @@ from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from util.errors import UserError
 from util.image import load_image, mark_of, resize_linear, upright_size
 from util.metrics.protocols import Resize
 from util.names import IMAGE_EXTENSIONS, PAGE_IMAGES
+from util.progress import progress_bar
 
 SHOWN = 20  # files of one kind in an error
 
@@ -174,7 +174,7 @@ class ImageFacts:
 def inspect_images(paths: Sequence[Path], what: str) -> ImageFacts:
     """Read the header of every image; unreadable ones are listed, not raised."""
     facts = ImageFacts()
-    for path in tqdm(paths, desc=f"checking {what}", unit="image"):
+    for path in progress_bar(paths, desc=f"checking {what}", unit="image"):
         try:
             with Image.open(path) as image:
                 width, height = upright_size(image)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from util.errors import UserError
 from util.metrics.folder import refuse
@@ -16,6 +15,7 @@ from util.metrics.measure import Score, Task
 from util.metrics.protocols import Protocol
 from util.metrics.registry import Column, MetricUnavailableError, register_metric
 from util.names import stem
+from util.progress import progress_bar
 from util.skeleton import MISSING, present
 from util.tables.layouts import LAYOUTS, PHASES
 from util.tables.magpt import read_magpt_keypoints
@@ -256,7 +256,7 @@ def _collect(task: Task) -> tuple[np.ndarray, np.ndarray]:
     settings, pairs = task.settings, task.evaluation.pairs
     _check_sources(task)
     actual, predicted = np.empty((2, len(pairs), 18, 2))
-    for i, pair in enumerate(tqdm(pairs, desc=task.name(task.columns[0]), unit="pair")):
+    for i, pair in enumerate(progress_bar(pairs, desc=task.name(task.columns[0]), unit="pair")):
         table = settings.keypoints
         if table is not None and pair.key in table.points:
             actual[i], frame = table.points[pair.key], table.frame(pair.key)

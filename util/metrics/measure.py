@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from util.errors import UserError
 from util.metrics.folder import ImageFacts, ImageReader, refuse
 from util.metrics.pairing import ImagePair
 from util.metrics.protocols import Protocol
 from util.metrics.registry import Column
+from util.progress import progress_bar
 
 if TYPE_CHECKING:
     from util.metrics.keypoints import KeypointTable
@@ -62,7 +62,7 @@ def batches(
     damaged: list[str] = []
     pending: list[tuple[np.ndarray, ...]] = []
     stream = read_ahead(items, read_or_complain, threads, ahead=max(2 * batch_size, 8))
-    for loaded in tqdm(stream, total=len(items), desc=description, unit="image"):
+    for loaded in progress_bar(stream, total=len(items), desc=description, unit="image"):
         if isinstance(loaded, str):
             damaged.append(loaded)
             continue

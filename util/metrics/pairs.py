@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from util.errors import UserError
 from util.metrics.folder import ImageReader, refuse
@@ -22,6 +21,7 @@ from util.metrics.reconstruction import pad_to_square, size_of
 from util.metrics.registry import Column, MetricUnavailableError, columns_for, list_metrics
 from util.metrics.weights import WeightStore
 from util.parallel import map_in_order
+from util.progress import progress_bar
 
 CHEAP_METRICS = ("psnr", "ssim", "l1", "mae")
 BATCH = 8  # pairs of arrays held at a time
@@ -169,7 +169,7 @@ def score_files(task: Task) -> list[Score]:
     values = np.full((len(pairs), len(columns)), np.nan)
     total, done = Scored(), 0
     work = partial(_score_chunk, task.reader, columns)
-    with tqdm(total=len(pairs), desc=f"{task.protocol.label}: pairs", unit="pair") as bar:
+    with progress_bar(total=len(pairs), desc=f"{task.protocol.label}: pairs", unit="pair") as bar:
         for scored in map_in_order(work, chunks, workers):
             if scored.rows:
                 values[done : done + len(scored.rows)] = scored.rows

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from util.errors import UserError
 from util.files import replacing
+from util.progress import progress_bar
 from util.run import checkpoint
 
 TIMEOUT = 30  # seconds without a byte
@@ -103,7 +103,7 @@ def _stream(url: str, out) -> str:
     request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0"})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
         total = int(response.headers.get("Content-Length") or 0) or None
-        with tqdm(total=total, unit="B", unit_scale=True, desc=Path(url).name[:40]) as bar:
+        with progress_bar(total=total, unit="B", unit_scale=True, desc=Path(url).name[:40]) as bar:
             while chunk := response.read(CHUNK):
                 out.write(chunk)
                 digest.update(chunk)
