@@ -23,7 +23,9 @@ from PIL import Image
 
 from api import GENERATOR_FILE, PoseTransfer
 from models.estimators import ESTIMATORS, PersonFinder
+from models.segmentation import MASKS, create_masker
 from options.parser import OUTPUT, Parser, add_debug, add_device
+from util.background import Masker, in_photo, replace_person
 from util.crop import Box, cut, paste, person_box, to_frame, whole_picture
 from util.errors import UserError
 from util.files import check_writable
@@ -75,10 +77,18 @@ def build_parser() -> Parser:
     add("--source_keypoints", text, None, keypoints, metavar="FILE")
     limbs = "the poses with the limb lengths of the source person, so that no body is deformed"
     add("--retarget", flag, False, limbs)
+    _add_mask_options(parser)
     add_estimator_options(parser)
     add_joint_score(parser)
     add_debug(add)
     return parser
+
+
+def _add_mask_options(parser: Parser) -> None:
+    add = parser.group("background")
+    kinds = "what is pasted: the person by a mask of this kind; none: the rectangle with soft edges"
+    add("--mask", choice(MASKS), "grabcut", kinds)
+    add("--mask_weights", text, None, "weight file of maskrcnn; default: cache or download")
 
 
 def add_checkpoint_options(parser: Parser) -> None:
@@ -190,6 +200,18 @@ def load(opt: Namespace, device) -> PoseTransfer:
     return PoseTransfer.from_checkpoint(path, opt.which_epoch, device, options)
 
 
+def put_back(
+    photo: Image.Image, source: Subject, target: Subject, result: Image.Image, masker: Masker | None
+) -> Image.Image:
+    """The photo with the result in the place of the person; without masker as a rectangle."""
+    if masker is None:
+        return paste(photo, result, source.box)
+    frame = result.size[::-1]
+    before = masker(photo, in_photo(source.keypoints, source.box, frame))
+    after = masker(result, target.keypoints)
+    return replace_person(photo, before, result, after, source.box)
+
+
 def poses_and_results(
     source: Subject, targets: list[Subject], results: list[np.ndarray]
 ) -> np.ndarray:
@@ -227,6 +249,7 @@ def transfer(opt: Namespace) -> tuple[list[Path], list[str]]:
     output, skeletons = output_files(opt)
     photo = as_photo(opt.source)  # refused before anything heavy is loaded
     device = choose_device(opt.device)
+    masker = create_masker(opt.mask, opt.mask_weights, device)
     model = load(opt, device)
     find = person_finder(opt, device)
     source = read_source(opt, find, model.annotation_size)
@@ -242,7 +265,7 @@ def transfer(opt: Namespace) -> tuple[list[Path], list[str]]:
     results = [grey_as(photo, result) for result in results]
     tiles = [np.asarray(result) for result in results]
     if len(results) == 1:
-        picture = np.asarray(paste(photo, results[0], source.box))
+        picture = np.asarray(put_back(photo, source, targets[0], results[0], masker))
     else:
         picture = grid([[source.tile(model.annotation_size, skeleton=False), *tiles]])
     save_image(output, picture, QUALITY)

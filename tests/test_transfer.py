@@ -55,6 +55,18 @@ def test_one_pose_gives_the_photo_with_the_person_pasted_in(command, capsys):
     assert "wrote out.png, and out_skeletons.png" in capsys.readouterr().out
 
 
+def test_the_person_is_pasted_by_a_mask_unless_that_is_switched_off(command):
+    Image.effect_noise((300, 400), 90).convert("RGB").save("noise.png")
+    scene = np.asarray(Image.open("noise.png"))
+    Image.fromarray(scene).save("me.png")
+    masked, _ = command("--pose", "friend.png")
+    rectangle, _ = command("--pose", "friend.png", "--mask", "none", output="rectangle.png")
+    unchanged = [(out == scene).all(axis=2).mean() for out in (masked, rectangle)]
+    assert unchanged[0] > unchanged[1] + 0.1
+    with pytest.raises(UserError, match="no such file; expected torchvision's maskrcnn_resnet50"):
+        command("--pose", "friend.png", "--mask", "maskrcnn", "--mask_weights", "none.pth")
+
+
 def test_the_skeleton_picture_shows_both_poses_above_and_source_and_result_below(command):
     _, skeletons = command("--pose", "friend.png")
     tile = (
