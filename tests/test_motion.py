@@ -95,6 +95,13 @@ def test_nothing_leaves_the_frame_and_missing_joints_stay_missing(a, angles, siz
     assert (moved[present(moved)] <= np.array(FRAME) - 1).all()
 
 
+def test_the_top_of_the_head_stays_in_the_picture_with_its_joints():
+    pose, body = standing(60, 50, 150, 80), standing(-10, 0, 320, 170)  # from the knees up
+    moved = retarget(pose, body, FRAME)
+    assert moved[NOSE][0] - 0.6 * (moved[NECK][0] - moved[NOSE][0]) > 0
+    assert moved[:, 0].max() <= FRAME[0] - 1
+
+
 def test_an_arm_that_points_at_the_camera_stays_short():
     adult, child = standing(10, 20, 230, 130), standing(100, 60, 115, 65)
     adult[joint("right elbow")] = adult[joint("right shoulder")] + (12, 0)  # of about 34 pixels

@@ -12,6 +12,7 @@ from util.errors import UserError
 from util.skeleton import JOINTS, MISSING, present
 
 PELVIS = len(JOINTS)  # a nineteenth joint: the midpoint of the hips
+NECK, FACE = 1, [0, 14, 15, 16, 17]
 RIGHT_HIP, LEFT_HIP = JOINTS.index("right hip"), JOINTS.index("left hip")
 
 # Joint -> the joints it may hang on, the proper one first, and the part that this limb is.
@@ -34,6 +35,7 @@ USUAL = {
 TELLS_SIZE = ("torso", "upper arm", "forearm", "thigh", "shin", "head")  # widths change with view
 # A part seen shorter than the first share of its usual length is taken for foreshortened.
 SURELY_SHORT, SURELY_WHOLE = 0.6, 0.8
+CROWN = 0.7  # from the middle of the face to the top of the head, in distances to the neck
 INSET = 0.03  # of the frame: where a figure is moved to, joints keep this distance from its edges
 
 
@@ -47,8 +49,8 @@ def retarget(
     Angles are kept. One factor a part, for all poses and both sides: its length in ``body`` by its
     length in the poses, both estimated where perspective shortens them, so that a limb that points
     at the camera keeps its share. The face grows with the head. Parts unknown on either side take
-    the ratio of the whole bodies. The pelvis (else the neck) stays, unless a joint would leave the
-    frame: then all poses together are scaled as far as needed, and shifted.
+    the ratio of the whole bodies. The pelvis (else the neck) stays, unless a joint or the top of
+    the head would leave the frame: then all poses are scaled alike, as far as needed, and shifted.
     """
     poses = np.asarray(poses, dtype=np.float64)
     points, known = _with_pelvis(poses.reshape(-1, len(JOINTS), 2))
@@ -66,7 +68,8 @@ def retarget(
         moved = out[rows, anchor] + factor * (points[:, joint] - points[rows, anchor])
         hangs = known[:, joint] & options.any(axis=1)  # others are roots, which stay
         out[:, joint] = np.where(hangs[:, None], moved, out[:, joint])
-    _keep_in_frame(out[known], points[known], frame, out)
+    after, before = (np.concatenate([p[known], _crowns(p, known)]) for p in (out, points))
+    _keep_in_frame(after, before, frame, out)
     return _marked(out[:, :PELVIS], known[:, :PELVIS]).reshape(poses.shape)
 
 
@@ -115,12 +118,21 @@ def _whole(part: str, lengths: dict[str, float]) -> float:
     return float(trust * lengths[part] + (1 - trust) * usual)
 
 
+def _crowns(points: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(K, 2): the top of each head that is seen, which lies beyond every joint."""
+    faces = known[:, FACE]
+    seen = faces.any(axis=1) & known[:, NECK]
+    weights = faces[seen, :, None] / faces[seen].sum(axis=1)[:, None, None]
+    middle = (points[seen][:, FACE] * weights).sum(axis=1)
+    return middle + CROWN * (middle - points[seen, NECK])
+
+
 def _keep_in_frame(
     moved: np.ndarray, before: np.ndarray, frame: tuple[int, int], points: np.ndarray
 ) -> None:
-    """Scale and shift ``points`` so that the joints ``moved`` (K, 2) stay inside the frame.
+    """Scale and shift ``points`` so that ``moved`` (K, 2), joints and crowns, stays in the frame.
 
-    Joints may be as far outside as those of the given poses, ``before``, were.
+    They may be as far outside as those of the given poses, ``before``, were.
     """
     inset = INSET * np.array(frame)
     low = np.minimum(inset, before.min(axis=0))

@@ -25,7 +25,7 @@ function ring(context, [y, x]) {
 function heat(context, map) {
   const cells = new ImageData(map[0].length, map.length);
   map.flat().forEach((value, i) => {
-    cells.data.set([255, 90 + 0.6 * value, 20, 40 + 0.8 * value], 4 * i);
+    cells.data.set([255, 70 + 0.65 * value, 10, 0.85 * value], 4 * i);
   });
   const small = new OffscreenCanvas(cells.width, cells.height);
   small.getContext("2d").putImageData(cells, 0, 0);

@@ -403,7 +403,9 @@ async function start() {
   fillPresets();
   fillJoints();
   listen();
-  const {keypoints, ...source} = await getJson("source/0");
+  const joints = sample => sample.keypoints.filter(([y]) => y !== skeleton.MISSING).length;
+  const samples = (await getJson("samples/0")).slice(0, PER_PAGE);
+  const {keypoints, ...source} = samples.reduce((a, b) => joints(b) > joints(a) ? b : a);
   const sourceFigure = figureOf(keypoints);
   const figure = await fitted(figureOf(world.presets[3].keypoints), sourceFigure);
   show({source, sourceFigure, figure, base: figure});
