@@ -1,18 +1,14 @@
-"""script/benchmark.py measures, reports and plots; its switches change the time, not the result."""
+"""script/benchmark.py measures, reports and plots."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 
 import pytest
-import torch
 from PIL import Image
 
-from models import create_model
-from script import benchmark, benchmark_parts
-from tests.helpers import fill_by_rule, random_batch
+from script import benchmark
 
 
 def parsed(*words: str):
@@ -47,47 +43,14 @@ def test_every_part_is_measured(tmp_path, monkeypatch):
     assert found["training"]["samples_per_s_from_jpegs"] > 0
     assert 0 < found["training"]["share_of_fp32 convolution"] < 2
     assert found["generation"]["share_of_bare"] > 0
-    worth = found["switched off alone"]
-    assert worth["all on"]["times_slower"] == 1
-    assert len(worth) == 1 + len(benchmark_parts.switches(parsed()))
+    assert len(found["operators"]) == len(benchmark.OPERATORS)
+    assert all(row["times_grid_sample"] > 0 for row in found["operators"].values())
     gains = found["switched on alone"]
     assert gains["as it is"]["times_faster"] == 1
     assert gains["--compile"]["times_faster"] > 0
 
 
 def test_a_gpu_benchmark_tries_every_option_that_is_not_on():
-    offered = benchmark_parts.offers(parsed("--device", "cuda", "--precision", "bf16"))
+    offered = benchmark.offers(parsed("--device", "cuda", "--precision", "bf16"))
     assert set(offered) == {"--compile", "--tf32", "--precision fp32", "--precision fp16"}
-    assert set(benchmark_parts.offers(parsed())) == {"--compile"}
-
-
-@pytest.mark.parametrize("index", range(5))
-def test_a_step_computes_the_same_with_an_optimization_switched_off(index, tmp_path):
-    opt, batch = parsed(), random_batch(2, (64, 32))
-    switch = benchmark_parts.switches(opt)[index]
-    gradients = []
-    for off in (False, True):
-        with switch.without() if off else contextlib.nullcontext():
-            model = create_model(
-                benchmark_parts.options(opt, tmp_path, **(switch.changes if off else {}))
-            )
-            for network in model.networks.values():
-                fill_by_rule(network, 0)
-            for network in (*model.networks.values(), model.vgg):
-                network.double()
-            if off:
-                switch.change_model(model)
-            model.set_input(batch)
-            model.inputs = {
-                k: v.double() if torch.is_tensor(v) else v for k, v in model.inputs.items()
-            }
-            model.optimize_parameters()
-        gradients.append([p.grad for p in model.networks["G"].parameters()])
-    for ours, expected in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-9)
-
-
-def test_half_precision_adds_its_own_switches():
-    names = [s.name for s in benchmark_parts.switches(parsed("--precision", "bf16"))]
-    assert "precision bf16" in names
-    assert "channels last in VGG" in names
+    assert set(benchmark.offers(parsed())) == {"--compile"}

@@ -1,0 +1,68 @@
+"""How long work takes on a device, how much memory, and what the device can do at most."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_each(work: Callable[[], object], device: torch.device, repeat: int) -> float:
+    """Median duration of ``work()`` after two calls that are not counted."""
+    taken = []
+    for _ in range(repeat + 2):
+        synchronize(device)
+        start = time.perf_counter()
+        work()
+        synchronize(device)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[2:])
+
+
+def alternating_medians(
+    steps: dict[str, Callable[[], None]], device: torch.device, rounds: int
+) -> dict[str, float]:
+    """Median seconds of each step; all take turns, so that a busy machine disturbs them alike."""
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for round_ in range(rounds + 1):
+        for name, step in steps.items():
+            synchronize(device)
+            start = time.perf_counter()
+            step()
+            synchronize(device)
+            if round_:
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def peak_tflops(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+    """TFLOP/s of a large matrix product and a large 3x3 convolution, both of nothing but work."""
+    large = device.type == "cuda"
+    n, images, channels, side = (8192, 32, 512, 64) if large else (1536, 4, 256, 64)
+    a = torch.randn(n, n, device=device).to(dtype)
+    conv = nn.Conv2d(channels, channels, 3, padding=1, device=device).to(dtype)
+    conv.requires_grad_(False).to(memory_format=torch.channels_last)
+    x = torch.randn(images, channels, side, side, device=device).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last)
+    flop = {"matmul": 2 * n**3, "convolution": 2 * 9 * images * side**2 * channels**2}
+    work = {"matmul": lambda: a @ a, "convolution": lambda: conv(x)}
+    repeat = 20 if large else 5
+    return {k: flop[k] / seconds_each(work[k], device, repeat) / 1e12 for k in work}
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: allocated on the GPU at most, else resident in this process at most."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
