@@ -51,10 +51,11 @@ def identity_of(name: str) -> str:
 
 def other_person(dataset, index: int) -> int:
     """Index of the next pair whose source shows a different person."""
-    person = identity_of(dataset.pairs[index][0])
+    identity = str if dataset.turns() else identity_of  # an object is turned from one source
+    person = identity(dataset.pairs[index][0])
     for step in range(1, len(dataset)):
         other = (index + step) % len(dataset)
-        if identity_of(dataset.pairs[other][0]) != person:
+        if identity(dataset.pairs[other][0]) != person:
             return other
     raise UserError("all test pairs show the same person; a second one is needed for comparison")
 
@@ -67,11 +68,13 @@ def generated_views(model, dataset, loader, size: tuple[int, int]) -> Iterator[d
         count = len(own)
         others = [dataset[other_person(dataset, i)] for i in range(index, index + count)]
         swapped = dict(batch)
-        for key in ("source_image", "source_keypoints"):
+        for key in (k for k in batch if k.startswith("source_") and torch.is_tensor(batch[k])):
             swapped[key] = torch.stack([other[key] for other in others])
         swapped["source_name"] = [other["source_name"] for other in others]
         wrong = to_uint8(model.generate(model.prepare(swapped))["fake_target"])
         for i in range(count):
+            if batch["source_name"][i] == batch["target_name"][i]:
+                continue  # a copy would be perfect: one view of a turned object is its source
             source, target = (photograph(dataset, batch, role, i) for role in ("source", "target"))
             truth = resize_linear(target, size)
             images = (own[i], source, wrong[i])

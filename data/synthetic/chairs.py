@@ -143,7 +143,7 @@ def _cushion(c: _Draft, centre, half, turn: np.ndarray | None = None) -> None:
 
 
 def _back(c: _Draft, kind: str, tall: float, tilt: float) -> None:
-    """Two posts and what is between them; the back leans away from the sitter."""
+    """Two posts and what is between them; the back leans away."""
     z, lean = -c.depth / 2 + 0.02, np.tan(np.deg2rad(tilt))
     base = c.seat - 0.04
     radius, square = c.rng.uniform(0.014, 0.021), bool(c.rng.random() < 0.5)
@@ -165,8 +165,7 @@ def _back(c: _Draft, kind: str, tall: float, tilt: float) -> None:
     if kind == "panel":
         board(0.22, 0.97, x, c.frame)
     elif kind == "ladder":
-        count = int(c.rng.integers(2, 5))
-        for up in np.linspace(0.35, 0.93, count):
+        for up in np.linspace(0.35, 0.93, int(c.rng.integers(2, 5))):
             board(up - 0.055, up + 0.055, x, c.frame)
     elif kind in ("slats", "spindles"):
         board(0.88, 1.0, x + radius, c.frame, 0.016)
@@ -178,17 +177,19 @@ def _back(c: _Draft, kind: str, tall: float, tilt: float) -> None:
     elif kind == "frame":
         board(0.92, 1.0, x, c.frame, 0.014)
         board(0.18, 0.25, x, c.frame, 0.014)
-        middle = at(0, 0.58)
-        _cushion(c, middle, (x * 0.92, tall * 0.33, 0.03), turn)
+        _cushion(c, at(0, 0.58), (x * 0.92, tall * 0.33, 0.03), turn)
     else:
-        centre = at(0, 0.62)
-        half = (c.width * 0.46, tall * 0.46, 0.028)
         for sx in (-1, 1):
             c.bar(at(sx * x * 0.6, 0), at(sx * x * 0.6, 0.5), radius, square)
-        c.solids.append(solid(BALL, centre, half, c.frame, turn, shine=c.shine))
-        if c.rng.random() < 0.6:
-            inner = (half[0] * 0.8, half[1] * 0.8, 0.036)
-            c.solids.append(solid(BALL, centre + turn @ [0, 0, 0.006], inner, c.fabric, turn))
+        _oval(c, at(0, 0.62), (c.width * 0.46, tall * 0.46, 0.028), turn)
+
+
+def _oval(c: _Draft, centre: np.ndarray, half: tuple, turn: np.ndarray) -> None:
+    """A round back, perhaps with a cushion."""
+    c.solids.append(solid(BALL, centre, half, c.frame, turn, shine=c.shine))
+    if c.rng.random() < 0.6:
+        inner = (half[0] * 0.8, half[1] * 0.8, 0.036)
+        c.solids.append(solid(BALL, centre + turn @ [0, 0, 0.006], inner, c.fabric, turn))
 
 
 def _arms(c: _Draft, height: float) -> None:
