@@ -49,6 +49,10 @@ class TrainOptions(BaseOptions):
         add("--on_nan", choice(("stop", "skip")), "stop", "what a gradient that is not finite does")
         add("--serial_batches", flag, False, "do not shuffle the training pairs")
 
+        self._add_reports(parser)
+
+    def _add_reports(self, parser: Parser) -> None:
+        """What is measured, saved and shown meanwhile."""
         add = parser.group("validation")
         add("--val_freq", natural, 0, "samples between validations, 0 = none; keeps best_net_*.pth")
         add("--val_pairs", positive_int, 200, "pairs that are validated, spread over the list")

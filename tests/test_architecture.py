@@ -150,10 +150,10 @@ def declared_options(paths: list[Path]) -> set[str]:
     found = set()
     for path in paths:
         for node in nodes(path, ast.Call):
-            words = [a.value for a in node.args if isinstance(a, ast.Constant)]
-            if ast.unparse(node.func).rpartition(".")[2] not in ("add", "option") or not words:
+            if ast.unparse(node.func).rpartition(".")[2] not in ("add", "option") or not node.args:
                 continue
-            flags = str(words[0]).partition("|")[0].split()
+            first = getattr(node.args[0], "value", "")
+            flags = first.partition("|")[0].split() if isinstance(first, str) else []
             named = [k.value.value for k in node.keywords if k.arg == "dest"]
             named += [a.value for a in node.args[4:5] if isinstance(a, ast.Constant)]
             long = [flag for flag in flags if flag.startswith("--")]
