@@ -15,7 +15,9 @@ from models.networks.dptn import DPTNConfig, DPTNGenerator
 from models.networks.pose2pose import Pose2PoseConfig, Pose2PoseGenerator
 from models.networks.ptm import PoseTransformerModule, TextureTransferBlock
 from script import attention as command
+from tests.browser import Browser, needs_chromium
 from tests.helpers import random_batch, train_options
+from tests.live_page import LivePage
 from tests.view_folders import write_folder
 from util import attention as reading
 from util.errors import UserError
@@ -293,3 +295,36 @@ def test_an_untrained_network_differs_from_the_trained_one_and_draws_nothing(tmp
     assert one.keys() == other.keys()
     assert any(not torch.equal(one[key], other[key]) for key in one)
     checkpoint.save_network(fresh.networks["G"], tmp_path / "latest_net_G.pth")
+
+
+@needs_chromium
+def test_a_click_on_the_page_shows_where_the_point_was_taken_from(tmp_path):
+    rows, columns = 4, 5
+    attention = np.zeros((1, 2, rows, columns, rows, columns), np.float32)
+    for row in range(rows):
+        for column in range(columns):
+            attention[0, :, row, column, row, columns - 1 - column] = 1  # mirrored
+    picture = np.full((120, 150, 3), 90, np.uint8)
+    show.write_page(tmp_path / "page.html", "a page", picture, picture, attention)
+    with Browser() as browser:
+        page = LivePage(browser, (tmp_path / "page.html").as_uri())
+        page.wait("document.getElementById('told').textContent != 'source'")
+        box = page.value(
+            "(b => [b.left, b.top, b.width, b.height])"
+            "(document.getElementById('result').getBoundingClientRect())"
+        )
+        at = box[0] + box[2] * 0.5 / columns, box[1] + box[3] * 2.5 / rows  # row 2, column 0
+        for kind in ("mousePressed", "mouseReleased"):
+            page.call(
+                "Input.dispatchMouseEvent", type=kind, x=at[0], y=at[1], button="left", clickCount=1
+            )
+        told = page.value("document.getElementById('told').textContent")
+        assert told == "source: most from the dot, 100.0 % of one cell (even: 5.0 %)"
+        dot = page.value(
+            "(c => [...c.getContext('2d').getImageData("
+            f"c.width * 4.5 / {columns}, c.height * 2.5 / {rows}, 1, 1).data])"
+            "(document.getElementById('source'))"
+        )
+        assert dot[:3] == [0, 229, 255]
+        assert page.problems() == []
+        page.close()

@@ -16,7 +16,7 @@ from data.loader import make_loader
 from data.view_dataset import ViewDataset
 from models import create_model
 from options.test_options import inference_options
-from script import check_dataset, metrics
+from script import baselines, check_dataset, metrics
 from tests.helpers import train_options
 from tests.view_folders import (
     keys,
@@ -229,6 +229,12 @@ def test_training_test_turntable_and_metrics_from_the_file(file, tmp_path, monke
     scores += ["--metrics", "psnr", "--protocol", "standard", "--no_html", "--workers", "1"]
     assert metrics.main([*scores, "--output_dir", str(tmp_path / "measured")]) == 0
     assert len((tmp_path / "measured" / "metrics" / "metrics.csv").read_text().splitlines()) == 37
+
+
+def test_the_wrong_source_of_a_turned_object_is_another_object(folder):
+    dataset = ViewDataset(folder, "test", SIZE, training=False)
+    assert baselines.other_person(dataset, 3) == 18
+    assert baselines.other_person(dataset, 20) == 0
 
 
 # ---- bad inputs ------------------------------------------------------------------------------
