@@ -268,7 +268,10 @@ def test_a_picture_that_is_read_is_never_replaced(command, tmp_path, output):
         (("--pose", "friend.png", "--output", "out.webp"), r"expected a name that ends in \.png"),
         (("--pose", "friend.png", "--output", "me.png/out.png"), r"me\.png is a file"),
         (("--pose", "friend.png", "--output", "dir.png"), "it is a folder"),
-        (("--pose", "friend.png", "--person", "tallest"), "invalid choice: 'tallest'"),
+        (
+            ("--pose", "friend.png", "--person", "tallest"),
+            "--person: found tallest, expected one of best, first",
+        ),
         (("--pose", "friend.png", "--poses", "x"), "unknown option --poses; did you mean --pose"),
         (("--pose", "friend.png", "--checkpoint", "nowhere"), "there is no checkpoint"),
         (("--pose", "friend.png", "--source_keypoints", "two.csv"), "found 2 poses in a .csv file"),

@@ -61,7 +61,7 @@ def _gif_parts(picture: Image.Image) -> tuple[bytes, bytes]:
         while data[start]:
             start += data[start] + 1
         start += 1
-    return data[:head], data[start:-1]
+    return b"GIF89a" + data[6:head], data[start:-1]  # 89a: has times and loops
 
 
 def write_mp4(path: Path, frames: Frames, fps: float, plays: int) -> None:

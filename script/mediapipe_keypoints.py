@@ -1,0 +1,136 @@
+"""Write the joints of photos or of a video as JSON with MediaPipe, which brings its networks.
+
+    python -m venv mediapipe_env
+    mediapipe_env/bin/pip install "mediapipe==0.10.21" pillow
+    mediapipe_env/bin/python script/mediapipe_keypoints.py me.jpg friend.jpg -o poses/
+    mediapipe_env/bin/python script/mediapipe_keypoints.py walk.mp4 -o walk.json
+
+A separate environment, because this MediaPipe needs NumPy 1; it needs neither PyTorch nor the
+internet once it is installed. The files hold MediaPipe's 33 landmarks with the size of the picture,
+which --pose, --source_keypoints and --poses of the other commands read. MediaPipe sees one person a
+picture.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import cv2
+import numpy as np
+
+from options.parser import OUTPUT, Parser, add_debug
+from util.errors import UserError
+from util.files import check_writable, make_folder, write_file
+from util.image import as_photo, list_photos
+from util.kinds import REQUIRED, fraction, several, text
+from util.run.main import run_main
+
+VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+PACKAGE = "mediapipe==0.10.21"
+
+
+def build_parser() -> Parser:
+    """The command line of this script."""
+    parser = Parser(__doc__)
+    add = parser.option
+    add("inputs", several(text), REQUIRED, "photos, folders of photos, or one video", metavar="P")
+    add(OUTPUT, text, REQUIRED, "folder for a JSON file a photo; of a video, the JSON file")
+    add("--least", fraction, 0.5, "least confidence of MediaPipe that somebody is there")
+    add_debug(add)
+    return parser
+
+
+def load_solution(least: float, still: bool) -> Any:
+    """MediaPipe's pose network for single pictures or for the pictures of a video."""
+    try:
+        solutions = importlib.import_module("mediapipe.python.solutions.pose")
+    except ImportError as error:
+        raise UserError(
+            f"this needs the package mediapipe ({error}): in an environment of its own, pip "
+            f'install "{PACKAGE}" pillow, which brings its networks; newer ones do not'
+        ) from error
+    return solutions.Pose(
+        static_image_mode=still, model_complexity=1, min_detection_confidence=least
+    )
+
+
+def landmarks_of(pose: Any, pixels: np.ndarray) -> dict[str, Any]:
+    """The landmarks of an RGB picture (H, W, 3), none when nobody is there, and its size."""
+    found = pose.process(pixels).pose_landmarks
+    marks = found.landmark if found else ()
+    return {
+        "width": pixels.shape[1],
+        "height": pixels.shape[0],
+        "landmarks": [
+            {key: round(getattr(mark, key), 5) for key in ("x", "y", "z", "visibility")}
+            for mark in marks
+        ],
+    }
+
+
+def photos_to_files(photos: list[Path], folder: Path, pose: Any) -> None:
+    """One JSON file a photo; who is not found is said."""
+    names = [f"{photo.stem}.json" for photo in photos]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UserError(f"two photos would both be written as {twice[0]}; rename one of them")
+    make_folder(folder)
+    for photo, name in zip(photos, names, strict=True):
+        content = landmarks_of(pose, np.asarray(as_photo(photo)))
+        if not content["landmarks"]:
+            print(f"left out: {photo}: nobody was found")
+            continue
+        write_file(folder / name, json.dumps(content).encode())
+        print(f"wrote {folder / name}")
+
+
+def video_to_file(path: Path, output: Path, pose: Any) -> None:
+    """A sequence of all pictures of a video."""
+    video = cv2.VideoCapture(str(path))
+    fps, frames = video.get(cv2.CAP_PROP_FPS), []
+    while (read := video.read())[0]:
+        frames.append(landmarks_of(pose, np.ascontiguousarray(read[1][..., ::-1])))
+    video.release()
+    if not any(frame["landmarks"] for frame in frames):
+        raise UserError(f"{path}: nobody was found in its {len(frames)} pictures")
+    content = {"frames": frames} | ({"fps": fps} if 0.1 <= fps <= 1000 else {})
+    write_file(output, json.dumps(content).encode())
+    print(f"wrote {output}: {len(frames)} pictures")
+
+
+def run(opt: Namespace) -> None:
+    """Do what the options say."""
+    inputs, output = [Path(item) for item in opt.inputs], Path(opt.output)
+    videos = [path for path in inputs if path.suffix.lower() in VIDEOS]
+    if videos:
+        if len(inputs) > 1 or output.suffix.lower() != ".json":
+            raise UserError("a video is given alone, with --output FILE.json")
+        if not videos[0].is_file():
+            raise UserError(f"{videos[0]}: no such video")
+        check_writable(output)
+        video_to_file(videos[0], output, load_solution(opt.least, still=False))
+        return
+    photos = []
+    for path in inputs:
+        photos += list_photos(path) if path.is_dir() else [path]
+    for photo in photos:
+        as_photo(photo)  # refused before anything is written
+    check_writable(output / "x.json")
+    photos_to_files(photos, output, load_solution(opt.least, still=True))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse and run."""
+    run(build_parser().parse(sys.argv[1:] if argv is None else argv))
+
+
+if __name__ == "__main__":
+    run_main(main)
