@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import socket
 import threading
 import time
@@ -84,7 +85,31 @@ def test_an_environment_name_cannot_break_the_address(tmp_path, server):
     visualizer = _visualizer(tmp_path, server.port, env="../my run?/#1")
     _step(visualizer, 10)
     visualizer.close()
-    assert "1_losses" in _windows(server, "-my-run---1")
+    (name,) = {VisdomSettings(env="../my run?/#1").environment}
+    assert name.startswith("-my-run---1-")
+    assert "1_losses" in _windows(server, name)
+
+
+def test_names_that_visdom_cannot_hold_stay_different():
+    names = [
+        VisdomSettings(env=env).environment for env in ("実験一", "実験二", "main", "a b", "a-b")
+    ]
+    assert len(set(names)) == 5
+    assert names[2] == "main"
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+", name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("server", "address"),
+    [
+        ("http://localhost", "http://localhost:8096"),
+        ("gpu.example.org:8097", "http://gpu.example.org:8097"),
+        ("https://gpu.example.org:443/", "https://gpu.example.org:443"),
+        ("http://[::1]:9000", "http://[::1]:9000"),
+    ],
+)
+def test_a_port_in_the_address_counts_and_appears_once(server, address):
+    assert VisdomSettings(server=server).address == address
 
 
 def test_an_absent_server_costs_one_warning_and_the_log_goes_on(tmp_path, capsys):

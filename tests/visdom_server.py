@@ -9,10 +9,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from tests.conftest import ROOT
 from tests.ports import free_port
 
-# The command of the package fetches scripts for its web page first; the server itself needs none.
-_SERVE = "from visdom.server.run_server import main; main()"
 START_SECONDS = 120
 
 
@@ -26,9 +25,10 @@ class VisdomServer:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        options = ["-port", str(self.port), "-bind_local", "-env_path", f"{self.folder}/"]
+        options = ["--port", str(self.port), "--offline", "--env_path", str(self.folder)]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE, *options],
+            [sys.executable, "-m", "script.visdom_server", *options],
+            cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -9,8 +9,9 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import SplitResult, urlparse, urlsplit
 
 import numpy as np
 
@@ -40,7 +41,30 @@ class VisdomSettings:
     @property
     def url(self) -> str:
         """The address with scheme, without port."""
-        return self.server if "://" in self.server else f"http://{self.server}"
+        parts = self._parts()
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+
+    @property
+    def address(self) -> str:
+        """The address with scheme and port; a port in ``server`` goes before ``port``."""
+        return f"{self.url}:{self.own_port}"
+
+    @property
+    def own_port(self) -> int:
+        """The port that ``server`` names, or else ``port``."""
+        return self._parts().port or self.port
+
+    @property
+    def environment(self) -> str:
+        """Name of the environment that visdom can hold; different names stay different."""
+        plain = re.sub(r"[^A-Za-z0-9_.-]", "-", self.env).strip(".") or "main"
+        if plain == self.env:
+            return plain
+        return f"{plain}-{sha256(self.env.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
+
+    def _parts(self) -> SplitResult:
+        return urlsplit(self.server if "://" in self.server else f"http://{self.server}")
 
 
 class VisdomLog(Sink):
@@ -132,11 +156,10 @@ class VisdomLog(Sink):
                 retry = min(2 * retry, LONGEST_RETRY_SECONDS)
 
     def _connect(self):
-        env = re.sub(r"[^A-Za-z0-9_.-]", "-", self._settings.env).strip(".") or "main"
         return self._client_class(
             server=self._settings.url,
-            port=self._settings.port,
-            env=env,
+            port=self._settings.own_port,
+            env=self._settings.environment,
             raise_exceptions=True,
             use_incoming_socket=False,
         )
@@ -145,12 +168,12 @@ class VisdomLog(Sink):
         if self._warned:
             return
         self._warned = True
-        address = f"{self._settings.url}:{self._settings.port}"
+        address = self._settings.address
         if not isinstance(error, OSError):
             self._warn(f"visdom at {address} cannot show a window ({error!r}); training goes on")
             return
         reason = type(error.__context__ or error).__name__
-        command = f"python -m visdom.server -port {self._settings.port} -bind_local"
+        command = f"python -m script.visdom_server --port {self._settings.own_port}"
         self._warn(
             f"no visdom server answers at {address} ({reason}); training goes on, and its windows "
             f"are sent once one runs: {command}"
