@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
+from util.names import check_result_names
 from util.plugins import find_plugin, plugin_names
 from util.tables.manifest import describe, differences, folder_record, problems
 
@@ -27,7 +28,10 @@ def find_dataset(name: str) -> type:
 
 def create_dataset(opt: Namespace) -> BaseDataset:
     """Open the data set that the options describe; all its lists are read and checked here."""
-    return find_dataset(opt.dataset_mode).from_options(opt)
+    dataset = find_dataset(opt.dataset_mode).from_options(opt)
+    if getattr(opt, "results_dir", None) is not None:  # a command that generates
+        check_result_names(dataset.pairs, page=not opt.no_html)
+    return dataset
 
 
 def report_preparation(opt: Namespace, dataset: BaseDataset, run: Any) -> None:

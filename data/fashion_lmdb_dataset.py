@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from data.base_dataset import BaseDataset
-from data.prepare.images import decode
 from util.errors import UserError
+from util.image import image_from_bytes
 from util.kinds import choice, text
 from util.tables.frames import Conversion, to_cropped_frame, to_name
 from util.tables.layouts import NTED_PAIRS_NAME, STRIP_SIZE
@@ -92,13 +92,25 @@ class FashionLmdbDataset(BaseDataset):
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """(source name, target name) of every item, with its first source."""
-        return [(to_name(sources[0]), to_name(target)) for target, sources in self.items]
+        """(source name, target name) of every item, with the source of the first epoch."""
+        return [
+            (to_name(self._source(index)), to_name(target))
+            for index, (target, _) in enumerate(self.items)
+        ]
+
+    def _source(self, index: int) -> str:
+        """The source drawn for sample ``index``, which counts on from epoch to epoch."""
+        _, sources = self.items[index % len(self)]
+        if len(sources) == 1:
+            return sources[0]
+        return sources[np.random.default_rng([self.seed, index]).integers(len(sources))]
 
     def image(self, path: str) -> torch.Tensor:
         """uint8 image (3, H, W) at load_size."""
         data = self.images.read(path)
-        return image_to_tensor(decode(data, f"{self.images.folder}: {path}"), self.load_size)
+        return image_to_tensor(
+            image_from_bytes(data, f"{self.images.folder}: {path}"), self.load_size
+        )
 
     def keypoints(self, path: str) -> torch.Tensor:
         """Keypoints (18, 2) float64, (y, x) in the annotation frame, -1 = missing."""
@@ -106,12 +118,9 @@ class FashionLmdbDataset(BaseDataset):
         return torch.from_numpy(to_cropped_frame({path: full}, self._conversion, [])[path])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        target, sources = self.items[index % len(self)]
-        source = sources[0]
-        if len(sources) > 1:  # the index counts on from epoch to epoch
-            source = sources[np.random.default_rng([self.seed, index]).integers(len(sources))]
+        target, _ = self.items[index % len(self)]
         sample: dict[str, Any] = {}
-        for role, path in (("source", source), ("target", target)):
+        for role, path in (("source", self._source(index)), ("target", target)):
             sample[f"{role}_image"] = self.image(path)
             sample[f"{role}_keypoints"] = self.keypoints(path)
             sample[f"{role}_name"] = to_name(path)

@@ -27,7 +27,6 @@ from data.prepare.images import (
     Job,
     Output,
     complete_manifest,
-    decode,
     deepfashion_entries,
     images_in,
     refuse_other_settings,
@@ -36,6 +35,7 @@ from data.prepare.images import (
 from options.parser import DATA, OUTPUT, Parser, add_debug, add_workers
 from util.errors import UserError
 from util.files import make_folder
+from util.image import image_from_bytes
 from util.kinds import choice, flag, text, whole_number
 from util.names import flatten_deepfashion_path
 from util.parallel import allotted_cpus
@@ -128,7 +128,7 @@ def read_splits(root: Path) -> tuple[dict[str, list[str]], dict[str, Path]]:
 
 def release_kind(source: ImageSource, member: str, asked: str) -> str:
     """``img`` or ``img_highres``: as asked, or by the size of one image (256x256 is img)."""
-    image = decode(source.read(member), f"{source.path}: {member}")
+    image = image_from_bytes(source.read(member), f"{source.path}: {member}")
     if asked != "auto":
         return asked
     if (image.height, image.width) == STRIP_SIZE:

@@ -22,13 +22,13 @@ from data.prepare.images import (
     Job,
     Output,
     complete_manifest,
+    images_in,
     run,
 )
 from options.parser import DATA, Parser, add_debug, add_workers
 from util.errors import UserError
 from util.files import make_folder
 from util.kinds import choice, flag, text
-from util.names import IMAGE_EXTENSIONS
 from util.parallel import allotted_cpus
 from util.progress import progress_bar
 from util.run.main import run_main
@@ -111,7 +111,7 @@ def refuse_foreign_folders(root: Path, records: dict[str, dict]) -> None:
     """UserError when a folder already holds images that were made otherwise or by others."""
     known = read_manifest(root) or {}
     for folder, record in records.items():
-        count = sum(p.suffix.lower() in IMAGE_EXTENSIONS for p in (root / folder).glob("*"))
+        count = len(images_in(root / folder))
         if count and (folder not in known or differences(known[folder], record)):
             raise UserError(
                 f"{root / folder} already holds {count:,} images that this script did not make "

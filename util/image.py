@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from util.errors import UserError
 from util.files import replacing
-from util.names import IMAGE_EXTENSIONS
+from util.names import IMAGE_EXTENSIONS, is_image
 
 # What data sets and photographs come in. Others are refused by their content, whatever their
 # name: PIL would hand an EPS file to Ghostscript, for example.
@@ -39,7 +39,16 @@ def load_image(path: str | Path) -> Image.Image:
     EXIF rotation is applied; grey, palette, CMYK, alpha and 16-bit files are converted. A file that
     is missing, truncated, too large or not an image is a :class:`UserError` that names it.
     """
-    return _decoded(Path(path), str(path), _check_pixels)
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        found = "is a folder" if path.is_dir() else "is no regular file"  # a pipe would never end
+        raise UserError(f"{path} {found}; expected an image")
+    return _decoded(path, str(path), _check_pixels)
+
+
+def image_from_bytes(content: bytes, where: str) -> Image.Image:
+    """Like :func:`load_image` from the bytes of a file, which ``where`` names in messages."""
+    return _decoded(io.BytesIO(content), where, _check_pixels)
 
 
 def _decoded(
@@ -210,7 +219,7 @@ def list_photos(folder: Path) -> list[Path]:
     photos = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in PHOTO_EXTENSIONS and not path.name.startswith(".")
+        if is_image(path.relative_to(folder), PHOTO_EXTENSIONS) and path.is_file()
     )
     if not photos:
         raise UserError(f"{folder} holds no pictures; expected {', '.join(PHOTO_EXTENSIONS)} files")

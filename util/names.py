@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from pathlib import PurePosixPath
+from collections.abc import Collection, Iterable
+from pathlib import PurePath, PurePosixPath
 
 from util.errors import UserError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
 SEPARATOR, SUFFIX = "_2_", "_vis"
 PAGE_IMAGES = "page_images"  # folder of the pictures of a page, beside the results
+POSE_PICTURE = "_pose"  # ends the stem of the picture of an image's skeleton there
 MAX_COMPONENT_BYTES, MAX_NAME_BYTES = 255, 1024
 
 # Letters, digits and harmless signs, one folder level: nearly every name of the published lists.
@@ -69,6 +70,18 @@ def _shown(name: str) -> str:
     return repr(name) if len(name) <= 100 else f"{name[:100]!r}…"
 
 
+def is_image(path: str | PurePath, extensions: Collection[str] = IMAGE_EXTENSIONS) -> bool:
+    """Whether a path below a folder is a picture's, by its extension.
+
+    Nothing hidden is one: what viewers and notebooks keep in .thumbnails/ or .ipynb_checkpoints/,
+    and what macOS stores in __MACOSX/ and as ._x.jpg beside x.jpg.
+    """
+    parts = str(path).replace("\\", "/").split("/")
+    if any(part.startswith(".") and part not in (".", "..") for part in parts):
+        return False
+    return "__MACOSX" not in parts and parts[-1].lower().endswith(tuple(extensions))
+
+
 def stem(name: str) -> str:
     """Name without slashes and without its last extension: what result names are made of."""
     path = PurePosixPath(name)
@@ -91,6 +104,38 @@ def result_name(source_name: str, target_name: str, extension: str = "png") -> s
             "use shorter image names."
         )
     return name
+
+
+def check_result_names(pairs: Iterable[tuple[str, str]], page: bool = True) -> None:
+    """Refuse pairs (source name, target name) whose results would overwrite each other.
+
+    Two images of one stem, two pairs of one result name and, with a result ``page``, the skeleton
+    of ``x.jpg`` over the photo ``x_pose.jpg``.
+    """
+    owners: dict[str, str] = {}
+    results: dict[str, tuple[str, str]] = {}
+    for pair in pairs:
+        for name in pair:
+            other = owners.setdefault(stem(name), name)
+            if other != name:
+                raise UserError(
+                    f"the images {other!r} and {name!r} would give results of the same name; "
+                    "rename one of them, in the tables too"
+                )
+        file = result_name(*pair)
+        other_pair = results.setdefault(file, pair)
+        if other_pair != pair:
+            raise UserError(
+                f"the results of {other_pair[0]!r} to {other_pair[1]!r} and of {pair[0]!r} to "
+                f"{pair[1]!r} would both be {file}; rename one of the images, in the tables too"
+            )
+    posed = [name for name in owners if page and f"{name}{POSE_PICTURE}" in owners]
+    if posed:
+        photo, other = owners[posed[0]], owners[f"{posed[0]}{POSE_PICTURE}"]
+        raise UserError(
+            f"on the result page the skeleton of {photo!r} would replace the photo {other!r}; "
+            "rename one of them, in the tables too, or leave the page out with --no_html"
+        )
 
 
 def result_splits(file: str) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from PIL import Image
 from data.prepare.identities import group_by_identity, is_distractor
 from util.errors import UserError
 from util.image import load_image
-from util.names import IMAGE_EXTENSIONS, file_id, parse_result_name, result_name, stem
+from util.names import file_id, is_image, parse_result_name, result_name, stem
 from util.parallel import map_in_order
 from util.skeleton import MISSING
 from util.tables.layouts import Layout
@@ -294,7 +294,7 @@ def check_images(
 
 
 def _files(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_EXTENSIONS)
+    return sorted(path.name for path in folder.iterdir() if is_image(path.name))
 
 
 def _examine_all(paths: list[Path], quick: bool, workers: int) -> Iterator[tuple[Path, object]]:

@@ -17,11 +17,13 @@ from PIL import Image
 
 from util.errors import UserError
 from util.files import OutputError, make_folder, remove_leftovers, write_file
-from util.image import PICTURE_FORMATS
-from util.names import IMAGE_EXTENSIONS, flatten_deepfashion_path, unflatten_deepfashion_name
+from util.image import image_from_bytes
+from util.names import flatten_deepfashion_path, is_image, unflatten_deepfashion_name
 from util.parallel import map_in_order
 from util.tables.layouts import CROP_BOX, RELEASE_SIZE, Preparation
 from util.tables.manifest import differences, read_manifest, update_manifest
+
+MAX_BYTES = 200_000_000  # of one image file, unpacked
 
 
 class ImageSource:
@@ -59,13 +61,15 @@ class ImageSource:
         """Every image file, in a fixed order."""
         if self.is_zip:
             names = (info.filename for info in self.archive.infolist() if not info.is_dir())
-            yield from sorted(filter(_is_image, names))
+            yield from sorted(filter(is_image, names))
             return
         for folder, folders, files in os.walk(self.path):
             folders.sort()
             prefix = Path(folder).relative_to(self.path).as_posix()
-            for file in filter(_is_image, sorted(files)):
-                yield file if prefix == "." else f"{prefix}/{file}"
+            for file in sorted(files):
+                path = file if prefix == "." else f"{prefix}/{file}"
+                if is_image(path) and (self.path / path).is_file():
+                    yield path
 
     def sample(self, count: int = 3) -> list[str]:
         """A few paths of whatever is there, for messages about a source without images."""
@@ -74,14 +78,16 @@ class ImageSource:
         return sorted(path.name for path in self.path.iterdir())[:count]
 
     def read(self, name: str) -> bytes:
-        """Bytes of one image; UserError for a missing or wrong password and for a damaged zip."""
+        """Bytes of one image; UserError for a wrong password, a damaged zip and a huge file."""
         if not self.is_zip:
             try:
+                self._check_size(name, (self.path / name).stat().st_size)
                 return (self.path / name).read_bytes()
             except OSError as error:
                 raise UserError(
                     f"{self.path / name} cannot be read ({error.strerror}): check the file."
                 ) from None
+        self._check_size(name, self.archive.getinfo(name).file_size)
         password = self.password.encode() if self.password else None
         try:
             return self.archive.read(name, pwd=password)
@@ -99,6 +105,13 @@ class ImageSource:
                 f"{self.path}: {name} is damaged ({error}); fetch the zip again."
             ) from None
 
+    def _check_size(self, name: str, size: int) -> None:
+        if size > MAX_BYTES:
+            raise UserError(
+                f"{self.path}: {name} has {size:,} bytes; at most {MAX_BYTES:,} are accepted: "
+                "replace the file."
+            )
+
     def is_protected(self, name: str) -> bool:
         """Whether a member of the zip is encrypted."""
         return self.is_zip and bool(self.archive.getinfo(name).flag_bits & 1)
@@ -113,12 +126,6 @@ class ImageSource:
             "DeepFashion send the password of img_highres.zip after the signed agreement, which "
             "may take long; the 256x256 release img.zip is the one DPTN and PATN were made from."
         )
-
-
-def _is_image(name: str) -> bool:
-    """Whether a path is that of an image; "._x.jpg" is what macOS stores beside x.jpg."""
-    file = name.replace("\\", "/").rpartition("/")[2]
-    return file.lower().endswith(IMAGE_EXTENSIONS) and not file.startswith("._")
 
 
 def deepfashion_entries(source: ImageSource) -> tuple[dict[str, str], list[str]]:
@@ -187,7 +194,7 @@ class Job:
         if not missing:
             return 0
         data = self.source.read(member)
-        image = decode(data, f"{self.source.path}: {member}")
+        image = image_from_bytes(data, f"{self.source.path}: {member}")
         for output in missing:
             write_file(output.path, self.encode(data, image, output.how, member))
         return len(missing)
@@ -245,15 +252,6 @@ STEPS: dict[str, Callable[..., Image.Image]] = {
 }
 
 
-def decode(data: bytes, name: str) -> Image.Image:
-    """RGB image from the bytes of a file; UserError naming it when they are damaged."""
-    try:
-        with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} is not a readable image ({error}); replace the file.") from None
-
-
 def run(
     job: Job, tasks: Mapping[str, list[Output]], workers: int
 ) -> Iterator[tuple[str, int, str | None]]:
@@ -275,7 +273,7 @@ def run(
 
 def images_in(folder: Path) -> list[Path]:
     """Image files directly in a folder; none when it does not exist."""
-    return [p for p in folder.glob("*") if p.suffix.lower() in IMAGE_EXTENSIONS]
+    return [path for path in folder.glob("*") if is_image(path.name)]
 
 
 def refuse_other_settings(output: Path, records: dict[str, dict], overwrite: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from util.errors import UserError
 from util.files import write_file
-from util.names import IMAGE_EXTENSIONS
+from util.names import is_image
 from util.tables.layouts import MANIFEST_NAME
 
 # Settings that change pixels: two folders are comparable when these agree.
@@ -75,7 +75,7 @@ def problems(image_folder: str | os.PathLike) -> list[str]:
             f"the preparation of {folder} was not finished ({record.get('images')} of "
             f"{record.get('expected')} images): start the same command again."
         ]
-    found = sum(path.suffix.lower() in IMAGE_EXTENSIONS for path in folder.iterdir())
+    found = sum(is_image(path.name) for path in folder.iterdir())
     texts = []
     if found != record.get("images"):
         texts.append(
