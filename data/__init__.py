@@ -35,23 +35,23 @@ def create_dataset(opt: Namespace) -> BaseDataset:
 
 
 def report_preparation(opt: Namespace, dataset: BaseDataset, run: Any) -> None:
-    """Say how the training images were prepared; warn of others that were prepared otherwise.
+    """Say what a person should know of the images; warn of others that were prepared otherwise.
 
     Compared are the folder and its manifest, the images of ``--val_phase`` and, when a run is
     resumed, the images that it began with.
     """
+    texts = dataset.notes()
     record, before = dataset.record, run.extra.get("images")
-    if record is None:
-        return
-    run.extra["images"] = record
-    run.visualizer.message(f"images: {describe(record)}")
-    texts = problems(dataset.folder)
-    other = dataset.folder.parent / opt.val_phase
-    for what, changes in (
-        (f"{other} was prepared otherwise", differences(record, folder_record(other))),
-        ("this run began on images that were prepared otherwise", differences(before, record)),
-    ):
-        if changes:
-            texts.append(f"{what} ({'; '.join(changes)}): prepare all images the same way")
+    if record is not None:
+        run.extra["images"] = record
+        run.visualizer.message(f"images: {describe(record)}")
+        texts += problems(dataset.folder)
+        other = dataset.folder.parent / opt.val_phase
+        for what, changes in (
+            (f"{other} was prepared otherwise", differences(record, folder_record(other))),
+            ("this run began on images that were prepared otherwise", differences(before, record)),
+        ):
+            if changes:
+                texts.append(f"{what} ({'; '.join(changes)}): prepare all images the same way")
     for text in texts:
         run.warn(text)

@@ -61,6 +61,10 @@ class BaseDataset(Dataset, ABC):
         """Pairs (source name, target name) that turn one object, by its source; none of people."""
         return {}
 
+    def notes(self) -> list[str]:
+        """Sentences that a person should read before a training."""
+        return []
+
     @abstractmethod
     def __len__(self) -> int:
         """Number of pairs."""

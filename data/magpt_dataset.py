@@ -12,7 +12,6 @@ from util.kinds import flag
 from util.names import file_id
 from util.tables.layouts import LAYOUTS
 from util.tables.magpt import PAIR_COLUMNS, read_magpt_keypoints
-from util.tables.patn import read_pairs
 
 
 class MagptDataset(PoseDataset):
@@ -25,6 +24,7 @@ class MagptDataset(PoseDataset):
     load_size = annotation_size = LAYOUTS["magpt"].annotation_size
     pairs_files = LAYOUTS["magpt"].pairs
     annotation_files = LAYOUTS["magpt"].annotations
+    pair_columns = PAIR_COLUMNS
     image_folders = (LAYOUTS["magpt"].image_folder,)
 
     def __init__(self, *args, both_directions: bool = False, **kwargs):
@@ -51,7 +51,7 @@ class MagptDataset(PoseDataset):
         )
 
     def read_pairs(self, path: Path) -> list[tuple[str, str]]:
-        pairs = read_pairs(path, PAIR_COLUMNS)
+        pairs = super().read_pairs(path)
         if not self.both_directions:
             return pairs
         return list(dict.fromkeys([*pairs, *((b, a) for a, b in pairs)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from data.augmentation import (
     ranges_from_options,
 )
 from data.base_dataset import BaseDataset
+from data.prepare.pictures import shape_note
 from util.errors import UserError
 from util.image import load_image
 from util.skeleton import MISSING, present
 from util.tables.manifest import folder_record
-from util.tables.patn import read_keypoints, read_pairs, read_text
+from util.tables.patn import find_row, read_keypoints, read_pairs
 from util.tensors import image_to_tensor
 
 
@@ -35,6 +37,7 @@ class PoseDataset(BaseDataset):
     # accepted names, {phase} is filled in; the first that exists is used
     pairs_files: tuple[str, ...]
     annotation_files: tuple[str, ...]
+    pair_columns: tuple[str, str] = ("from", "to")
     image_folders: tuple[str, ...] = ("{phase}",)
     augmentation = AffineRanges()  # the published ranges, used with --augment
 
@@ -87,7 +90,7 @@ class PoseDataset(BaseDataset):
 
     def read_pairs(self, path: Path) -> list[tuple[str, str]]:
         """(source name, target name) in order; a subclass with another table overrides this."""
-        return read_pairs(path)
+        return read_pairs(path, self.pair_columns)
 
     def read_keypoints(self, path: Path) -> dict[str, np.ndarray]:
         """Name -> keypoints (18, 2) in the annotation frame; ``self.pairs`` is already there."""
@@ -109,18 +112,27 @@ class PoseDataset(BaseDataset):
             raise UserError(
                 f"{self.folder} is not a folder; expected the images of this phase there"
             )
-        files = {p.name for p in self.folder.iterdir()}
+        with os.scandir(self.folder) as entries:
+            files = {entry.name for entry in entries if entry.is_file()}  # no pipe, no device
         for name in dict.fromkeys(name for pair in self.pairs for name in pair):
             if name not in keypoints:
                 raise UserError(
-                    f"{pairs_path}, row {_row_of(name, pairs_path)}: {name} has no keypoints in "
-                    f"{path}; add its row there or remove the pair"
+                    f"{self._row(name, pairs_path)}: {name} has no keypoints in {path}; add its "
+                    "row there or remove the pair"
                 )
             if name not in files and not (self.folder / name).is_file():
-                raise UserError(
-                    f"{pairs_path}, row {_row_of(name, pairs_path)}: there is no image "
-                    f"{self.folder / name}; add it or remove the pair"
-                )
+                place = self.folder / name
+                what = f"{place} is no file" if place.exists() else f"there is no image {place}"
+                raise UserError(f"{self._row(name, pairs_path)}: {what}; add it or remove the pair")
+
+    def _row(self, name: str, path: Path) -> str:
+        """The table and, where it is one of ours, the first row that holds a name."""
+        row = find_row(path, self.pair_columns, lambda pair: name in pair)
+        return f"{path}, row {row}" if row else str(path)
+
+    def notes(self) -> list[str]:
+        note = shape_note(self.folder, list(self.keypoints), self.annotation_size)
+        return [note] if note else []
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -159,8 +171,3 @@ class PoseDataset(BaseDataset):
         picture, points = augment(picture, points, self.ranges, rng, target)
         points = np.where(known, points / stretch, MISSING)
         return image_to_tensor(picture, self.load_size), torch.from_numpy(points)
-
-
-def _row_of(name: str, path: Path) -> int:
-    """The first line of a table that holds a name, as a text editor counts."""
-    return next(n for n, line in enumerate(read_text(path).splitlines(), 1) if name in line)

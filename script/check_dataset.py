@@ -30,10 +30,10 @@ from data.prepare.checks import (
     Finding,
     Phase,
     check_between,
-    check_images,
     check_tables,
 )
 from data.prepare.checks import read_phase as read_one_phase
+from data.prepare.pictures import check_images
 from data.prepare.view_checks import check_views, looks_like_views, open_phase, view_sheet
 from options.parser import Parser, add_debug, add_workers
 from util.errors import UserError

@@ -27,6 +27,7 @@ from data.prepare.images import (
     Job,
     Output,
     complete_manifest,
+    count_outdated,
     deepfashion_entries,
     images_in,
     refuse_other_settings,
@@ -235,6 +236,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def make_images(job: Job, tasks: dict[str, list[Output]], workers: int) -> list[str]:
     """Run all tasks under a progress bar; returns the problems of single images."""
+    outdated = count_outdated(job.source, tasks)
+    if outdated:
+        print(f"{outdated:,} images are older than {job.source.path}: they are made again")
     problems, made = [], 0
     for _, count, problem in progress_bar(
         run(job, tasks, workers), total=len(tasks), unit="image", disable=None

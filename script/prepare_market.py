@@ -22,6 +22,7 @@ from data.prepare.images import (
     Job,
     Output,
     complete_manifest,
+    count_outdated,
     images_in,
     run,
 )
@@ -53,6 +54,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
 def find_images(source: ImageSource) -> dict[str, dict[str, str]]:
     """Phase -> file name -> path of the images in bounding_box_train and bounding_box_test."""
     found: dict[str, dict[str, str]] = {phase: {} for phase in PHASES}
+    places: dict[str, str] = {}
     total = 0
     for path in source.names():
         total += 1
@@ -60,6 +62,12 @@ def find_images(source: ImageSource) -> dict[str, dict[str, str]]:
         folder, name = inner.parent.name, inner.name
         for phase in PHASES:
             if folder == f"bounding_box_{phase}":
+                place = places.setdefault(phase, str(inner.parent))
+                if place != str(inner.parent):
+                    raise UserError(
+                        f"{source.path} holds two releases, {place} and {inner.parent}; expected "
+                        "one: give the folder above the right one with --source."
+                    )
                 found[phase][name] = path
     missing = [f"bounding_box_{phase}" for phase in PHASES if not found[phase]]
     if missing:
@@ -135,6 +143,9 @@ def main(arguments: list[str] | None = None) -> int:
         for phase in PHASES
         for name, path in images[phase].items()
     }
+    outdated = count_outdated(source, tasks)
+    if outdated:
+        print(f"{outdated:,} images are older than {source.path}: they are made again")
     job = Job(source, options.filter)
     steps = progress_bar(run(job, tasks, options.workers), total=len(tasks), unit="image")
     problems = [problem for _, _, problem in steps if problem]

@@ -1,33 +1,25 @@
-"""What is wrong with a data set: its tables, its images, people in both phases."""
+"""What is wrong with the tables of a data set: pairs, keypoints, people in both phases."""
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial, partialmethod
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from data.prepare.identities import group_by_identity, is_distractor
 from util.errors import UserError
-from util.image import load_image
-from util.names import file_id, is_image, parse_result_name, result_name, stem
-from util.parallel import map_in_order
+from util.names import file_id, parse_result_name, result_name, stem
 from util.skeleton import MISSING
 from util.tables.layouts import Layout
 from util.tables.magpt import read_magpt_keypoints
-from util.tables.manifest import differences, folder_record, problems
-from util.tables.patn import read_keypoints, read_pairs
+from util.tables.manifest import differences, folder_record
+from util.tables.patn import find_row, read_keypoints, read_pairs
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 MARGIN = 40  # pixels beyond the frame at which joints of the published tables still lie
-ASPECT_TOLERANCE = 0.03  # 750 x 1101 files and 176 x 256 strips differ by 0.9 %
-
-Progress = Callable[[Iterable, int], Iterable]  # (items, total) -> items, e.g. a progress bar
 
 
 @dataclass(frozen=True)
@@ -63,9 +55,13 @@ class Phase:
         """Images the pairs ask for, in order of appearance."""
         return list(dict.fromkeys(name for pair in self.pairs for name in pair))
 
-    def row_of(self, name: str) -> int:
+    def row_of(self, name: str) -> int | None:
         """Row of the pairs table in which a name appears first (the header is row 1)."""
-        return next(i for i, pair in enumerate(self.pairs, start=2) if name in pair)
+        return self.row_where(lambda pair: name in pair)
+
+    def row_where(self, wanted: Callable[[tuple[str, str]], bool]) -> int | None:
+        """The first row whose pair is wanted."""
+        return find_row(self.pairs_path, self.layout.pair_columns, wanted)
 
 
 def read_phase(root: Path, layout: Layout, name: str) -> Phase:
@@ -189,11 +185,12 @@ def _check_frame(phase: Phase) -> None:
 
 
 def _check_pairs(phase: Phase) -> None:
-    same = [i for i, (a, b) in enumerate(phase.pairs, start=2) if a == b]
+    same = sum(a == b for a, b in phase.pairs)
     if same:
+        row = phase.row_where(lambda pair: pair[0] == pair[1])
         phase.warn(
-            f"{len(same):,} pairs of {phase.pairs_path} have one image as source and target, the "
-            f"first in row {same[0]}: such a pair is no test of anything; remove it."
+            f"{same:,} pairs of {phase.pairs_path} have one image as source and target, the "
+            f"first in row {row}: such a pair is no test of anything; remove it."
         )
     if not phase.pairs or phase.layout.identities == "prefix":
         return
@@ -201,12 +198,12 @@ def _check_pairs(phase: Phase) -> None:
         people = _people(phase)
     except UserError:
         return  # names of own data say nothing about people
-    mixed = [i for i, (a, b) in enumerate(phase.pairs, start=2) if people[a] != people[b]]
+    mixed = [pair for pair in phase.pairs if people[pair[0]] != people[pair[1]]]
     if mixed:
-        a, b = phase.pairs[mixed[0] - 2]
+        a, b = mixed[0]
         phase.warn(
             f"{len(mixed):,} pairs of {phase.pairs_path} join two people, the first in row "
-            f"{mixed[0]}: {a!r} and {b!r}; correct them."
+            f"{phase.row_where(mixed[0].__eq__)}: {a!r} and {b!r}; correct them."
         )
 
 
@@ -241,113 +238,6 @@ def _reads_back(target: str) -> bool:
         return parse_result_name(result_name("a.jpg", target)) == ("a", stem(target))
     except UserError:  # too long
         return False
-
-
-def examine(path: Path, quick: bool = False) -> tuple[tuple[int, int], str] | str:
-    """((h, w), colour mode) of an image file as training would read it, or what is wrong with it.
-
-    ``quick`` reads the header only, so that a truncated file goes unnoticed.
-    """
-    try:
-        image = None if quick else load_image(path)
-        with Image.open(path) as header:
-            size = (image or header).size
-            return (size[1], size[0]), header.mode
-    except UserError as error:
-        return str(error)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return f"{path} is not a readable image ({error}); replace the file"
-
-
-def check_images(
-    phase: Phase, quick: bool, workers: int, own: bool, progress: Progress = lambda items, _: items
-) -> None:
-    """Look at every image the pairs need, and count the files of the folder."""
-    if not phase.folder.is_dir():
-        return
-    paths = {name: phase.folder / name for name in phase.names or _files(phase.folder)}
-    missing = [name for name, path in paths.items() if not path.is_file()]
-    if missing:
-        where = f" (row {phase.row_of(missing[0])})" if phase.pairs else ""
-        phase.error(
-            f"{len(missing):,} images of {phase.pairs_path} are not in {phase.folder}, the first "
-            f"is {missing[0]!r}{where}: prepare the images again or remove the pairs."
-        )
-    present = [path for name, path in paths.items() if path.is_file()]
-    sizes: dict[tuple[int, int], list[Path]] = {}
-    modes: Counter[str] = Counter()
-    broken = []
-    results = _examine_all(present, quick, workers)
-    for path, result in progress(results, len(present)):
-        if isinstance(result, str):
-            broken.append(result)
-            continue
-        sizes.setdefault(result[0], []).append(path)
-        modes[result[1]] += 1
-    if broken:
-        phase.error(f"{len(broken):,} images cannot be read: {broken[0]}.")
-    _check_sizes(phase, sizes)
-    if set(modes) - {"RGB"}:
-        found = ", ".join(f"{count:,} {mode}" for mode, count in sorted(modes.items()))
-        phase.note(f"{phase.folder}: {found}; all are read as 8-bit RGB.")
-    _check_count(phase, own)
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if is_image(path.name))
-
-
-def _examine_all(paths: list[Path], quick: bool, workers: int) -> Iterator[tuple[Path, object]]:
-    task = partial(examine, quick=quick)
-    chunks = [paths[i : i + 64] for i in range(0, len(paths), 64)]
-    found = map_in_order(partial(_each, task), chunks, workers if len(paths) >= 200 else 1)
-    yield from zip(paths, itertools.chain.from_iterable(found), strict=True)
-
-
-def _each(task: Callable[[Path], object], paths: list[Path]) -> list[object]:
-    return [task(path) for path in paths]
-
-
-def _check_sizes(phase: Phase, sizes: dict[tuple[int, int], list[Path]]) -> None:
-    """Sizes that do not have the shape of the keypoint frame are errors, others notes."""
-    height, width = phase.layout.annotation_size
-    wrong = {
-        size: paths
-        for size, paths in sizes.items()
-        if abs(size[1] / size[0] / (width / height) - 1) > ASPECT_TOLERANCE
-    }
-    for size, paths in wrong.items():
-        phase.error(
-            f"{len(paths):,} images in {phase.folder} have {size[1]}x{size[0]} pixels (width x "
-            f"height), the first is {paths[0].name!r}; expected the shape of the keypoint frame, "
-            f"{width}x{height}: make them again (script/generate_fashion_datasets.py or "
-            "script/prepare_market.py), or say --annotation_size for a table in another frame."
-        )
-    if len(sizes) > 1 and not wrong:
-        found = ", ".join(f"{len(p):,} of {s[1]}x{s[0]}" for s, p in sorted(sizes.items())[:5])
-        phase.warn(
-            f"{phase.folder} holds images of {len(sizes)} sizes ({found}): they were made in "
-            "different ways; make them again the same way."
-        )
-    elif sizes and not wrong and (height, width) not in sizes:
-        (size,) = sizes
-        phase.note(
-            f"images of {phase.folder} have {size[1]}x{size[0]} pixels: resized when loaded."
-        )
-
-
-def _check_count(phase: Phase, own: bool) -> None:
-    expected = phase.layout.image_counts.get(phase.name)
-    for problem in problems(phase.folder):
-        phase.warn(problem)
-    if expected is None or own:
-        return
-    count = len(_files(phase.folder))
-    if count != expected:
-        phase.warn(
-            f"{phase.folder} holds {count:,} images, the published set {expected:,}: results "
-            "cannot be compared with published numbers; for your own data this is fine (--own)."
-        )
 
 
 def check_between(train: Phase, test: Phase, rule: str | None) -> list[Finding]:

@@ -112,6 +112,10 @@ class ImageSource:
                 "replace the file."
             )
 
+    def changed(self, name: str) -> float:
+        """When the file of an image, or the zip that holds it, was changed (seconds)."""
+        return (self.path if self.is_zip else self.path / name).stat().st_mtime
+
     def is_protected(self, name: str) -> bool:
         """Whether a member of the zip is encrypted."""
         return self.is_zip and bool(self.archive.getinfo(name).flag_bits & 1)
@@ -190,7 +194,8 @@ class Job:
 
     def make(self, member: str, outputs: Iterable[Output]) -> int:
         """Write the missing ones of ``outputs`` from one source image; how many were made."""
-        missing = [output for output in outputs if not _is_whole(output.path)]
+        changed = self.source.changed(member)
+        missing = [output for output in outputs if not _is_current(output.path, changed)]
         if not missing:
             return 0
         data = self.source.read(member)
@@ -211,9 +216,12 @@ class Job:
         return buffer.getvalue()
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a file ends as JPEG and PNG files do: others were cut off by somebody else."""
-    if not path.is_file():
+def _is_current(path: Path, changed: float) -> bool:
+    """Whether a file is not older than its source and ends as JPEG and PNG files do.
+
+    Others were cut off by somebody else.
+    """
+    if not path.is_file() or path.stat().st_mtime < changed:
         return False
     with path.open("rb") as stream:
         length = stream.seek(0, 2)
@@ -269,6 +277,15 @@ def run(
     chunks = _chunks(list(tasks.items()), 32)
     for made in map_in_order(_make_many, chunks, workers, start=_start, arguments=(job,)):
         yield from made
+
+
+def count_outdated(source: ImageSource, tasks: Mapping[str, list[Output]]) -> int:
+    """How many finished images are older than their source: they will be made again."""
+    return sum(
+        output.path.is_file() and output.path.stat().st_mtime < source.changed(member)
+        for member, outputs in tasks.items()
+        for output in outputs
+    )
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -50,6 +50,16 @@ def read_pairs(
     return pairs
 
 
+def find_row(
+    path: str | os.PathLike, columns: tuple[str, ...], wanted: Callable[[tuple[str, ...]], bool]
+) -> int | None:
+    """The first row, as a text editor counts, whose ``columns`` are ``wanted``."""
+    try:
+        return next((row for row, fields in read_table(path, ",", columns) if wanted(fields)), None)
+    except UserError:  # another table
+        return None
+
+
 def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Keypoints of a ``name:keypoints_y:keypoints_x`` table: name -> (18, 2) float64, (y, x).
 
