@@ -5,7 +5,8 @@
 
 ``--keypoints`` is a table ``name:keypoints_y:keypoints_x`` (from script/extract_keypoints.py).
 People are told apart by ``--identity``: ``prefix`` (text before the first "_"), ``folder``,
-``deepfashion``, ``market``, or a regular expression with one group. With ``--test_share`` whole
+``deepfashion``, ``market``, or a regular expression with one group; names of published data sets
+are recognised. With ``--test_share`` whole
 people go to the test set, so that no person is in both. With ``--images`` the photographs are
 copied to train/ and test/. The published rule of Market-1501 is
 ``--identity market --require torso --dataset_mode market``.
@@ -24,7 +25,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import numpy as np
 
-from data.prepare.identities import group_by_identity, is_distractor
+from data.prepare.identities import group_by_identity, is_distractor, recognise_rule
 from options.parser import OUTPUT, Parser, add_debug
 from util.errors import UserError
 from util.files import make_folder, write_file
@@ -45,7 +46,8 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     add(f"{OUTPUT} --dataroot", text, REQUIRED, "data root that receives the lists")
     add("--images", text, None, "folder of the images, copied to OUTPUT/train and OUTPUT/test")
     add("--dataset_mode", choice(("fashion", "market")), "fashion", "file names")
-    add("--identity", text, "prefix", "prefix, folder, deepfashion, market or a regex")
+    rules = "prefix, folder, deepfashion, market or a regex; default: as the names are"
+    add("--identity", text, None, rules)
     add("--phase", choice(PHASES), "train", "of everything, without --test_share")
     share = number(0.001, 0.999)
     add("--test_share", share, None, "share of the people, between 0 and 1, for testing")
@@ -159,6 +161,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     rng = random.Random(options.seed)
     table, output = read_keypoints(options.keypoints), Path(options.output)
+    if options.identity is None:
+        options.identity = recognise_rule(table)
+        print(f"people are told apart by --identity {options.identity}")
     names = [name for name, points in table.items() if usable(name, points, options)]
     print(f"{len(names):,} of {len(table):,} images show the required joints")
     if not names:

@@ -30,6 +30,7 @@ from util.errors import UserError
 from util.files import make_folder, write_file
 from util.image import load_image
 from util.kinds import REQUIRED, Kind, choice, flag, text
+from util.names import is_deepfashion_path
 from util.parallel import allotted_cpus, map_in_order
 from util.progress import progress_bar
 from util.run.main import run_main
@@ -42,6 +43,7 @@ Size = tuple[int, int]  # (h, w)
 Encoded = list[tuple[str, bytes]]  # path of the lists, PNG
 
 CHUNK = 10  # images a worker makes at a time, as published
+STAMPS_NAME = "sources.json"
 COMMIT = 100  # images a transaction: what a kill can cost
 
 
@@ -130,16 +132,56 @@ def find_files(root: Path, paths: Sequence[str]) -> dict[str, Path]:
 def encode(
     task: tuple[str, Path], size: Size, resampling: int, crop_borders: bool
 ) -> tuple[str, bytes]:
-    """PNG of one image at ``size``; images of the 256 x 256 release lose their borders first."""
+    """PNG of one image at ``size``; images of the 256 x 256 release lose their borders first.
+
+    Own pictures of that size have no borders: those of the release are known by their paths.
+    """
     path, file = task
     image = load_image(file)
-    if crop_borders and (image.height, image.width) == RELEASE_SIZE:
+    of_release = (image.height, image.width) == RELEASE_SIZE and is_deepfashion_path(path)
+    if crop_borders and of_release:
         image = image.crop(CROP_BOX)
     if (image.height, image.width) != size:
         image = image.resize((size[1], size[0]), resampling)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return path, buffer.getvalue()
+
+
+def read_stamps(folder: Path) -> dict[str, str]:
+    """Path of the lists -> size and time of the file that its image was made from."""
+    path = folder / STAMPS_NAME
+    try:
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete {folder} and start again") from None
+
+
+def stamp(file: Path) -> str:
+    """Changes when the content of a file does: its size and when it was written."""
+    found = file.stat()
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def paths_to_make(writer: LmdbWriter, files: dict[str, Path], folder: Path) -> list[str]:
+    """Images that are not there, and those whose files are not what they were made from.
+
+    The stamps are written before the images: what a kill leaves out is missing anyway.
+    """
+    known, now = read_stamps(folder), {path: stamp(file) for path, file in files.items()}
+    missing = set(writer.missing(files))
+    changed = [p for p in files if p not in missing and known.get(p, now[p]) != now[p]]
+    if changed:
+        print(
+            f"{folder}: {len(changed):,} images changed since they were put there, the first is "
+            f"{changed[0]}: they are made again"
+        )
+    missing.update(changed)
+    if missing:
+        writer.mark_incomplete()
+        stamps = {**known, **{path: now[path] for path in files if path in missing}}
+        write_file(folder / STAMPS_NAME, json.dumps(stamps).encode())
+    return [path for path in files if path in missing]
 
 
 def encode_chunk(function, tasks: list[tuple[str, Path]]) -> tuple[Encoded, list[str]]:
@@ -172,7 +214,7 @@ def prepare(files: dict[str, Path], folder: Path, size: Size, options) -> tuple[
     check_settings(folder, options)
     made, problems, waiting = 0, [], []
     with LmdbWriter(folder) as writer:
-        tasks = [(path, files[path]) for path in writer.missing(files)]
+        tasks = [(path, files[path]) for path in paths_to_make(writer, files, folder)]
         chunks = encode_all(function, tasks, options.workers)
         with progress_bar(total=len(tasks), desc=folder.name, unit="image") as bar:
             for images, bad in chunks:

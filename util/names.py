@@ -206,6 +206,15 @@ def flatten_deepfashion_path(path: str) -> str:
     return f"fashion{gender}{category}{folder.replace('_', '')}{head}_{''.join(rest)}"
 
 
+def is_deepfashion_path(path: str) -> bool:
+    """Whether a path ends as those of the DeepFashion release do."""
+    try:
+        flatten_deepfashion_path(path)
+    except UserError:
+        return False
+    return True
+
+
 def unflatten_deepfashion_name(name: str) -> str:
     """Path below ``img/`` of a flat DeepFashion name; the inverse of `flatten_deepfashion_path`."""
     match = _FLAT.fullmatch(name)

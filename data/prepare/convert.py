@@ -65,7 +65,7 @@ def _read_tables(root: Path, phase: str, conversion: Conversion, resize: bool) -
     if paths["pairs"]:
         result.pairs = read_pairs(paths["pairs"], allow_duplicates=True)
     if paths["annotation"]:
-        result.keypoints = read_keypoints(paths["annotation"])
+        result.keypoints = read_keypoints(paths["annotation"], any_separator=True)
     path = root / LIST_NAME.format(phase=phase)
     result.images = read_list(path) if path.exists() else list(result.keypoints)
     return result

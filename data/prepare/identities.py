@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import PurePosixPath
 
 from util.errors import UserError
 from util.names import (
     flatten_deepfashion_path,
+    is_deepfashion_path,
     is_flat_deepfashion_name,
     unflatten_deepfashion_name,
 )
+
+_MARKET = re.compile(r"(-1|[0-9]{4})_c[0-9]")  # 0002_c1s1_000451_03.jpg
 
 
 def _deepfashion(name: str) -> str:
@@ -68,6 +71,25 @@ def identity_rule(rule: str) -> Callable[[str], str]:
         return match.group(1)
 
     return identity
+
+
+def recognise_rule(names: Collection[str]) -> str:
+    """The rule that the names of a published data set ask for, else ``prefix``.
+
+    UserError when they are a mixture: under one rule for all, pairs would join two people.
+    """
+    known = {
+        "deepfashion": sum(is_flat_deepfashion_name(n) or is_deepfashion_path(n) for n in names),
+        "market": sum(_MARKET.match(PurePosixPath(n).name) is not None for n in names),
+    }
+    rule, count = max(known.items(), key=lambda item: item[1])
+    if 0 < count < len(names):
+        raise UserError(
+            f"{count:,} of {len(names):,} image names are those of {rule}, the others are not: say "
+            f"with --identity how names tell people apart ({', '.join(RULES)}, or a regular "
+            "expression with one group)."
+        )
+    return rule if count else "prefix"
 
 
 def is_distractor(name: str) -> bool:

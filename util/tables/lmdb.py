@@ -6,15 +6,18 @@ its extension, and ``length``, the number of images in decimal, padded to five d
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 import lmdb
 
 from util.errors import UserError
 
-MAP_SIZE = 2**40  # address space, not disk space
+FIRST_MAP = 2**26  # bytes of address space; doubled whenever they are full
 LENGTH_KEY = b"length"
 MAX_KEY_BYTES = 511  # a limit of LMDB
 
@@ -29,7 +32,8 @@ def close_all() -> None:
 
 
 # An environment must not be used by a forked child, and blocks the child from opening its own.
-os.register_at_fork(after_in_child=close_all)
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=close_all)
 
 
 def environment_name(size: tuple[int, int]) -> str:
@@ -58,6 +62,7 @@ class LmdbReader:
                 f"{self.folder} is no LMDB environment; make it with python -m script.prepare_data "
                 f"--root DATAROOT --sizes {self.folder.name.replace('-', 'x')}"
             )
+        check_complete(self.folder / "data.mdb")
 
     def _environment(self) -> lmdb.Environment:
         key = str(self.folder.resolve())
@@ -68,15 +73,26 @@ class LmdbReader:
                     max_readers=32,
                 )  # fmt: skip
             except lmdb.Error as error:
-                raise UserError(
-                    f"{self.folder} cannot be read ({error}); delete it and run "
-                    "python -m script.prepare_data again"
-                ) from error
+                raise self._damaged(error) from error
         return _open[key]
+
+    def _damaged(self, error: Exception) -> UserError:
+        return UserError(
+            f"{self.folder} cannot be read ({error}): copy it again, or delete it and run python "
+            "-m script.prepare_data again"
+        )
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[lmdb.Transaction]:
+        try:
+            with self._environment().begin() as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise self._damaged(error) from error
 
     def __len__(self) -> int:
         """Number of images; a UserError when the preparation was interrupted."""
-        with self._environment().begin() as transaction:
+        with self._reading() as transaction:
             length = transaction.get(LENGTH_KEY)
         if length is None or not bytes(length).isdigit():
             raise UserError(
@@ -87,12 +103,12 @@ class LmdbReader:
 
     def missing(self, paths: Iterable[str]) -> list[str]:
         """Those of ``paths`` that have no image."""
-        with self._environment().begin() as transaction, transaction.cursor() as cursor:
+        with self._reading() as transaction, transaction.cursor() as cursor:
             return [path for path in paths if not cursor.set_key(image_key(path))]
 
     def read(self, path: str) -> bytes:
         """PNG bytes of the image at ``path`` of the lists."""
-        with self._environment().begin() as transaction:
+        with self._reading() as transaction:
             data = transaction.get(image_key(path))
         if data is None:
             raise UserError(f"{self.folder} holds no image {path}; run script.prepare_data again")
@@ -107,10 +123,33 @@ class LmdbWriter:
         close_all()  # a reader of this process would block the folder
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._environment = lmdb.open(str(self.folder), map_size=MAP_SIZE)
-        except (OSError, lmdb.Error) as error:
+        except OSError as error:
             raise UserError(
                 f"{self.folder} cannot be written ({error}); choose another --out"
+            ) from error
+        file = self.folder / "data.mdb"
+        if file.is_file() and file.stat().st_size:
+            check_complete(file)
+        self._map_size = max(FIRST_MAP, 2 * file.stat().st_size if file.is_file() else 0)
+        with self._explained():
+            self._environment = lmdb.open(str(self.folder), map_size=self._map_size)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except lmdb.MapFullError:
+            raise  # there is more address space, see put
+        except (lmdb.Error, OSError) as error:
+            if "allocate memory" in str(error):  # the limit is on addresses, not on the disk
+                raise UserError(
+                    f"{self.folder} needs {self._map_size / 2**20:,.0f} MiB of address space, more "
+                    "than this process may have: raise the limit (ulimit -v unlimited); finished "
+                    "images are kept"
+                ) from error
+            raise UserError(
+                f"{self.folder} cannot be written ({error}): free some space, or choose another "
+                "--out, and start again; finished images are kept"
             ) from error
 
     def missing(self, paths: Iterable[str]) -> list[str]:
@@ -118,29 +157,133 @@ class LmdbWriter:
         with self._environment.begin() as transaction, transaction.cursor() as cursor:
             return [path for path in paths if not cursor.set_key(image_key(path))]
 
-    def put(self, images: Iterable[tuple[str, bytes]]) -> None:
+    def mark_incomplete(self) -> None:
+        """Count the environment as incomplete: some of its images will be replaced."""
+        self._write(lambda transaction: transaction.delete(LENGTH_KEY))
+
+    def put(self, images: Sequence[tuple[str, bytes]]) -> None:
         """Add (path, PNG bytes) in one transaction; the environment counts as incomplete now."""
-        try:
-            with self._environment.begin(write=True) as transaction:
-                transaction.delete(LENGTH_KEY)
-                for path, data in images:
-                    transaction.put(image_key(path), data)
-        except lmdb.Error as error:
-            raise UserError(
-                f"{self.folder} cannot be written ({error}): free some space and start again; "
-                "finished images are kept"
-            ) from error
+
+        def add(transaction: lmdb.Transaction) -> None:
+            transaction.delete(LENGTH_KEY)
+            for path, data in images:
+                transaction.put(image_key(path), data)
+
+        self._write(add)
 
     def finish(self) -> int:
         """Enter the number of images, which makes the environment complete; returns it."""
-        with self._environment.begin(write=True) as transaction:
+
+        def count(transaction: lmdb.Transaction) -> int:
             transaction.delete(LENGTH_KEY)
-            count = transaction.stat()["entries"]
-            transaction.put(LENGTH_KEY, f"{count:05d}".encode())
-        return count
+            images = transaction.stat()["entries"]
+            transaction.put(LENGTH_KEY, f"{images:05d}".encode())
+            return images
+
+        return self._write(count)
+
+    def _write(self, change: Callable[[lmdb.Transaction], Any]) -> Any:
+        """Make one change whole; the map grows until it fits."""
+        while True:
+            try:
+                with self._explained(), self._environment.begin(write=True) as transaction:
+                    return change(transaction)
+            except lmdb.MapFullError:
+                self._map_size *= 2
+                with self._explained():
+                    self._environment.set_mapsize(self._map_size)
 
     def __enter__(self) -> LmdbWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._environment.close()
+
+
+# --- is the file whole? -------------------------------------------------------------------------
+# LMDB maps the file into memory: reading a page that a cut file lacks ends the process by SIGBUS.
+# The layout below is that of LMDB 0.9 on 64-bit machines (lmdb.h, mdb.c).
+
+_PAGE_HEADER = struct.Struct("<QHHHH")  # number, -, flags, end of the pointers, start of the nodes
+_META = struct.Struct("<IIQQ")  # magic, version, address, map size; two MDB_db follow
+_DB = struct.Struct("<IHHQQQQQ")  # -, -, depth, branches, leaves, overflow pages, entries, root
+_MAGIC = 0xBEEFC0DE
+_BRANCH, _LEAF, _BIG_DATA = 0x01, 0x02, 0x01
+_NO_PAGE = 2**64 - 1
+
+
+def check_complete(path: Path) -> None:
+    """UserError when pages that the newest trees name lie beyond the end of the file, or are none.
+
+    The nodes of the trees are read, not the images: a moment for 50,000 of them. An environment of
+    another version or machine is left to LMDB.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        newest = _newest_meta(file, size)
+        if newest is None:
+            return
+        page_size, *roots = newest
+        needed = 0
+        waiting = [root for root in roots if root != _NO_PAGE]
+        while waiting:
+            number = waiting.pop()
+            needed = max(needed, number + 1)
+            file.seek(number * page_size)
+            page = file.read(page_size)
+            children, end = _named_by(page, number, page_size)
+            needed = max(needed, end)
+            if needed * page_size > size:
+                raise UserError(
+                    f"{path} is cut off: it has {size:,} bytes and needs {needed * page_size:,} or "
+                    "more; copy it again"
+                )
+            if children is None:
+                raise UserError(f"{path} is damaged at byte {number * page_size:,}; copy it again")
+            waiting += children
+
+
+def _newest_meta(file: BinaryIO, size: int) -> tuple[int, int, int] | None:
+    """Page size and root pages (free pages, images) of the newer meta page; None: another kind."""
+    found, page_size = [], 4096
+    for place in (0, 1):
+        file.seek(place * page_size + _PAGE_HEADER.size)
+        data = file.read(_META.size + 2 * _DB.size + 16)
+        if len(data) < _META.size + 2 * _DB.size + 16:
+            if place == 0:
+                raise UserError(f"{file.name} is cut off: it has {size:,} bytes; copy it again")
+            break
+        magic, version, *_ = _META.unpack_from(data)
+        if magic != _MAGIC or version != 1:
+            continue
+        free = _DB.unpack_from(data, _META.size)
+        main = _DB.unpack_from(data, _META.size + _DB.size)
+        page_size = free[0] if place == 0 else page_size
+        transaction = int.from_bytes(data[-8:], "little")
+        found.append((transaction, page_size, free[-1], main[-1]))
+    return max(found)[1:] if found else None
+
+
+def _named_by(page: bytes, number: int, page_size: int) -> tuple[list[int] | None, int]:
+    """Pages below a page of the tree, and the end (in pages) of all that it names.
+
+    None for bytes that are no such page.
+    """
+    if len(page) < page_size:
+        return [], number + 1
+    own, _, flags, lower, _ = _PAGE_HEADER.unpack_from(page)
+    start = _PAGE_HEADER.size
+    if own != number or not flags & (_BRANCH | _LEAF) or not start <= lower <= page_size:
+        return None, 0
+    children, end = [], number + 1
+    for place in struct.unpack_from(f"<{(lower - start) // 2}H", page, start):
+        if place + 8 > page_size:
+            return None, 0
+        low, high, more, key = struct.unpack_from("<HHHH", page, place)
+        if flags & _BRANCH:
+            children.append(low | high << 16 | more << 32)
+        elif more & _BIG_DATA and place + 8 + key + 8 <= page_size:
+            (first,) = struct.unpack_from("<Q", page, place + 8 + key)
+            pages = (start - 1 + (low | high << 16)) // page_size + 1
+            end = max(end, first + pages)
+    return children, end

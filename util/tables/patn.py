@@ -60,15 +60,17 @@ def find_row(
         return None
 
 
-def read_keypoints(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_keypoints(path: str | os.PathLike, any_separator: bool = False) -> dict[str, np.ndarray]:
     """Keypoints of a ``name:keypoints_y:keypoints_x`` table: name -> (18, 2) float64, (y, x).
 
     Unit: pixels. A joint is missing when either coordinate is -1; all joints may be missing. Joints
     outside the frame are kept. UserError for a malformed file or row, an unsafe or repeated name.
+    ``any_separator``: a table that a spreadsheet has separated otherwise is read too.
     """
+    separator = _separator_of(path, KEYPOINT_COLUMNS) if any_separator else ":"
     rows: dict[str, int] = {}
     values: list[list[float]] = []
-    for row, (name, ys, xs) in read_table(path, ":", KEYPOINT_COLUMNS):
+    for row, (name, ys, xs) in read_table(path, separator, KEYPOINT_COLUMNS):
         where = f"{path}, row {row}"
         check_new_name(rows, name, row, path)
         values.append(parse_numbers(ys, "keypoints_y", where))
@@ -178,6 +180,15 @@ def read_table(
         raise UserError(f"{path} has a header but no rows; expected one row an entry: fill it.")
 
 
+def _separator_of(path: str | os.PathLike, columns: Sequence[str]) -> str:
+    """The separator of a table by its header; ':' when none gives the wanted columns."""
+    header = next((line for line in read_text(path).splitlines() if line.strip()), "")
+    fitting = (
+        s for s in _SEPARATOR_NAMES if set(columns) <= {f.strip(' "') for f in header.split(s)}
+    )
+    return next(fitting, ":")
+
+
 def _picker(places: list[int]) -> Callable[[list[str]], tuple[str, ...]]:
     """A fast function row -> its fields at ``places``, always a tuple."""
     if len(places) == 1:
@@ -203,8 +214,8 @@ def _find_columns(
         if other != separator and set(columns) <= {f.strip(' "') for f in first_line.split(other)}:
             raise UserError(
                 f"{path}, row 1: the columns are separated by {name}; expected "
-                f"{_SEPARATOR_NAMES[separator]}: replace the separator, or convert the file with "
-                "script/convert_annotations.py."
+                f"{_SEPARATOR_NAMES[separator]}: replace the separator; for a keypoint table "
+                "script/convert_annotations.py --from patn --to patn does it."
             )
     raise UserError(
         f"{path}, row 1: the column {missing[0]!r} is missing, found the header "
