@@ -23,6 +23,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import numpy as np
 from PIL import Image
 
+from data import find_dataset, list_datasets
 from data.prepare.checks import (
     ERROR,
     NOTE,
@@ -34,7 +35,6 @@ from data.prepare.checks import (
 )
 from data.prepare.checks import read_phase as read_one_phase
 from data.prepare.pictures import check_images
-from data.prepare.view_checks import check_views, looks_like_views, open_phase, view_sheet
 from options.parser import Parser, add_debug, add_workers
 from util.errors import UserError
 from util.image import load_image, save_image
@@ -44,8 +44,16 @@ from util.progress import progress_bar
 from util.run.main import run_main
 from util.show.grid import grid, in_rows
 from util.skeleton import MISSING, draw_skeleton
-from util.tables.layouts import LAYOUTS, PHASES, SYNTHETIC_NAME, Layout, detect_layout
-from util.tables.manifest import describe, folder_record
+from util.tables.layouts import (
+    LAYOUTS,
+    PHASES,
+    SYNTHETIC_NAME,
+    Layout,
+    detect_layout,
+    guess_layout,
+)
+from util.tables.manifest import origin
+from util.tables.views import looks_like_views
 
 VIEW = "view"  # the --dataset_mode of turned objects, which have no tables
 COLUMNS = 4  # pairs in one row of the contact sheet
@@ -55,7 +63,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     parser = Parser(__doc__)
     add = parser.option
     add("dataroot --dataroot", text, REQUIRED, "the folder given to train.py as --dataroot")
-    add("--dataset_mode", choice(("auto", *LAYOUTS, VIEW)), "auto", "auto: by file names")
+    add("--dataset_mode", choice(("auto", *list_datasets())), "auto", "auto: by file names")
     add("--phase", several(choice(PHASES)), list(PHASES), "which lists and images")
     add("--own", flag, False, "own data: published counts do not matter")
     frame = several(positive_int, 2)
@@ -80,20 +88,42 @@ def choose_layout(root: Path, options: Namespace) -> Layout:
         layout = detect_layout(root)
         if layout is None:
             found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
-            print_needed_files(root, LAYOUTS["fashion"], options.phase)
+            guess = guess_layout(root)
+            print_files(root, guess, options.phase, missing=True)
             raise UserError(
                 f"{root} holds no pairs or keypoint table; found {found}, expected the files "
-                "listed above for DeepFashion: get them, or say --dataset_mode."
+                f"listed above for --dataset_mode {guess.mode}: get them, or say --dataset_mode."
             )
     else:
-        layout = LAYOUTS[options.dataset_mode]
+        layout = LAYOUTS.get(options.dataset_mode) or layout_of_class(options.dataset_mode)
     if options.annotation_size:
         layout = dataclasses.replace(layout, annotation_size=tuple(options.annotation_size))
     return layout
 
 
-def print_needed_files(root: Path, layout: Layout, phases: list[str]) -> None:
-    """Every file and folder of the layout, whether it is there, and where people get it."""
+def layout_of_class(mode: str) -> Layout:
+    """The layout of a data set that was added by a file data/<mode>_dataset.py."""
+    from data.pose_dataset import PoseDataset  # needs torch, as the class of the mode does
+
+    dataset = find_dataset(mode)
+    if not issubclass(dataset, PoseDataset):
+        raise UserError(
+            f"--dataset_mode {mode} has no tables of pairs and keypoints; train.py checks it when "
+            "it opens it. Check the tables it was made from, with --dataset_mode fashion, say."
+        )
+    return Layout(
+        mode=mode,
+        pairs=dataset.pairs_files,
+        annotations=dataset.annotation_files,
+        image_folder=dataset.image_folders[0],
+        annotation_size=dataset.annotation_size,
+        pair_columns=dataset.pair_columns,
+        origins=dict.fromkeys(("images", "pairs", "keypoints"), f"where {mode} comes from"),
+    )
+
+
+def print_files(root: Path, layout: Layout, phases: list[str], missing: bool = False) -> None:
+    """The files and folders of the layout; those that are missing only if nothing else says so."""
     print(f"{root}: layout {layout.mode}, keypoint frame {layout.annotation_size} (h, w)")
     for phase in phases:
         for kind, names in (
@@ -102,6 +132,8 @@ def print_needed_files(root: Path, layout: Layout, phases: list[str]) -> None:
             ("keypoints", layout.annotations),
         ):
             path = layout.find(root, names, phase)
+            if path is None and not missing:
+                continue
             name = (path or root / names[0].format(phase=phase)).relative_to(root)
             origin = "" if path else f" - get it from {layout.origins[kind]}"
             print(f"  {'found  ' if path else 'MISSING'} {phase} {kind}: {name}{origin}")
@@ -178,12 +210,12 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         return check_turned_objects(root, options)
     layout = choose_layout(root, options)
-    print_needed_files(root, layout, options.phase)
+    print_files(root, layout, options.phase)
     phases, findings = check(root, layout, options)
     for phase in phases:
         print(
             f"{phase.name}: {len(phase.pairs):,} pairs of {len(phase.names):,} images, "
-            f"{len(phase.keypoints):,} keypoint rows; {describe(folder_record(phase.folder))}"
+            f"{len(phase.keypoints):,} keypoint rows; {origin(phase.folder)}"
         )
     if options.contact_sheet != "none":
         path = Path(options.contact_sheet or root / "contact_sheet.jpg")
@@ -195,6 +227,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def check_turned_objects(root: Path, options: Namespace) -> int:
     """Check a data set of views, which has its own layouts; the exit status."""
+    from data.prepare.view_checks import check_views, open_phase, view_sheet  # they need torch
+
     phases = [open_phase(root, name) for name in options.phase]
     findings = check_views(phases, progress)
     for phase in phases:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import data
 from data.fashion_dataset import FashionDataset
 from script import check_dataset
 from tests import tiny_dataset
@@ -232,3 +233,53 @@ def test_the_command_ends_with_a_status_and_without_a_traceback(root):
     assert result.returncode == 1
     assert "error: 1 images of" in result.stdout
     assert "Traceback" not in result.stderr
+
+
+PLUGIN = """
+from data.pose_dataset import PoseDataset
+
+class BarDataset(PoseDataset):
+    load_size = annotation_size = (256, 176)
+    pairs_files = ("{phase}_couples.csv",)
+    annotation_files = ("{phase}_joints.csv",)
+    image_folders = ("photos_{phase}",)
+"""
+
+
+def test_data_sets_added_by_a_file_are_checked(root, tmp_path, monkeypatch, capsys):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "bar_dataset.py").write_text(PLUGIN)
+    monkeypatch.setattr(data, "__path__", [*data.__path__, str(tmp_path / "plugins")])
+    for phase in ("train", "test"):
+        (root / phase).rename(root / f"photos_{phase}")
+        for old, new in (("pairs", "couples"), ("annotation", "joints")):
+            (root / f"fasion-resize-{old}-{phase}.csv").rename(root / f"{phase}_{new}.csv")
+    assert check(root, capsys, "--dataset_mode", "bar") == (0, [])
+    (root / "test_couples.csv").unlink()
+    status, findings = check(root, capsys, "--dataset_mode", "bar")
+    assert status == 1
+    assert "the pairs table test_couples.csv is missing" in findings[0]
+
+
+def test_a_missing_file_is_named_once(root, capsys):
+    (root / PAIRS).unlink()
+    assert check_dataset.main([str(root), "--own", "--workers", "1"]) == 1
+    assert capsys.readouterr().out.count(PAIRS) == 1
+
+
+def test_rendered_people_are_no_unknown_origin(people, capsys):
+    assert check_dataset.main([str(people), "--workers", "1", "--contact_sheet", "none"]) == 0
+    output = capsys.readouterr().out
+    assert "unknown origin" not in output
+    assert output.count("made by script/make_synthetic_dataset.py") == 2
+
+
+@pytest.mark.parametrize("name", ["train/0002_c1s1_000451_03.jpg", "bounding_box_train/a.jpg"])
+def test_a_folder_of_market_without_tables_is_not_taken_for_fashion(tmp_path, capsys, name):
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(UserError, match="dataset_mode market"):
+        check_dataset.main([str(tmp_path)])
+    output = capsys.readouterr().out
+    assert "market-pairs-train.csv" in output
+    assert "fasion" not in output

@@ -96,7 +96,7 @@ def test_colliding_names_are_refused_before_anything_is_generated(tmp_path):
     points = read_keypoints(table)
     write_keypoints(table, {**points, twin: points[first]})
     words = ["--dataroot", str(root), "--gpu_ids", "-1"]
-    opt = TestOptions().parse(words, announce=False)
+    opt = TestOptions().parse(words)
     refused(lambda: create_dataset(opt), first, twin, "same name")
 
 

@@ -15,7 +15,7 @@ from data.view_dataset import ViewDataset
 from util.errors import UserError
 from util.show.grid import grid
 from util.tables.view_files import Source
-from util.tables.views import NAMINGS, Views, find_naming
+from util.tables.views import NAMINGS, Views
 from util.tensors import image_to_tensor
 
 Progress = Callable[[Iterable, int], Iterable]  # (items, total) -> items, e.g. a progress bar
@@ -43,14 +43,6 @@ class ViewPhase:
             f"{self.name}: {len(self.source.split):,} pictures of {len(self.objects):,} objects in "
             f"{self.source.store.where}, names as in {self.source.naming}: {axes} views"
         )
-
-
-def looks_like_views(root: Path, phases: Iterable[str]) -> bool:
-    """Whether a data root holds an HDF5 file or pictures whose names say a known view."""
-    if root.is_file() or any(root.glob("data_*.hdf5")) or any(root.glob("id_*_*.txt")):
-        return True
-    names = [p.name for phase in phases for p in sorted((root / phase).glob("*_*.*"))[:200]]
-    return bool(names) and find_naming(names) != "object"
 
 
 def open_phase(root: Path, name: str) -> ViewPhase:

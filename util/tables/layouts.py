@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,6 +97,15 @@ def detect_layout(root: Path) -> Layout | None:
 
     best = max(LAYOUTS.values(), key=present)
     return best if present(best) else None
+
+
+def guess_layout(root: Path) -> Layout:
+    """The layout that a root without tables is meant for, by its images and release folders."""
+    folders = [root, *(root / phase for phase in PHASES)]
+    names = [path.name for folder in folders if folder.is_dir() for path in folder.iterdir()]
+    if any(re.match(r"(-1|[0-9]{4})_c[0-9]|bounding_box_|Market-1501", name) for name in names):
+        return LAYOUTS["market"]
+    return LAYOUTS["fashion"]
 
 
 # --- images made from the DeepFashion and Market-1501 releases ----------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 from util.errors import UserError
 from util.files import write_file
 from util.names import is_image
-from util.tables.layouts import MANIFEST_NAME
+from util.tables.layouts import MANIFEST_NAME, SYNTHETIC_NAME
 
 # Settings that change pixels: two folders are comparable when these agree.
 PIXEL_SETTINGS = ("source", "steps", "filter", "size", "file_format", "quality")
@@ -101,6 +101,14 @@ def describe(record: dict[str, Any] | None) -> str:
         f"{record.get('images')} of {record.get('expected')} images from {record.get('source')}, "
         f"{steps}, filter {record.get('filter')}, {size}, {record.get('file_format')}{state}"
     )
+
+
+def origin(image_folder: str | os.PathLike) -> str:
+    """One line for reports: where the images of a folder come from, as far as manifests tell."""
+    record, above = folder_record(image_folder), Path(image_folder).resolve().parent
+    if record is not None or not (above / SYNTHETIC_NAME).is_file():
+        return describe(record)
+    return f"synthetic, made by script/make_synthetic_dataset.py ({SYNTHETIC_NAME})"
 
 
 def file_sha256(path: str | os.PathLike) -> str:

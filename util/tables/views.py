@@ -149,3 +149,11 @@ def open_hdf5(path: str | Path | None, mode: str = "r") -> Any:
             f"{path} is not a readable HDF5 file ({' '.join(str(error).split())[:120]}); copy it "
             "again or check --dataroot"
         ) from error
+
+
+def looks_like_views(root: Path, phases: Iterable[str]) -> bool:
+    """Whether a data root holds an HDF5 file or pictures whose names say a known view."""
+    if root.is_file() or any(root.glob("data_*.hdf5")) or any(root.glob("id_*_*.txt")):
+        return True
+    names = [p.name for phase in phases for p in sorted((root / phase).glob("*_*.*"))[:200]]
+    return bool(names) and find_naming(names) != "object"
