@@ -18,6 +18,7 @@ from PIL import Image
 import test as test_command
 import train as train_command
 from models.losses.perceptual import VGG19_FILE, random_vgg19_state
+from script import baselines, metrics
 from tests.browser import check_page, needs_chromium
 from tests.conftest import ROOT
 from tests.test_options import PUBLISHED_TEST, PUBLISHED_TRAIN
@@ -83,6 +84,19 @@ def test_the_validated_number_is_that_of_the_images_which_test_writes(
         for result in (by_name[result_name(source, target)],)
     ]
     assert state["extra"]["best"] == score_pairs(pairs, "standard", ("psnr",))["psnr"]
+
+
+def test_baselines_give_the_numbers_of_metrics(trained, people, tmp_path, monkeypatch):
+    generate(trained, people, tmp_path / "results", monkeypatch)
+    words = f"--name run --checkpoints_dir {trained} --dataroot {people} --nThreads 0 --gpu_ids -1"
+    run(baselines, f"{words} --results_dir {tmp_path}", monkeypatch)
+    own = json.loads((tmp_path / "baselines.json").read_text())["generated"]
+    words = f"--gt_path {people}/test --distorated_path {tmp_path}/results --protocol standard"
+    words += f" --metrics psnr ssim --no_html --output_dir {tmp_path / 'report'} --name run"
+    assert metrics.main(shlex.split(words)) == 0
+    found = json.loads((tmp_path / "report" / "run" / "metrics.json").read_text())["metrics"]
+    for name in ("psnr", "ssim"):
+        assert own[name] == pytest.approx(found[f"standard.{name}"]["value"], abs=1e-12)
 
 
 def test_testing_generates_every_pair_with_the_published_names(
