@@ -28,7 +28,7 @@ from models.networks.dptn_step import (
     step_divisors,
 )
 from models.networks.layers import initialize
-from models.step_checkpoint import container_path, read_network, start_from
+from models.step_checkpoint import container_path, load_container, read_network, start_from
 from models.step_options import add_network_options, add_training_options, optimizer_settings
 from util.pose import LIMB_SIGMA, SIGMA, eye_pixels, step_pose_maps
 from util.run.device import to_float32
@@ -108,6 +108,11 @@ class DPTNStepModel(GANModel):
         self.add_network("D", net_D, config_D, lr_D, betas)
         if opt.init_from and not opt.continue_train:
             self.warm_start(Path(opt.init_from))
+
+    @property
+    def result_size(self) -> tuple[int, int]:
+        """As published: the size that the networks work at."""
+        return self.opt.load_size
 
     # ---- data and inference ----------------------------------------------------------------
 
@@ -337,6 +342,16 @@ class DPTNStepModel(GANModel):
         if not self.is_train and not path.is_file() and container_path(path).is_file():
             return container_path(path)
         return path
+
+    def load_networks(self, which: str, labels: tuple[str, ...] | None = None) -> None:
+        """As every model; training also goes on from a published container, optimizers included."""
+        own = super().network_path("G", which)
+        if self.is_train and not own.is_file() and container_path(own).is_file():
+            self.check_architecture()
+            load_container(self.networks, self.stepper, container_path(own))
+            self.restart_averages()
+        else:
+            super().load_networks(which, labels)
 
     def read_network(self, label: str, path: Path) -> Tensors:
         """State dict of a network; the positional table of published files is left out."""

@@ -154,6 +154,13 @@ class Stepper:
             "scalers": {k: s.state_dict() for k, s in self.scalers.items()},
         }
 
+    def load_moments(self, label: str, saved: dict[str, Any]) -> None:
+        """Go on from the moments of an Adam that others saved, with this run's own rates."""
+        optimizer = self.optimizers[label]
+        _check_moments(optimizer, saved)
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned; rates and betas are those of this run's
         options."""

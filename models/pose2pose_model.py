@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +73,12 @@ class Pose2PoseModel(GANModel):
         """Published initial weights."""
         initialize(network, self.opt.init_type, self.opt.init_gain)
         return initialize_batch_norms(network)
+
+    def network_path(self, label: str, which: str) -> Path:
+        """File of a network; the published name ``netG_260500.pth`` where it is the only one."""
+        path = super().network_path(label, which)
+        published = self.run_dir / f"net{label}_{which}.pth"
+        return published if published.is_file() and not path.is_file() else path
 
     def pose_maps(self, keypoints: torch.Tensor) -> torch.Tensor:
         """Keypoints (B, 18, 2) -> one-hot maps (B, 18, H, W)."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from models.optim import Stepper
 from util.errors import UserError
 from util.run import checkpoint
 
@@ -45,6 +46,21 @@ def container_path(path: Path) -> Path:
 def read_network(path: Path, label: str) -> State:
     """State dict of network ``label`` from its own file or from a published container."""
     return _network_state(checkpoint.load(path), label, path)
+
+
+def load_container(networks: Mapping[str, nn.Module], stepper: Stepper, path: Path) -> None:
+    """Networks and optimizers of a published container {netG, netD, optG, optD}."""
+    content = checkpoint.load(path)
+    for label, network in networks.items():
+        checkpoint.load_state(network, _network_state(content, label, path), str(path))
+        moments = content.get(f"opt{label}")
+        try:
+            stepper.load_moments(label, moments)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: opt{label} does not fit the optimizer of {label} ({str(error)[:150]}); "
+                "start from the networks alone with --init_from"
+            ) from error
 
 
 def read_initial(path: Path, label: str) -> tuple[State | None, Path]:

@@ -154,7 +154,7 @@ class TrainingRun:
     def resume(self, which: str) -> bool:
         """Load checkpoint ``which``; False when training starts at epoch 1 on networks alone."""
         path = self.state_path(which)
-        if not path.is_file() and any(self.path.glob(f"{which}_net_*")):
+        if not path.is_file() and any(self.path.glob(f"{which}_net*")):
             self.model.load_networks(which)
             self.warn(
                 f"{path} does not exist: only the networks of {which} are loaded; optimizers and "

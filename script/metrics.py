@@ -280,6 +280,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     protocols = [find_protocol(name, options.market, options.remainder) for name in names]
     metrics = asked_metrics(options, protocols)
     check_rank_by(options.rank_by, protocols, metrics)
+    if os.path.isabs(options.name):
+        raise UserError(
+            f"--name {options.name} is a path; expected the name of this measurement, a folder in "
+            "--output_dir (the results are --distorated_path)"
+        )
     name = check_relative_name(os.path.normpath(options.name), "--name")
     output = report_folder(options.output_dir, name, options.distorated_path)
     check_output_folder(output, [options.gt_path, options.fid_real_path, *options.distorated_path])

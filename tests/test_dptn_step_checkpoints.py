@@ -169,3 +169,39 @@ def test_warm_start_from_something_else_is_refused(tmp_path):
         make_model(tmp_path, init_from=tmp_path / "x_net_G.pth")
     with pytest.raises(UserError, match="no checkpoint"):
         make_model(tmp_path, init_from=tmp_path / "nowhere_net_G.pth")
+
+
+def test_training_goes_on_from_a_released_container_with_its_optimizers(tmp_path):
+    model = make_model(tmp_path)
+    for seed in range(2):
+        model.set_input(make_batch(seed=seed))
+        model.optimize_parameters()
+    save_published(model, tmp_path / "old" / "latest_net.pth")
+    other = make_model(tmp_path, name="old")
+    other.load_networks("latest")
+    for label, network in model.networks.items():
+        assert_equal_networks(other.networks[label], network)
+        ours, theirs = (m.stepper.optimizers[label].state_dict() for m in (other, model))
+        assert ours["param_groups"] == theirs["param_groups"]
+        for index, moments in theirs["state"].items():
+            for key, value in moments.items():
+                assert torch.equal(ours["state"][index][key], value), (label, index, key)
+    assert other.network_path("G", "latest").name == "latest_net_G.pth"  # saves go beside it
+
+
+def test_a_container_with_moments_of_other_networks_is_refused(tmp_path):
+    model = make_model(tmp_path)
+    model.set_input(make_batch())
+    model.optimize_parameters()
+    path = tmp_path / "old" / "latest_net.pth"
+    save_published(model, path)
+    parts = torch.load(path)
+    parts["optG"], parts["optD"] = parts["optD"], parts["optG"]
+    torch.save(parts, path)
+    with pytest.raises(UserError, match=r"opt[GD] does not fit the optimizer of [GD]"):
+        make_model(tmp_path, name="old").load_networks("latest")
+
+
+def test_results_have_the_published_size_of_the_networks_images(tmp_path):
+    model = make_model(tmp_path)
+    assert model.result_size == tuple(model.opt.load_size)

@@ -14,6 +14,7 @@ from models.networks.pose2pose import (
     Pose2PoseConfig,
     Pose2PoseGenerator,
 )
+from options.test_options import TestOptions
 from tests.helpers import train_options
 from util.errors import UserError
 
@@ -212,3 +213,16 @@ def test_the_fixed_rescale_sees_the_contrast_that_the_batch_rescale_ignores(vgg)
     pale = target * 0.2
     assert perceptual_loss(vgg, pale, target).item() < 1e-4
     assert perceptual_loss(vgg, pale, target, "fixed").item() > 0.05
+
+
+def test_the_released_generator_is_read_under_its_published_name(tmp_path):
+    words = {"model": "pose2pose", "ngf": 8, "ndf": 8, "load_size": (64, 64), "gpu_ids": -1}
+    model = create_model(train_options(**words, checkpoints_dir=tmp_path, name="run"))
+    (tmp_path / "run").mkdir()
+    torch.save(model.networks["G"].state_dict(), tmp_path / "run" / "netG_260500.pth")
+    argv = ["--model", "pose2pose", "--name", "run", "--checkpoints_dir", str(tmp_path)]
+    argv += ["--ngf", "8", "--load_size", "64", "--gpu_ids", "-1", "--which_epoch", "260500"]
+    fresh = create_model(TestOptions().parse(argv))
+    fresh.load_networks("260500", labels=("G",))
+    for key, value in model.networks["G"].state_dict().items():
+        assert torch.equal(value, fresh.networks["G"].state_dict()[key]), key

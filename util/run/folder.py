@@ -116,7 +116,9 @@ class RunFolder:
 
     def is_used(self) -> bool:
         """Whether there is a checkpoint that a new run would replace."""
-        return any(any(self.path.glob(pattern)) for pattern in ("*_state.pth", "*_net_*"))
+        return any(
+            any(self.path.glob(pattern)) for pattern in ("*_state.pth", "*_net_*", "*_net.pth")
+        )
 
     def clear(self) -> None:
         """Remove what an earlier run left, if --overwrite asked for it; call it before writing."""
