@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from tests.photo_helpers import ListEstimator, StickFigureEstimator, make_run, p
 from tests.ports import free_port
 from tests.test_photo import png
 from util.errors import UserError
+from util.show.server import MAX_WAITING, PageServer
 from util.tables.patn import read_keypoints
 from util.tables.poses import pose_text
 
@@ -265,6 +267,39 @@ def test_a_click_on_a_link_elsewhere_opens_the_page_but_fetches_nothing_else(dem
     assert demo.ask("GET", "/", headers=click)[0] == 200
     assert demo.ask("GET", "/start", headers=click)[0] == 403
     assert demo.ask("GET", "/", headers=click | {"Host": "evil.example"})[0] == 403
+
+
+def test_a_server_for_the_network_is_found_by_its_address_and_not_by_any_name():
+    server = PageServer({}, [], "0.0.0.0")
+    try:
+        for host in ("192.168.7.5:8097", "localhost", "127.0.0.1"):
+            assert server.refusal(host, f"http://{host}", "same-origin") is None
+        assert "'evil.example'" in server.refusal("evil.example", None, None)
+    finally:
+        server.close()
+
+
+def test_a_server_for_this_computer_is_not_found_by_an_address_of_the_network(demo):
+    assert "'192.168.7.5'" in demo.server.refusal("192.168.7.5", None, None)
+
+
+def test_more_pictures_than_can_wait_are_refused_at_once(demo, monkeypatch):
+    leave = threading.Event()
+    monkeypatch.setattr(demo.studio.transfer, "transfer", lambda *args: leave.wait(30))
+    body = json.dumps(fields()).encode()
+    waiting = [
+        threading.Thread(target=demo.ask, args=("POST", "/picture", body))
+        for _ in range(MAX_WAITING + 1)
+    ]
+    for thread in waiting:
+        thread.start()
+    while sum(thread.is_alive() for thread in waiting) > MAX_WAITING:  # one is refused at once
+        time.sleep(0.01)
+    assert "requests are waiting already" in demo.refused("POST", "/picture", body)[1]
+    assert demo.ask("GET", "/source/0")[0] == 200  # other calls do not wait
+    leave.set()
+    for thread in waiting:
+        thread.join()
 
 
 def test_the_page_may_load_nothing_from_elsewhere_and_be_framed_by_nobody(demo):
