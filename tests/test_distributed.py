@@ -19,6 +19,7 @@ PROCESSES, STEPS, SIZE = 2, 2, (64, 32)
 # What is trained: every model of the registry, and the discriminator with spectral norm.
 CASES = {name: {"model": name} for name in list_models()}
 CASES["dptn_step"]["step_size"] = 2  # steps of the rollout; the published 5 only take longer
+CASES["dptn with batch norm"] = {"model": "DPTN", "norm": "batch", "lambda_affi": 0}
 CASES["dptn with spectral norm"] = {"model": "DPTN", "netD": "res", "lambda_affi": 0}
 
 
@@ -80,6 +81,33 @@ def train(case: str, folder: Path, rank: int, processes: int, state: Path | None
     return {"found": found, "state": model.state_dict()}
 
 
+def uneven(rank: int) -> dict[str, torch.Tensor | None]:
+    """Averaged gradients of three layers: the second has one on rank 0 only, the third nowhere."""
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(2, 1, bias=False).double() for _ in range(3)]
+    used = layers[:2] if rank == 0 else layers[:1]
+    x = torch.full((1, 2), float(rank + 1), dtype=torch.double)
+    sum(layer(x).sum() for layer in used).backward()
+    distributed.average_gradients([layer.weight for layer in layers])
+    return {str(i): layer.weight.grad for i, layer in enumerate(layers)}
+
+
+def replicas(rank: int) -> list[str]:
+    """What the check says of equal weights, and of some that differ in one process."""
+    network, said = torch.nn.Linear(2, 2), []
+    torch.nn.init.ones_(network.weight)
+    torch.nn.init.zeros_(network.bias)
+    for spoil in (0.0, 1.0):
+        with torch.no_grad():
+            network.weight += spoil * rank
+        try:
+            distributed.check_replicas({"G": network})
+            said.append("")
+        except UserError as error:
+            said.append(str(error))
+    return said
+
+
 def worker(rank: int, folder: str, states: str | None) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -89,6 +117,8 @@ def worker(rank: int, folder: str, states: str | None) -> None:
     for case in CASES:
         state = Path(states, f"{case}.pt") if states else None
         torch.save(train(case, Path(folder), rank, PROCESSES, state), f"{folder}/{case} {rank}.pt")
+    torch.save(uneven(rank), f"{folder}/uneven {rank}.pt")
+    Path(folder, f"replicas {rank}.txt").write_text("\n".join(replicas(rank)))
     dist.destroy_process_group()
 
 
@@ -116,9 +146,30 @@ def alone(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory):
+def meeting(tmp_path_factory):
+    """The folder of two processes that work together."""
+    return tmp_path_factory.mktemp("together")
+
+
+@pytest.fixture(scope="module")
+def together(meeting):
     """Results of two processes by case."""
-    return by_two_processes(tmp_path_factory.mktemp("together"))
+    return by_two_processes(meeting)
+
+
+def test_a_process_without_a_gradient_gets_the_mean_of_the_others(together, meeting):
+    results = [torch.load(meeting / f"uneven {rank}.pt", weights_only=True) for rank in range(2)]
+    for result in results:
+        assert result["0"].tolist() == [[1.5, 1.5]]  # inputs 1 and 2
+        assert result["1"].tolist() == [[0.5, 0.5]]  # 1 and nothing
+        assert result["2"] is None
+
+
+def test_replicas_that_differ_are_refused_before_a_save(together, meeting):
+    for rank in range(2):
+        fine, _, refused = (meeting / f"replicas {rank}.txt").read_text().partition("\n")
+        assert fine == ""
+        assert "no longer have the same weights (network G, weight)" in refused
 
 
 def assert_equal(ours: list[dict], expected: list[dict]) -> None:

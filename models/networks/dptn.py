@@ -86,26 +86,6 @@ class DPTNGenerator(nn.Module):
             channels = out
         self.outconv = ReflectConvBlock(channels, 3, tanh=True)
 
-    def encode(
-        self, source_image: torch.Tensor, source_pose: torch.Tensor, pose: torch.Tensor
-    ) -> torch.Tensor:
-        """En_c([x_s; p_s; p]) -> (B, C, H/8, W/8); p = p_s gives F_ss, p = p_t gives F_st."""
-        x = torch.cat([source_image, source_pose, pose], dim=1)  # (B, 3 + 2P, H, W)
-        return self._encode_after_first_block(self.block0(x))
-
-    def _encode_after_first_block(self, x: torch.Tensor) -> torch.Tensor:
-        for i in range(self.config.levels - 1):
-            x = getattr(self, f"encoder{i}")(x)
-        for i in range(self.config.num_blocks):
-            x = getattr(self, f"mblock{i}")(x)
-        return x
-
-    def decode(self, features: torch.Tensor) -> torch.Tensor:
-        """De: (B, C, H/8, W/8) -> image (B, 3, H, W) in [-1, 1]."""
-        for i in range(self.config.levels):
-            features = getattr(self, f"decoder{i}")(features)
-        return self.outconv(features)
-
     def forward(
         self,
         source_image: torch.Tensor,  # (B, 3, H, W) in [-1, 1]
@@ -130,6 +110,19 @@ class DPTNGenerator(nn.Module):
             return self.decode(F_t), self.decode(F_ss)
         return tuple(self.decode(torch.cat([F_t, F_ss])).chunk(2))
 
+    def decode(self, features: torch.Tensor) -> torch.Tensor:
+        """De: (B, C, H/8, W/8) -> image (B, 3, H, W) in [-1, 1]."""
+        for i in range(self.config.levels):
+            features = getattr(self, f"decoder{i}")(features)
+        return self.outconv(features)
+
+    def encode(
+        self, source_image: torch.Tensor, source_pose: torch.Tensor, pose: torch.Tensor
+    ) -> torch.Tensor:
+        """En_c([x_s; p_s; p]) -> (B, C, H/8, W/8); p = p_s gives F_ss, p = p_t gives F_st."""
+        x = torch.cat([source_image, source_pose, pose], dim=1)  # (B, 3 + 2P, H, W)
+        return self._encode_after_first_block(self.block0(x))
+
     def encode_both(
         self, source_image: torch.Tensor, source_pose: torch.Tensor, target_pose: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,6 +135,13 @@ class DPTNGenerator(nn.Module):
         for layer in rest:
             x = layer(x)
         return tuple(self._encode_after_first_block(x).chunk(2))
+
+    def _encode_after_first_block(self, x: torch.Tensor) -> torch.Tensor:
+        for i in range(self.config.levels - 1):
+            x = getattr(self, f"encoder{i}")(x)
+        for i in range(self.config.num_blocks):
+            x = getattr(self, f"mblock{i}")(x)
+        return x
 
     @staticmethod
     def _first_layer(
