@@ -35,6 +35,8 @@ from util.metrics.registry import MetricUnavailableError, columns_for
 from util.names import is_flat_deepfashion_name, stem, unflatten_deepfashion_name
 from util.progress import progress_bar
 from util.run.main import run_main
+from util.show.colours import OneColour
+from util.show.console import warn
 from util.tensors import to_uint8
 
 VIEWS = ("generated", "copy", "wrong source")
@@ -98,12 +100,16 @@ def compare(opt) -> dict[str, dict[str, float]]:
     loader = create_dataloader(dataset, opt)
     columns = columns_for(find_protocol("standard"), ("psnr", "ssim"))
     values: dict[str, list[list[float]]] = {view: [] for view in VIEWS}
+    colours = OneColour()
     for pair in generated_views(model, dataset, loader, dataset.annotation_size):
+        colours.see(pair["generated"][1])
         for view in VIEWS:
             scores, refused = score_pair(*pair[view], columns)
             if refused:
                 raise MetricUnavailableError(next(iter(refused.values())))
             values[view].append(scores)
+    if colours.found:
+        warn(colours.sentence("generated images"))
     print(headline(dataset.annotation_size, tuple(opt.result_size or model.result_size)))
     return {
         view: {
