@@ -12,7 +12,6 @@ global state or touches the random state of the caller.
 from __future__ import annotations
 
 import os
-from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,20 +22,18 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from models import create_model
 from models.base_model import BaseModel, Explanation
 from models.estimators import KeypointEstimator, Person, PersonFinder, create_estimator
 from models.networks.pose2pose import Pose2PoseGenerator
 from models.onnx_graph import OnnxGenerator, with_noise
-from options.base_options import read_saved_options
-from options.test_options import inference_options
+from options.trained import check_exists, empty_model, load_model
 from util import motion
 from util.crop import SIZE, crop_result, fit, fit_keypoints, to_frame, whole_picture
 from util.errors import UserError
 from util.image import Picture, as_photo, picture_name, resize_linear
 from util.keypoint_formats import Keypoints, checked_keypoints
 from util.pose import one_hot_pose_maps
-from util.run.checkpoint import load_network, load_state
+from util.run.checkpoint import load_state
 from util.run.device import choose_device
 from util.run.weights import PublishedFile, find_weights, load_weights
 from util.tensors import image_to_tensor, normalise_uint8, to_uint8
@@ -247,11 +244,11 @@ class PoseTransfer(_Transfer):
         are set as test.py sets them. Raises UserError for whatever does not fit.
         """
         path, device = Path(path), choose_device(device)
-        _check_exists(path)
+        check_exists(path)
         find_person = PersonFinder(estimator, device=device)
         if path.suffix == ".onnx":
             generator = OnnxGenerator(path, device)
-            model = _empty_model(generator, options)
+            model = empty_model(generator, options)
             return cls(model, find_person, generator)
         return cls(load_model(path, str(which_epoch), device, options), find_person)
 
@@ -378,64 +375,3 @@ class PoseTransfer(_Transfer):
 
     def _finish(self, fake: np.ndarray, sample: dict[str, Any]) -> Image.Image:
         return Image.fromarray(resize_linear(fake, self.model.result_size))
-
-
-def load_model(
-    path: Path, which_epoch: str, device: torch.device, options: Mapping[str, Any] | None = None
-) -> BaseModel:
-    """A trained model in evaluation mode; arguments as in :meth:`PoseTransfer.from_checkpoint`."""
-    _check_exists(path)
-    folder = path if path.is_dir() else path.parent
-    saved = _saved_options(folder, options)
-    model = _build(inference_options(saved, folder, str(device), options))
-    _load_generator(model, path, which_epoch)
-    model.eval_mode()
-    return model
-
-
-def _check_exists(path: Path) -> None:
-    if not path.exists():
-        raise UserError(
-            f"there is no checkpoint {path}; expected the folder of a training run, a generator "
-            "file or an .onnx file"
-        )
-
-
-def _saved_options(folder: Path, options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The options that training saved in the folder of a checkpoint."""
-    path = folder / "train_opt.json"
-    if path.is_file():
-        return read_saved_options(path)
-    if not options or "model" not in options:
-        raise UserError(
-            f"{folder} holds no train_opt.json, so the model is unknown; expected the folder of a "
-            'training run, or for a published file its model: --model, options={"model": ...}'
-        )
-    return {}
-
-
-def _build(opt: Namespace) -> BaseModel:
-    """The model, without a trace of its random initial weights in the caller's random state."""
-    with torch.random.fork_rng(devices=[]):  # networks are initialised on the CPU
-        return create_model(opt)
-
-
-def _load_generator(model: BaseModel, path: Path, which_epoch: str) -> None:
-    """Load G strictly from a run's folder or from one file."""
-    if path.is_dir():
-        model.load_networks(which_epoch, ("G",))
-        return
-    which, is_named, rest = path.name.partition("_net")
-    if is_named and rest in (".pth", "_G.pth"):  # the model knows its published containers
-        model.load_networks(which, ("G",))
-    else:
-        load_network(model.networks["G"], path)
-
-
-def _empty_model(generator: OnnxGenerator, options: Mapping[str, Any] | None) -> BaseModel:
-    """The model of an ONNX file for its ``prepare`` alone: its networks have no weights at all."""
-    opt = inference_options(generator.saved_options(), generator.path.parent, "meta", options)
-    with torch.device("meta"):
-        model = _build(opt)
-    model.device = torch.device("cpu")
-    return model

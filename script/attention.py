@@ -26,12 +26,13 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from api import GENERATOR_FILE, load_model
+from api import GENERATOR_FILE
 from data import create_dataset
 from data.base_dataset import BaseDataset
 from models import create_model
 from models.base_model import BaseModel, Explanation
 from options.parser import DATA, OUTPUT, Parser, add_debug, add_device
+from options.trained import load_model
 from script.transfer import (
     PUBLISHED,
     add_checkpoint_options,
