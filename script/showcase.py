@@ -99,8 +99,10 @@ def train_stage(job: Run, index: int, data: Path) -> Training:
         shutil.copy(before / "latest_net_D.pth", folder / "latest_net_D.pth")
     height, width = training.size
     started = time.monotonic()
-    train(f"Training DPTN-TA at {height} x {width}", name, training, data)
-    add_seconds(job, stage, time.monotonic() - started)
+    try:
+        train(f"Training DPTN-TA at {height} x {width}", name, training, data)
+    finally:  # the time of an interrupted training counts, too
+        add_seconds(job, stage, time.monotonic() - started)
     return training
 
 
