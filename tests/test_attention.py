@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from api import PoseTransfer
 from models import create_model
 from models.base_model import Explanation
 from models.networks.dptn import DPTNConfig, DPTNGenerator
@@ -295,6 +296,11 @@ def test_an_untrained_network_differs_from_the_trained_one_and_draws_nothing(tmp
     assert one.keys() == other.keys()
     assert any(not torch.equal(one[key], other[key]) for key in one)
     checkpoint.save_network(fresh.networks["G"], tmp_path / "latest_net_G.pth")
+
+
+def test_a_checkpoint_of_objects_is_no_pose_transfer(chairs):
+    with pytest.raises(UserError, match="turns objects and knows no poses of people"):
+        PoseTransfer.from_checkpoint(chairs / "run", device="cpu")
 
 
 @needs_chromium

@@ -112,6 +112,7 @@ def arrow_sheet(
         for i, (point, origin) in enumerate(zip(points, ends, strict=True)):
             cv2.arrowedLine(canvas, _pixel(point), _pixel(origin), colour_of(i, len(points)),
                             thick, cv2.LINE_AA, tipLength=0.2)  # fmt: skip
+            canvas = mark(canvas, origin, colour_of(i, len(points)))
         row.append(canvas)
     return grid([row], ("result", *names))
 
