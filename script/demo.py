@@ -144,13 +144,14 @@ class Studio:
         name = _file_name(request)
         photo = _shrunk(photo_from_bytes(request.body, name))
         try:
-            found, note = self._found(photo, name), ""
+            found, note = self._found(photo, name), self.transfer.remark or ""
         except UserError as error:
             note = f"{error.sentence}. Put the skeleton onto the person by hand, then crop to it."
+            found = None
             source = self._cut(name, photo, _whole(photo, self.frame), preset("Stand", self.frame))
         else:
             source = self._cut(name, photo, *self._framed(found))
-        return json_reply({**self._keep(source), "note": note})
+        return json_reply({**self._keep(source), "note": note, "found": found is not None})
 
     def crop(self, request: Request) -> Reply:
         """The same photo, cut out around the skeleton that was put on it."""

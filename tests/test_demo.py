@@ -113,7 +113,8 @@ def test_samples_come_in_pages_each_once_with_their_thumbnails(demo):
 def test_an_own_photo_is_cut_out_around_its_person(demo):
     image = photo((600, 400))
     answer = demo.json("POST", "/photo?name=me.jpg", jpeg(image))
-    assert (answer["name"], answer["own"], answer["note"]) == ("me.jpg", True, "")
+    assert (answer["name"], answer["own"], answer["found"]) == ("me.jpg", True, True)
+    assert "was trained on pictures of 64 x 64 pixels" in answer["note"]
     rows = np.array(answer["keypoints"])[:, 0]
     assert 20 < rows.min() < 60  # the head lies near the top of the crop, the feet near its end
     assert 200 < rows.max() < 250
@@ -140,6 +141,7 @@ def test_a_photo_in_which_nobody_is_found_can_be_used_all_the_same(demo):
     with served(studio) as made:
         answer = made.json("POST", "/photo?name=wall.jpg", jpeg(photo()))
         assert answer["note"].startswith("wall.jpg: no person was found")
+        assert not answer["found"]
         assert len(answer["keypoints"]) == 18
 
 

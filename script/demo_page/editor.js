@@ -24,6 +24,7 @@ export function drawing(figure, world) {
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("aria-hidden", "true");
   svg.setAttribute("class", "drawing");
+  svg.style.strokeWidth = height / 45;
   for (const [a, b] of world.limbs) {
     if (!figure.shown[a] || !figure.shown[b]) continue;
     const [[x1, y1], [x2, y2]] = [figure.points[a], figure.points[b]];

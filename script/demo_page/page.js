@@ -171,7 +171,7 @@ const uploadPerson = file => attempt(async () => {
   const answer = await postFile("photo", file, world.max_upload);
   await takePerson(answer);
   tell(answer.note, "info");
-  if (answer.note) { // the skeleton has to be put by hand
+  if (!answer.found) { // the skeleton has to be put by hand
     enlarge(true);
     $("person-card").scrollIntoView({block: "nearest"});
   }
