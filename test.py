@@ -51,6 +51,7 @@ def main() -> None:
     distributed.barrier()
     if distributed.is_main():
         write_turntables(folder, dataset, opt.save_format)
+        dataset.complete_results(folder, opt)
         kept = f", {len(dataset) - len(left)} of them from before" if opt.resume else ""
         page = "" if opt.no_html else f"; open {folder}/index.html"
         print(f"{len(dataset)} images in {folder}{kept}{page}")

@@ -36,6 +36,9 @@ class BaseDataset(Dataset, ABC):
         """Fill in what follows from the data: ``opt.view_counts``, () where poses are keypoints."""
         opt.view_counts = ()
 
+    def complete_results(self, results: Path, opt: Namespace) -> None:
+        """Write what this data set's own test program writes beside the results; nothing here."""
+
     @classmethod
     @abstractmethod
     def from_options(cls, opt: Namespace) -> BaseDataset:

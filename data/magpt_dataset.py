@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 
 from data.pose_dataset import PoseDataset
 from util.errors import UserError
+from util.files import make_folder
+from util.image import save_image
 from util.kinds import flag
-from util.names import file_id
+from util.names import file_id, result_name
 from util.tables.layouts import LAYOUTS
 from util.tables.magpt import PAIR_COLUMNS, read_magpt_keypoints
+from util.tensors import SAVE_NORMS, normalise_uint8
 
 
 class MagptDataset(PoseDataset):
@@ -37,9 +41,18 @@ class MagptDataset(PoseDataset):
             return
         both = "after all pairs also every pair with source and target exchanged"
         parser.option("--both_directions", flag, False, both)
+        folders = "also <results>_published: fake_A, fake_B and the stretched real_A, real_B"
+        parser.option("--published_folders", flag, False, folders)
 
     @classmethod
     def from_options(cls, opt) -> MagptDataset:
+        if getattr(opt, "published_folders", False):
+            asked = (opt.both_directions, opt.save_norm, opt.save_format)
+            if asked != (True, "minmax", "jpg"):
+                raise UserError(
+                    "--published_folders also needs --both_directions --save_norm minmax "
+                    "--save_format jpg, as MAGPT's test has them"
+                )
         return cls(
             opt.dataroot,
             opt.phase,
@@ -52,9 +65,30 @@ class MagptDataset(PoseDataset):
 
     def read_pairs(self, path: Path) -> list[tuple[str, str]]:
         pairs = super().read_pairs(path)
+        self.listed = pairs
         if not self.both_directions:
             return pairs
         return list(dict.fromkeys([*pairs, *((b, a) for a, b in pairs)]))
+
+    def complete_results(self, results: Path, opt) -> None:
+        """``--published_folders``: what MAGPT's test writes, beside ``results``.
+
+        ``fake_images/iter_<checkpoint>/fake_B/<n>@<file id of the target>.jpg`` of the listed
+        pairs, fake_A of the exchanged ones, and the true targets, stretched alike, in real_images.
+        """
+        if not opt.published_folders:
+            return
+        root, made = results.with_name(f"{results.name}_published"), set(self.pairs)
+        exchanged = [(target, source) for source, target in self.listed]
+        for side, pairs in (("A", exchanged), ("B", self.listed)):
+            fake = make_folder(root / "fake_images" / f"iter_{opt.which_epoch}" / f"fake_{side}")
+            real = make_folder(root / "real_images" / f"real_{side}")
+            for n, pair in enumerate(pairs):
+                if pair in made:  # --how_many leaves some out
+                    file = f"{n}@{file_id(pair[1])}.jpg"
+                    shutil.copyfile(results / result_name(*pair, "jpg"), fake / file)
+                    stretched = SAVE_NORMS["minmax"](normalise_uint8(self.image(pair[1])))
+                    save_image(real / file, stretched)
 
     def read_keypoints(self, path: Path) -> dict[str, np.ndarray]:
         table = read_magpt_keypoints(path)

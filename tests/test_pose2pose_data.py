@@ -189,3 +189,30 @@ def test_min_max_saving_equals_the_reference_and_treats_every_image_alone():
     np.testing.assert_allclose(stretch(batch)[0], golden["minmax_u8"], atol=1)
     np.testing.assert_array_equal(stretch(batch)[1], golden["minmax_u8"])
     assert stretch(torch.full((3, 4, 4), 0.3)).max() == 0
+
+
+def test_the_folders_of_the_published_test_are_written_on_request(magpt_root, tmp_path):
+    published = ["--save_norm", "minmax", "--save_format", "jpg", "--which_epoch", "260500"]
+    with pytest.raises(UserError, match="--published_folders also needs --both_directions"):
+        create_dataset(parsed(magpt_root, "--published_folders", *published))
+    opt = parsed(magpt_root, "--published_folders", "--both_directions", *published)
+    dataset, results = create_dataset(opt), tmp_path / "results"
+    results.mkdir()
+    for i, pair in enumerate(dataset.pairs):
+        (results / result_name(*pair, "jpg")).write_bytes(bytes([i]))
+    dataset.complete_results(results, opt)
+    fakes = tmp_path / "results_published" / "fake_images" / "iter_260500"
+    reals = tmp_path / "results_published" / "real_images"
+    for side, role in (("B", 1), ("A", 0)):
+        names = [f"{n}@{file_id(pair[role])}.jpg" for n, pair in enumerate(PAIRS)]
+        assert sorted(p.name for p in (fakes / f"fake_{side}").iterdir()) == sorted(names)
+        assert sorted(p.name for p in (reals / f"real_{side}").iterdir()) == sorted(names)
+        for name, pair in zip(names, PAIRS, strict=True):
+            made = pair if side == "B" else pair[::-1]
+            expected = (results / result_name(*made, "jpg")).read_bytes()
+            assert (fakes / f"fake_{side}" / name).read_bytes() == expected
+            pixels = np.asarray(Image.open(magpt_root / pair[role]).convert("RGB"), dtype=float)
+            stretched = (pixels - pixels.min()) / (pixels.max() - pixels.min()) * 255
+            saved = np.asarray(Image.open(reals / f"real_{side}" / name), dtype=float)
+            assert np.abs(saved - stretched).mean() < 40  # JPEG of noise
+            assert abs(saved.mean() - stretched.mean()) < 2
