@@ -273,14 +273,3 @@ def test_the_published_commands_run_as_printed(mode, tmp_path):
         cwd=tmp_path, check=True, **call,
     )  # fmt: skip
     assert len(list((tmp_path / "results" / f"DPTN_{mode}").glob("*_vis.png"))) == 12
-
-
-def test_the_overview_shows_pairs_of_a_test_run(trained, people, tmp_path, monkeypatch):
-    from script.overview import SPACE, overview
-    from util.show.grid import GAP, HEADER
-
-    generate(trained, people, tmp_path, monkeypatch)
-    picture = overview(tmp_path, rows=2, columns=1, height=64)
-    assert picture.shape == (2 * (HEADER + 64) + SPACE, 4 * 44 + 3 * GAP, 3)
-    with pytest.raises(UserError, match="expected at least 40"):
-        overview(tmp_path, rows=20, columns=2, height=64)
