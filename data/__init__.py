@@ -41,6 +41,8 @@ def report_preparation(opt: Namespace, dataset: BaseDataset, run: Any) -> None:
     resumed, the images that it began with.
     """
     texts = dataset.notes()
+    if dataset.cached:
+        run.visualizer.message(dataset.cached)
     record, before = dataset.record, run.extra.get("images")
     if record is not None:
         run.extra["images"] = record

@@ -23,6 +23,7 @@ class BaseDataset(Dataset, ABC):
     load_size: tuple[int, int]  # (h, w) of the images of a sample, unless an option says otherwise
     # (h, w) of the frame of the keypoints; None: the load size
     annotation_size: tuple[int, int] | None
+    cached: str | None = None  # where its images are kept in memory, in words
     folder: Path | None = None  # of the image files, where it is one
     full_turn = False  # whether turns() ends beside where it begins
     record: dict[str, Any] | None = None  # how that folder was prepared (util/tables/manifest.py)

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data import create_dataset
+from data.cache import CachedLoader, cache_place
 from util.errors import UserError
 from util.run import distributed
 from util.run.interrupt import shield_worker
@@ -152,15 +153,16 @@ def fixed_samples(
     return [(f"{s['source_name']} → {s['target_name']} ({kind})", s) for s in samples]
 
 
-def create_dataloader(dataset: Dataset, opt: Namespace) -> DataLoader:
+def create_dataloader(dataset: Dataset, opt: Namespace) -> DataLoader | CachedLoader:
     """Loader whose ``batch_sampler`` gives this process its share of every batch."""
     batch_size, limit = opt.batchSize * getattr(opt, "accumulate", 1), opt.max_dataset_size
     if opt.is_train and opt.debug:
         limit = max(limit, batch_size * distributed.world_size())  # one step at least
-    return make_loader(
+    place = cache_place(dataset, getattr(opt, "cache_images", "none"), torch.device(opt.device))
+    loader = make_loader(
         dataset,
         batch_size=batch_size,
-        workers=opt.nThreads,
+        workers=0 if place else opt.nThreads,
         seed=opt.seed,
         shuffle=opt.is_train and not opt.serial_batches,
         drop_last=opt.is_train,
@@ -169,3 +171,4 @@ def create_dataloader(dataset: Dataset, opt: Namespace) -> DataLoader:
         limit=limit,
         pin_memory=opt.device.startswith("cuda"),
     )
+    return CachedLoader(dataset, loader.batch_sampler, place, opt.nThreads) if place else loader

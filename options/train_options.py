@@ -48,6 +48,9 @@ class TrainOptions(BaseOptions):
         add("--clip_grad", positive, None, "largest gradient norm of a network; others are scaled")
         add("--on_nan", choice(("stop", "skip")), "stop", "what a gradient that is not finite does")
         add("--serial_batches", flag, False, "do not shuffle the training pairs")
+        places = choice(("auto", "device", "host", "none"))
+        cache = "all images in memory; auto: on a GPU if they fit in a third of what is free"
+        add("--cache_images", places, "auto", cache)
 
         self._add_reports(parser)
 
