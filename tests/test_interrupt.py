@@ -123,7 +123,7 @@ def test_a_loader_process_that_is_killed_ends_the_run_with_one_sentence(argv, tm
     lines = [line for line in text.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert "a loader process died" in lines[0]
-    assert "--nThreads" in lines[0]
+    assert "--workers" in lines[0]
     assert "Traceback" not in text
     assert total(tmp_path / "run") == 3
 

@@ -1,0 +1,54 @@
+"""script/gpu_check.py keeps what it found, bounds its time, and its table reads its JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+
+import pytest
+
+from script import gpu_check
+
+
+def new_check(folder, minutes=1.0):
+    opt = Namespace(device="cpu", small=True, minutes=minutes, out=folder)
+    return gpu_check.Check(opt, folder)
+
+
+def test_every_result_is_kept_at_once_and_a_failure_is_one(tmp_path):
+    check = new_check(tmp_path)
+    check.run("speed", "fine", lambda: {"samples_per_s": 3.5})
+    kept = json.loads((tmp_path / "gpu_check.json").read_text())
+    assert [row["samples_per_s"] for row in kept["rows"]] == [3.5]
+
+    def fail():
+        raise RuntimeError("no kernel image")
+
+    check.run("right", "broken", fail)
+    kept = json.loads((tmp_path / "gpu_check.json").read_text())
+    assert kept["rows"][1]["ok"] is False
+    text = gpu_check.table(kept)
+    assert "| speed | fine |  | samples per s 3.5 |" in text
+    assert "| right | broken | **no** | error RuntimeError: no kernel image |" in text
+
+
+def test_nothing_begins_after_the_time_is_over(tmp_path):
+    check = new_check(tmp_path, minutes=0.0)
+    check.run("speed", "late", lambda: pytest.fail("too late"))
+    assert check.results["rows"] == []
+
+
+@pytest.mark.slow
+def test_all_parts_run_on_a_cpu(tmp_path, monkeypatch, capsys):
+    words = ["--device", "cpu", "--small", "--minutes", "20", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", *words])
+    assert gpu_check.main() == 0
+    results = json.loads((tmp_path / "gpu_check.json").read_text())
+    parts = {row["part"] for row in results["rows"]}
+    assert parts == {"right", "speed", "generation", "models", "resume"}
+    assert all(row.get("ok") is not False for row in results["rows"])
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--table", str(tmp_path / "gpu_check.json")])
+    assert gpu_check.main() == 0
+    assert capsys.readouterr().out.strip() == gpu_check.table(results)
