@@ -168,6 +168,11 @@ class Estimate:
 def make_settings(options: Namespace, metrics: Sequence[str]) -> Settings:
     """Options as the settings of a measurement."""
     running = running_settings(options)
+    if options.pairs and options.pairing == "same_name":
+        raise UserError(
+            "--pairs names results as test.py does, --pairing same_name wants equal names in both "
+            "folders; give one of them."
+        )
     needed = options.annotation or any(m.startswith("mask_") or m == "pckh" for m in metrics)
     theirs, estimator = options.result_keypoints, options.estimator
     device = running["device"]

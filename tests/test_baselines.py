@@ -1,10 +1,13 @@
 """The comparison with copying and with another person's photo."""
 
+from argparse import Namespace
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from script import baselines
 from script.baselines import generated_views, headline, identity_of, other_person
 from tests.metric_helpers import picture
 from util.errors import UserError
@@ -16,6 +19,9 @@ class Pairs:
 
     def __init__(self, pairs):
         self.pairs = pairs
+
+    def turns(self):
+        return {}
 
     def __len__(self):
         return len(self.pairs)
@@ -54,6 +60,9 @@ class Photographs:
     def __len__(self):
         return len(self.pairs)
 
+    def turns(self):
+        return {}
+
     def photograph(self, name):
         return picture(NAMES.index(name), SIZE)
 
@@ -69,6 +78,8 @@ class Photographs:
 
 class Copier:
     """A model whose result is its source image; remembers what it was given."""
+
+    result_size = SIZE
 
     def __init__(self):
         self.seen = []
@@ -113,3 +124,19 @@ def test_the_headline_names_the_difference_to_the_files_of_a_test_run():
         "protocol standard, images of 256 x 176 px (height x width)"
     )
     assert "test.py writes 256 x 256, of which" in headline((256, 176), (256, 256))
+
+
+def test_results_of_one_colour_are_said(monkeypatch, capsys):
+    class Grey(Copier):
+        def generate(self, inputs):
+            return {"fake_target": torch.zeros(len(inputs["source_image"]), 3, *LOADED)}
+
+    monkeypatch.setattr(baselines, "load_for_test", lambda opt: Grey())
+    monkeypatch.setattr(baselines, "create_dataset", lambda opt: Photographs())
+    monkeypatch.setattr(baselines, "create_dataloader", lambda data, opt: DataLoader(data))
+    table = baselines.compare(Namespace(result_size=None))
+    assert table["generated"]["pairs"] == 2
+    assert "all 2 generated images are (nearly) one colour" in "".join(capsys.readouterr())
+    monkeypatch.setattr(baselines, "load_for_test", lambda opt: Copier())
+    baselines.compare(Namespace(result_size=None))
+    assert "one colour" not in "".join(capsys.readouterr())

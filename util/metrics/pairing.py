@@ -90,21 +90,14 @@ def pair_results(
     refuse(problems)
     pairs = []
     for key, path in images.items():
-        if asked is not None and key not in asked:
-            problems.setdefault(NOT_ASKED, []).append(path.name)
-            continue
         splits = [(key, key)] if rule == "same_name" else _splits(path.name, key, targets, asked)
-        if not splits:
-            problems.setdefault(UNREADABLE_NAME, []).append(path.name)
-        elif len(splits) > 1:
-            problems.setdefault(AMBIGUOUS, []).append(path.name)
-        elif splits[0][1] not in targets:
-            missing = f"{path.name} (wants {splits[0][1]} in {gt})"
-            problems.setdefault("without ground truth", []).append(missing)
-        else:
-            ((source, target),) = splits
-            source = "" if rule == "same_name" else source
-            pairs.append(ImagePair(path, targets[target], target.rpartition("@")[2], source))
+        problem = _problem(path, splits, gt, targets, asked is not None)
+        if problem:
+            problems.setdefault(problem[0], []).append(problem[1])
+            continue
+        ((source, target),) = splits
+        source = "" if rule == "same_name" else source
+        pairs.append(ImagePair(path, targets[target], target.rpartition("@")[2], source))
     refuse({AMBIGUOUS: problems.get(AMBIGUOUS, [])}, "rename the images, or give --pairs")
     missing = sorted(set(asked or ()) - set(images))
     if missing:
@@ -114,6 +107,22 @@ def pair_results(
     if not pairs:
         raise UserError(f"no image of {str(results)!r} has a ground truth in {str(gt)!r}.")
     return Pairing(pairs, problems)
+
+
+def _problem(
+    path: Path,
+    splits: Sequence[tuple[str, str]],
+    gt: str | Path,
+    targets: Mapping[str, Path],
+    asked: bool,
+) -> tuple[str, str] | None:
+    """Kind of problem and a line about a result that is of no pair, or of several; else None."""
+    if len(splits) != 1:
+        kinds = {0: NOT_ASKED if asked else UNREADABLE_NAME}
+        return kinds.get(len(splits), AMBIGUOUS), path.name
+    if splits[0][1] not in targets:
+        return "without ground truth", f"{path.name} (wants {splits[0][1]} in {gt})"
+    return None
 
 
 def _without_twins(
@@ -138,7 +147,7 @@ def _splits(
 ) -> list[tuple[str, str]]:
     """Source and target that a result can show: one, none, or several when nothing decides."""
     if asked is not None:
-        return [asked[key]]
+        return [asked[key]] if key in asked else []
     splits = result_splits(name)
     known = [split for split in splits if split[1] in targets]
     known = [split for split in known if split[0] in targets] or known
