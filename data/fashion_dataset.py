@@ -11,4 +11,5 @@ class FashionDataset(PoseDataset):
     annotation_size = LAYOUTS["fashion"].annotation_size
     image_folders = ("{phase}", "{phase}_higher")  # the second is DPTN_step's
     pairs_files = LAYOUTS["fashion"].pairs
+    image_folders = ("{phase}", "{phase}_higher")  # the second: of the published step model
     annotation_files = LAYOUTS["fashion"].annotations

@@ -13,6 +13,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from data import create_dataset
@@ -146,6 +147,13 @@ def test_a_photograph_of_another_shape_is_named_when_a_training_starts(tmp_path)
     tiny_dataset.picture(0, (700, 700)).save(root / "train" / name)
     (note,) = FashionDataset(root, "train").notes()
     assert f"{name} has 700x700" in note
+
+
+def test_the_folders_of_the_published_step_model_are_read(tmp_path):
+    root = tiny_dataset.write(tmp_path / "fashion")
+    expected = FashionDataset(root, "train")[0]["source_image"]
+    (root / "train").rename(root / "train_higher")
+    assert torch.equal(FashionDataset(root, "train")[0]["source_image"], expected)
 
 
 # --- releases -----------------------------------------------------------------------------------
