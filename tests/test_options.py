@@ -79,7 +79,7 @@ PUBLISHED_DEFAULTS = (
     "--num_CABs=2 --num_TTBs=2 --dis_layers=4 --lambda_rec=5 --lambda_g=2 --lambda_style=500 "
     "--lambda_content=0.5 --lambda_affi=100 --t_s_ratio=0.5 --ratio_g2d=0.1 --lr=2e-4 --beta1=0.5 "
     "--lr_policy=lambda --niter=100 --niter_decay=100 --gan_mode=lsgan --which_epoch=latest "
-    "--display_freq=200 --print_freq=200 --save_latest_freq=1000 --save_epoch_freq=1 --display_id=0"
+    "--display_freq=200 --print_freq=200 --save_epoch_freq=1 --display_id=0"
 )
 
 
