@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.prepare.identities import group_by_identity, is_distractor
+from data.prepare.identities import group_by_identity, is_distractor, recognise_rule
 from util.errors import UserError
 from util.names import file_id, parse_result_name, result_name, stem
 from util.skeleton import MISSING
@@ -283,7 +283,8 @@ def _shared_people(train: Phase, test: Phase, rule: str | None) -> list[str]:
 
     if rule is not None:
         return shared(rule)
+    known = train.layout.identities
     try:
-        return shared(train.layout.identities)
+        return shared(recognise_rule([*train.names, *test.names]) if known == "prefix" else known)
     except UserError:  # names of own data
         return shared("prefix")
