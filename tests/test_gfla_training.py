@@ -127,7 +127,7 @@ def test_a_step_changes_every_network_and_shows_flows_and_masks(name):
         assert sum(changed) > 0.9 * len(changed), label
     for level in (2, 3):
         for kind in ("flow_field", "occlusion_mask"):
-            assert model.pictures()[f"{kind}_{level}"].shape[1:] == (3, 64, 64)
+            assert model.visuals[f"{kind}_{level}"].shape[1:] == (3, 64, 64)
     assert all(value.isfinite() for value in model.losses.values())
     assert not any(value.requires_grad for value in model.losses.values())
 

@@ -192,32 +192,32 @@ def check_sides(size: Sequence[int], multiple: int, what: str) -> None:
 
 # ---- batch norm over several processes ---------------------------------------------------------
 
-_AXES = (0, 2, 3)
 
-
-class SynchronizedBatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` with the training statistics of all processes' batches together.
+class _Synchronized(nn.modules.batchnorm._BatchNorm):
+    """Batch norm with the training statistics of all processes' batches together.
 
     Output, gradient and running statistics equal one process with the joined batch; the batches
     need not have the same size. In evaluation and in a single process it is plain batch norm; the
     state-dict keys are the same. Source: Ioffe & Szegedy, ICML 2015.
     """
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W), kept
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, ...), kept
         if not self.training or world_size() == 1:
             return super().forward(x)
         self._check_input_dim(x)
+        axes = tuple(axis for axis in range(x.dim()) if axis != 1)
+        per_channel = (-1, *(1 for _ in axes[1:]))
         values = x.to(torch.promote_types(x.dtype, torch.float32))
         count_here = values.new_full((1,), values.numel() / values.shape[1])
-        totals = sum_over_processes(torch.cat([values.sum(_AXES), count_here]))
+        totals = sum_over_processes(torch.cat([values.sum(axes), count_here]))
         count = totals[-1].detach()
         mean = totals[:-1] / count
         # The second pass costs one more message but does not cancel as E[x^2] - E[x]^2 does.
-        centred = values - mean[:, None, None]
-        variance = sum_over_processes((centred * centred).sum(_AXES)) / count
+        centred = values - mean.view(per_channel)
+        variance = sum_over_processes((centred * centred).sum(axes)) / count
         self._track(mean.detach(), variance.detach() * count / (count - 1))
         scale = torch.rsqrt(variance + self.eps) * self.weight
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return (centred * scale.view(per_channel) + self.bias.view(per_channel)).to(x.dtype)
 
     @torch.no_grad()
     def _track(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
@@ -230,24 +230,37 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
 
 
+class SynchronizedBatchNorm1d(_Synchronized, nn.BatchNorm1d):
+    """``nn.BatchNorm1d``, (B, C) or (B, C, N), over all processes."""
+
+
+class SynchronizedBatchNorm2d(_Synchronized, nn.BatchNorm2d):
+    """``nn.BatchNorm2d``, (B, C, H, W), over all processes."""
+
+
+_SYNCHRONIZED = {
+    nn.BatchNorm1d: SynchronizedBatchNorm1d, nn.BatchNorm2d: SynchronizedBatchNorm2d,
+}  # fmt: skip
+
+
 def synchronize_batch_norms(network: nn.Module) -> nn.Module:
-    """Replace every ``nn.BatchNorm2d`` inside ``network``, in place; returns ``network``.
+    """Replace every batch norm inside ``network``, in place; returns ``network``.
 
     Keys, values and parameter objects stay, also those that an optimizer already holds.
     Layers without scale or running statistics are not supported (ValueError).
     """
     for name, child in network.named_children():
-        if type(child) is nn.BatchNorm2d:
+        if type(child) in _SYNCHRONIZED:
             setattr(network, name, _synchronized(child))
         else:
             synchronize_batch_norms(child)
     return network
 
 
-def _synchronized(layer: nn.BatchNorm2d) -> SynchronizedBatchNorm2d:
+def _synchronized(layer: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
     if not (layer.affine and layer.track_running_stats):
         raise ValueError("only batch norms with scale, shift and running statistics are supported")
-    new = SynchronizedBatchNorm2d(layer.num_features, layer.eps, layer.momentum)
+    new = _SYNCHRONIZED[type(layer)](layer.num_features, layer.eps, layer.momentum)
     new.weight, new.bias = layer.weight, layer.bias
     for name, buffer in layer.named_buffers(recurse=False):
         setattr(new, name, buffer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models.networks.layers import LEAKY_SLOPE
+from models.networks.layers import LEAKY_SLOPE, SynchronizedBatchNorm1d
 from util.errors import UserError
 
 
@@ -23,7 +23,7 @@ class TokenInstanceNorm(nn.InstanceNorm1d):
         return super().forward(tokens.transpose(1, 2)).transpose(1, 2)
 
 
-class TokenBatchNorm(nn.BatchNorm1d):
+class TokenBatchNorm(SynchronizedBatchNorm1d):
     """Batch norm over batch and tokens: (B, L, C)."""
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
