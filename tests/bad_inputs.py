@@ -273,7 +273,7 @@ DATA = [
          (f"{IN_KEYPOINTS}10", "climbs out")),
     Case("image absent", "train", removed("train/person 3.png"),
          (f"{IN_PAIRS}4", "there is no image", "person 3.png")),
-    Case("image is a folder", "train", as_folder(FIRST), (FIRST, "is a folder")),
+    Case("image is a folder", "train", as_folder(FIRST), (FIRST, "is no file")),
     Case("image folder absent", "train", no_image_folder, ("has no image folder", "train")),
     Case("image folder is a file", "train", image_folder_is_a_file, ("train is not a folder",)),
     Case("image empty", "train", content(FIRST, b""), (FIRST, "is not a readable image")),
