@@ -14,6 +14,7 @@ from script import export_safetensors as script
 from tests.helpers import train_options
 from tests.training_child import assert_equal, write_tiny_data
 from util.errors import UserError
+from util.image import load_image
 from util.run import checkpoint
 from util.run.checkpoint import read_safetensors, write_safetensors
 from util.run.main import run_main
@@ -131,9 +132,16 @@ def test_testing_reads_a_safetensors_file_and_gives_the_same_images(tmp_path, mo
         )
         test_command.main()
         (image,) = (tmp_path / results).glob("*_vis.png")
-        return image.read_bytes()
+        return load_image(image).tobytes()
 
     first = generate("a")
     assert call(monkeypatch, tmp_path / "run") == 0
     shutil.move(tmp_path / "run" / "latest_net_G.pth", tmp_path / "elsewhere.pth")
     assert generate("b") == first
+
+
+def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path):
+    other, path = tmp_path / "other", tmp_path / "net.safetensors"
+    other.write_bytes(b"")
+    write_safetensors(path, {"weight": torch.zeros(2)})
+    assert path.stat().st_mode == other.stat().st_mode

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 
 from util.errors import UserError
 from util.files import replacing, write_atomically
@@ -353,7 +353,7 @@ def write_safetensors(path: Path, state: Mapping[str, torch.Tensor]) -> None:
     kept = {name: state[name].detach().cpu().contiguous().clone() for name in first.values()}
     with replacing(path, durable=True) as temporary:
         metadata = {"format": "pt", _NAMES: json.dumps(list(names.items()))}
-        save_file(kept, temporary, metadata)
+        temporary.write_bytes(to_bytes(kept, metadata))  # save_file ignores the umask
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
