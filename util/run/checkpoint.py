@@ -275,6 +275,17 @@ def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], orig
     }
     _complete_aliases(own, state)
     _complete_spectral(network, own, state)
+    problems = _mismatches(own, state)
+    if problems:
+        raise UserError(
+            f"{origin} does not fit {type(network).__name__}: keys {'; '.join(problems)}; check "
+            "--model and the architecture options"
+        )
+    network.load_state_dict({k: state[k] for k in own}, strict=True)
+
+
+def _mismatches(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> list[str]:
+    """What of ``state`` does not fit ``own``: number and first names of each kind of problem."""
     missing = [k for k in own if k not in state]
     unexpected = [k for k in state if k not in own]
     misshapen = [
@@ -287,7 +298,7 @@ def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], orig
         for k in own
         if k in state and state[k].is_floating_point() != own[k].is_floating_point()
     ]
-    problems = [
+    return [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
         for what, keys in (
             ("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen),
@@ -295,12 +306,6 @@ def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], orig
         )
         if keys
     ]  # fmt: skip
-    if problems:
-        raise UserError(
-            f"{origin} does not fit {type(network).__name__}: keys {'; '.join(problems)}; check "
-            "--model and the architecture options"
-        )
-    network.load_state_dict({k: state[k] for k in own}, strict=True)
 
 
 def _complete_aliases(own: Mapping[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
