@@ -380,7 +380,7 @@ CHECKPOINTS = [
          lambda state: state | {"progress": {"place": 3}})),
          ("latest_state.pth is not a state that DPTNModel can go on from",)),
     Case("state holds code", "resume", of_run("latest_state.pth", pickle_with_code),
-         ("latest_state.pth is not a readable checkpoint of tensors and plain values",)),
+         ("latest_state.pth holds Python objects",)),
     Case("state of another model", "resume", options("--model pose2pose"),
          ("latest_state.pth, network G does not fit Pose2PoseGenerator", "--model")),
     Case("state of another width", "resume", options("--ngf 8"),
@@ -394,7 +394,7 @@ CHECKPOINTS = [
     Case("network cut", "test", of_run("latest_net_G.pth", cut),
          ("latest_net_G.pth is damaged", "--which_epoch 1")),
     Case("network holds code", "test", of_run("latest_net_G.pth", pickle_with_code),
-         ("latest_net_G.pth is not a readable checkpoint of tensors and plain values",)),
+         ("latest_net_G.pth holds Python objects",)),
     Case("network is a number", "test", of_run("latest_net_G.pth", saved(lambda state: 7)),
          ("latest_net_G.pth does not hold a state dict",)),
     Case("network lacks a key", "test", of_run("latest_net_G.pth", saved(
@@ -428,7 +428,7 @@ CHECKPOINTS = [
     Case("VGG is text", "train", own_vgg(lambda p: p.write_text("404 not found")),
          ("vgg.pth is not a readable checkpoint",)),
     Case("VGG holds code", "train", own_vgg(pickle_with_code),
-         ("vgg.pth is not a readable checkpoint of tensors and plain values",)),
+         ("vgg.pth holds Python objects",)),
 ]  # fmt: skip
 
 CASES = [*DATA, *OPTIONS, *OUTPUTS, *CHECKPOINTS]

@@ -1,6 +1,7 @@
 """Nothing from a file runs as code, leaves its folder or becomes part of a page's markup."""
 
 import ast
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from util.metrics.weights import WEIGHTS, WeightStore
 from util.names import result_name
 from util.run import checkpoint
 from util.run.weights import PublishedFile, load_weights
+from util.show.server import LOOPBACK, PageServer
 from util.show.visdom import VisdomSettings
 from util.tables.patn import write_keypoints, write_pairs
 
@@ -163,5 +165,9 @@ def test_visdom_is_this_machine_unless_told_otherwise():
         text = path.read_text()
         assert "0.0.0.0" not in text, path
         for name, call in calls(path):
-            if name.endswith((".bind", "HTTPServer", "TCPServer", "create_server")):
+            if name == "HTTPServer":  # tornado's: it listens on the sockets that it is given
+                assert "tornado.httpserver" in text
+            elif name.endswith((".bind", "HTTPServer", "TCPServer", "create_server")):
                 assert "127.0.0.1" in ast.unparse(call) or "localhost" in ast.unparse(call)
+    assert LOOPBACK == "127.0.0.1"
+    assert inspect.signature(PageServer).parameters["host"].default == LOOPBACK
