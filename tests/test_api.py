@@ -161,7 +161,7 @@ def test_options_replace_saved_ones_and_mistakes_in_them_are_named(runs):
     transfer = load(runs("dptn"), options={"annotation_size": [128, 88]})
     assert transfer.annotation_size == (128, 88)
     assert transfer.transfer(photo(), standing(5, 10, 115, 60)).size == (88, 128)
-    with pytest.raises(UserError, match="unknown option --ngff; did you mean --ngf"):
+    with pytest.raises(UserError, match="unknown option ngff; did you mean --ngf"):
         load(runs("dptn"), options={"ngff": 8})
     with pytest.raises(UserError, match="ngf is 16 by the options"):
         load(runs("dptn"), options={"ngf": 16})

@@ -117,12 +117,6 @@ class WeightStore:
         try:
             own_copy = path is not None
             return find_weights(replace(file, sha256=None) if own_copy else file, path)
-        except OSError as error:
-            raise MetricUnavailableError(
-                f"the weights of {file.what} cannot be kept in {cache_folders()[-1]} "
-                f"({error.strerror or error}): give your copy of {file.name} with {wanted.option}, "
-                "or a writable folder with TORCH_HOME."
-            ) from error
         except UserError as error:
             hint = f" (option {wanted.option})"
             raise MetricUnavailableError(str(error).rstrip(".") + hint) from error

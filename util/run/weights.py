@@ -80,8 +80,15 @@ def _checked(path: Path, file: PublishedFile) -> Path:
 
 
 def _download(file: PublishedFile, target: Path) -> Path:
+    places = " or ".join(str(folder) for folder in dict.fromkeys(cache_folders()))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the weights of {file.what} cannot be kept in {target.parent} ({error.strerror}): set "
+            f"TORCH_HOME to a writable folder, put {file.name} into {places}, or {file.advice}"
+        ) from error
+    try:
         with replacing(target) as temporary:
             with open(temporary, "wb") as out:
                 digest = _stream(file.url, out)
@@ -89,7 +96,6 @@ def _download(file: PublishedFile, target: Path) -> Path:
                 raise UserError(f"its sha256 is {digest}, expected {file.sha256}")
             load_weights(file, temporary)  # a link that has rotted answers with a web page
     except (OSError, UserError) as error:  # URLError and timeouts are OSErrors
-        places = " or ".join(str(folder) for folder in dict.fromkeys(cache_folders()))
         raise UserError(
             f"{file.what} is in neither cache and could not be downloaded from {file.url} "
             f"({error}): put {file.name} into {places}, or {file.advice}"
