@@ -119,6 +119,8 @@ class Parser(argparse.ArgumentParser):
             first = next(word for word in on if word.startswith("--"))
             line |= {"dest": dest or first.lstrip("-").replace("-", "_")}
             line |= {"required": True, "default": None} if default is REQUIRED else {}
+            if line["dest"] in self._defaults:  # a model has set it before the data set declares it
+                line["default"] = self._defaults[line["dest"]]
         else:  # without dashes, but also accepted with them
             line |= {"default": None}
             on, self.also_positional = on[:1], tuple(on[1:])
