@@ -24,7 +24,7 @@ from tests.conftest import ROOT
 from tests.test_options import PUBLISHED_TEST, PUBLISHED_TRAIN
 from tests.visdom_server import VisdomServer
 from util.errors import UserError
-from util.image import mark_of
+from util.image import load_image, mark_of
 from util.metrics import score_pairs
 from util.names import parse_result_name, result_name
 from util.tables.patn import read_pairs
