@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -101,9 +102,21 @@ def run(title: str, command: str, threads: int | None = None) -> None:
     status = subprocess.call([sys.executable, "-u", *words], env=environment)
     if status:
         raise UserError(
-            f"the step '{title}' ended with status {status}; see its message above and run the "
-            "same command again: it continues where it stopped"
+            f"the step '{title}' {_ended(status)} and run the same command again: it continues "
+            "where it stopped"
         )
+
+
+def _ended(status: int) -> str:
+    """How a command ended and what to do, in words; a signal has a name."""
+    number = -status if status < 0 else status - 128  # of a shell, which adds 128
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"ended with status {status}; see its message above"
+    if name == "SIGKILL":  # it leaves no message
+        return "was killed (SIGKILL), usually because memory ran out; close other programs"
+    return f"was ended by the signal {name}; see its message above"
 
 
 def render(out: Path, people: int, test_people: int, pairs: int, seed: int = 0) -> None:

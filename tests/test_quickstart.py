@@ -41,6 +41,21 @@ def test_a_step_that_fails_is_named(folder):
         quickstart.run("Testing", "test.py --name nothing --dataroot nowhere")
 
 
+@pytest.mark.parametrize("shell", [False, True])  # whose status is 128 more than the signal
+def test_a_step_that_is_killed_names_the_signal_and_the_memory(shell, folder):
+    die = "import os; os.kill(os.getpid(), 9)" if not shell else "raise SystemExit(128 + 9)"
+    (folder / "step.py").write_text(die)
+    with pytest.raises(UserError, match=r"step 'Testing' was killed .SIGKILL.*memory ran out"):
+        quickstart.run("Testing", str(folder / "step.py"))
+
+
+def test_a_step_that_another_signal_ends_names_it_and_blames_no_memory(folder):
+    (folder / "step.py").write_text("import os; os.kill(os.getpid(), 15)")
+    with pytest.raises(UserError, match="SIGTERM") as caught:
+        quickstart.run("Testing", str(folder / "step.py"))
+    assert "memory" not in str(caught.value)
+
+
 def test_a_plan_of_an_earlier_start_is_kept(folder):
     path = folder / "plan.json"
     planned = Training((16, 16), 1.0, "--ngf 4", threads=1, pairs=8, epochs=5)

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from util.show.server import LOOPBACK, PageServer
 from util.show.visdom import VisdomSettings
 from util.tables.patn import write_keypoints, write_pairs
 
+REQUIREMENTS = ROOT / "requirements.txt"
 HOSTILE = "<script>alert(1)<"  # a slash would make it a folder
 
 
@@ -62,6 +64,24 @@ def test_the_pickle_of_these_tests_would_run(tmp_path):
     pickle_with_code(tmp_path / "x.pth")
     torch.load(tmp_path / "x.pth", weights_only=False)["weight"].close()
     assert (tmp_path / "executed").exists()
+
+
+def test_an_older_torch_loads_no_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "latest_net_G.pth"
+    checkpoint.save(path, {"weight": torch.ones(1)})
+    for version in ("2.9.1+cpu", "2.4.0", "1.13.1"):
+        monkeypatch.setattr(torch, "__version__", version)
+        with pytest.raises(UserError, match=rf"{re.escape(version)} .* 2\.10 or newer"):
+            checkpoint.load(path)
+    for version in ("2.10.0", "2.14.1+cu130", "3.0.0a0"):
+        monkeypatch.setattr(torch, "__version__", version)
+        assert torch.equal(checkpoint.load(path)["weight"], torch.ones(1))
+
+
+def test_the_requirements_ask_for_a_torch_that_loads_checkpoints_safely():
+    floors = dict(re.findall(r"^(torch|torchvision)>=([\d.]+)$", REQUIREMENTS.read_text(), re.M))
+    assert floors == {"torch": "2.10", "torchvision": "0.25"}  # these two belong together
+    assert checkpoint.SAFE_TORCH == (2, 10)
 
 
 def calls(path: Path) -> list[tuple[str, ast.Call]]:

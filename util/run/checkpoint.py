@@ -27,6 +27,10 @@ from util.files import replacing, write_atomically
 SAFETENSORS = ".safetensors"
 _NAMES = "names"  # metadata key: JSON list of [name, name of its tensor in the file], in order
 WRAPPERS = ("module", "_orig_mod")  # what DistributedDataParallel and torch.compile add to keys
+SAFE_TORCH = (
+    2,
+    10,
+)  # before it a crafted file corrupts memory, weights_only or not: CVE-2026-24747
 
 
 def strip_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,6 +201,16 @@ def find_file(path: Path) -> Path:
     raise UserError(f"no checkpoint {path}{_found(path)}")
 
 
+def check_torch(path: Path) -> None:
+    """A UserError when this PyTorch must not load ``path`` (CVE-2025-32434, CVE-2026-24747)."""
+    if tuple(int(n) for n in re.findall(r"\d+", torch.__version__)[:2]) < SAFE_TORCH:
+        raise UserError(
+            f"{path} is not loaded: PyTorch {torch.__version__} can be attacked by a crafted "
+            f"checkpoint; install torch {'.'.join(map(str, SAFE_TORCH))} or newer "
+            "(pip install -r requirements.txt)"
+        )
+
+
 def load(path: Path) -> Any:
     """Load tensors and plain values, nothing else; damage is a UserError naming the file."""
     path = find_file(Path(path))
@@ -206,6 +220,7 @@ def load(path: Path) -> Any:
         raise UserError(
             f"{path} is damaged: its content does not match {side_file(path).name}{_found(path)}"
         )
+    check_torch(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -15,7 +15,7 @@ import torch
 from util.errors import UserError
 from util.files import read_json, write_atomically
 from util.run import distributed
-from util.run.checkpoint import side_file
+from util.run.checkpoint import check_torch, side_file
 
 LOCK = ".lock"
 ARCHITECTURE = "architecture.json"
@@ -167,6 +167,7 @@ def numbered_states(folder: Path) -> list[Path]:
 def _samples(path: Path) -> int:
     """Samples trained when a state was saved; -1 for a file that cannot be read."""
     try:
+        check_torch(path)
         return int(torch.load(path, weights_only=True, mmap=True)["progress"]["total"])
     except Exception:  # whatever is wrong with it: it is no state to go on from
         return -1
