@@ -157,7 +157,7 @@ def test_the_layout_table_agrees_with_the_data_sets():
         dataset = find_dataset(mode)
         assert dataset.pairs_files == layout.pairs
         assert dataset.annotation_files == layout.annotations
-        assert dataset.image_folders == (layout.image_folder,)
+        assert dataset.image_folders[0] == layout.image_folder
         assert dataset.annotation_size == layout.annotation_size
 
 
