@@ -83,7 +83,7 @@ def build_parser() -> Parser:
     add_batch(add, BATCH, "frames at once")
     crop = "person: cut the person out of the photo; none: use the whole photo"
     add("--crop", choice(("person", "none")), "person", crop)
-    own = "JSON in pixels of the source photo, instead of an estimator"
+    own = "JSON in pixels of the source photo, or its data set's CSV, instead of an estimator"
     add("--source_keypoints", text, None, own, metavar="FILE")
     add("--no_retarget", flag, False, "the limb lengths of the poses instead of the person's own")
     _add_film_options(parser)

@@ -98,7 +98,7 @@ def build_parser() -> Parser:
     add = parser.group("what is looked at")
     add("--source", text, None, "photo of the person to be moved")
     add("--pose", several(text, 1), None, "photo or keypoint file: the pose to take", metavar="P")
-    add("--source_keypoints", text, None, "JSON, instead of an estimator")
+    add("--source_keypoints", text, None, "JSON or CSV, instead of an estimator")
     add("--crop", choice(("person", "none")), "person", "cut people out of photos, or use all")
     add(DATA, text, None, "data set whose pairs are shown or measured", "dataroot")
     add("--phase", folder_name, "test", "its phase")

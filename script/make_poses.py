@@ -1,8 +1,7 @@
 """Write pose sequences to animate a person with: walking, waving, turning, sitting down.
 
     python -m script.make_poses -o poses/
-    python -m script.animate --checkpoint checkpoints/RUN --source me.jpg --poses poses/walk.json \
-        -o walk.gif
+    python -m script.make_poses --movements walk -o walk.json
 
 One JSON file a movement, in OpenPose's layout with "frame", "fps" and "frames" added; every
 movement is a loop. The body is one of the synthetic people, drawn by --seed.
@@ -21,6 +20,7 @@ import numpy as np
 from data.synthetic.identity import sample_identity
 from data.synthetic.motion import MOVEMENTS, movement_keypoints
 from options.parser import OUTPUT, Parser, add_debug
+from util.errors import UserError
 from util.files import make_folder, write_file
 from util.kinds import REQUIRED, choice, natural, positive, several, size, text, whole_number
 from util.run.main import run_main
@@ -31,7 +31,7 @@ def build_parser() -> Parser:
     """The command line of this script."""
     parser = Parser(__doc__)
     add = parser.option
-    add(OUTPUT, text, REQUIRED, "folder to write")
+    add(OUTPUT, text, REQUIRED, "folder to write; for one movement also a .json file")
     movements = choice(MOVEMENTS)
     add("--movements", several(movements), list(MOVEMENTS), "which ones", metavar="M")
     add("--frames", whole_number(2, 10_000), 24, "poses of one round")
@@ -45,14 +45,26 @@ def build_parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     """Parse, write, say where the files are."""
     opt = build_parser().parse(sys.argv[1:] if argv is None else argv)
-    folder, frame = Path(opt.output), tuple(opt.size)
+    output, frame = Path(opt.output), tuple(opt.size)
     body = sample_identity(np.random.default_rng(opt.seed)).body
-    make_folder(folder)
-    for movement in dict.fromkeys(opt.movements):
+    for movement, path in _files(output, opt.movements).items():
         poses = movement_keypoints(body, movement, opt.frames, frame)
-        path = folder / f"{movement}.json"
+        make_folder(path.parent)
         write_file(path, pose_text(poses, frame, opt.fps).encode())
         print(f"wrote {path}: {opt.frames} poses, {opt.fps:g} a second")
+
+
+def _files(output: Path, movements: list[str]) -> dict[str, Path]:
+    """The file of each movement: in a folder, or the one that is named."""
+    chosen = list(dict.fromkeys(movements))
+    if output.suffix.lower() != ".json" or output.is_dir():
+        return {movement: output / f"{movement}.json" for movement in chosen}
+    if len(chosen) > 1:
+        raise UserError(
+            f"--output {output}: one file cannot hold {len(chosen)} movements "
+            f"({', '.join(chosen)}); name a folder, or one of them with --movements"
+        )
+    return {chosen[0]: output}
 
 
 if __name__ == "__main__":

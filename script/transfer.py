@@ -37,7 +37,14 @@ from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.weights import find_weights
 from util.show.grid import grid
-from util.skeleton import BACKDROP, MIN_JOINTS, PERSON_RULES, draw_skeleton
+from util.skeleton import (
+    BACKDROP,
+    MIN_JOINTS,
+    PERSON_RULES,
+    check_joint_count,
+    draw_skeleton,
+)
+from util.tables.patn import read_keypoints
 from util.tables.poses import POSE_FILES, NamedPose, read_poses
 
 OUTPUT_FORMATS = (".png", ".jpg", ".jpeg")
@@ -73,7 +80,7 @@ def build_parser() -> Parser:
     add_device(add)
     crop = "person: cut the person out of each photo; none: use whole photos, as test.py does"
     add("--crop", choice(("person", "none")), "person", crop)
-    keypoints = "JSON in pixels of the source photo, instead of an estimator"
+    keypoints = "JSON in pixels of the source photo, or its data set's CSV, instead of an estimator"
     add("--source_keypoints", text, None, keypoints, metavar="FILE")
     limbs = "the poses with the limb lengths of the source person, so that no body is deformed"
     add("--retarget", flag, False, limbs)
@@ -150,15 +157,30 @@ def read_source(opt: Namespace, find: PersonFinder, frame: tuple[int, int]) -> S
     """The person to be moved."""
     if opt.source_keypoints is None:
         return subject_of_photo(opt.source, find, frame, opt.crop)
-    poses = poses_of_file(opt.source_keypoints, opt)
-    if len(poses) != 1 or poses[0].in_annotation_frame:
-        raise UserError(
-            f"--source_keypoints {opt.source_keypoints}: found {len(poses)} poses in a "
-            f"{Path(opt.source_keypoints).suffix} file; expected a JSON file with one person in "
-            "pixels of the source photo"
-        )
     photo = as_photo(opt.source)
-    return _subject(opt.source, photo, poses[0].keypoints, frame, opt.crop)
+    return _subject(opt.source, photo, _own_keypoints(opt, photo, frame), frame, opt.crop)
+
+
+def _own_keypoints(opt: Namespace, photo: Image.Image, frame: tuple[int, int]) -> np.ndarray:
+    """Keypoints (18, 2) of ``--source_keypoints``, in pixels of the source photo."""
+    path, name = Path(opt.source_keypoints), Path(opt.source).name
+    if path.suffix.lower() == ".csv":  # only the row of this photo, others may be poor
+        table = read_keypoints(path)
+        if name not in table:
+            raise UserError(
+                f"--source_keypoints {path}: no row of its {len(table)} is named {name}; expected "
+                "the table in which this source photo has a row, or a JSON file of its person"
+            )
+        check_joint_count(table[name], f"{path}, {name}", opt.min_joints)
+        return NamedPose(name, table[name], True, frame).in_frame(photo.size[::-1])
+    poses = poses_of_file(path, opt)
+    if len(poses) != 1 or poses[0].in_annotation_frame:
+        place = "an annotation frame" if poses[0].in_annotation_frame else "pixels"
+        raise UserError(
+            f"--source_keypoints {path}: found {len(poses)} poses in {place}; expected a JSON "
+            "file with one person in pixels of the source photo"
+        )
+    return poses[0].keypoints
 
 
 def read_targets(opt: Namespace, find: PersonFinder, frame: tuple[int, int]) -> list[Subject]:

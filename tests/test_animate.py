@@ -280,6 +280,15 @@ def test_movements_are_loops_inside_the_frame(movement, tmp_path, capsys):
     assert "48 poses, 12 a second" in capsys.readouterr().out
 
 
+def test_one_movement_may_be_written_to_a_file_that_is_named(tmp_path):
+    named = tmp_path / "new" / "stroll.json"
+    make_poses.main(["-o", str(tmp_path), "--movements", "walk"])
+    make_poses.main(["-o", str(named), "--movements", "walk"])
+    assert named.read_bytes() == (tmp_path / "walk.json").read_bytes()
+    with pytest.raises(UserError, match=r"one file cannot hold 2 movements \(walk, sit\)"):
+        make_poses.main(["-o", str(named), "--movements", "walk", "sit"])
+
+
 def test_the_movements_are_what_their_names_say(tmp_path):
     make_poses.main(["-o", str(tmp_path)])
     walk, wave, turn, sit = (

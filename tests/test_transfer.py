@@ -143,6 +143,19 @@ def test_source_keypoints_replace_the_estimator(command):
     assert np.array_equal(out, expected)
 
 
+def test_source_keypoints_may_be_the_row_of_the_photo_in_its_data_sets_table(command):
+    own = photo_keypoints((352, 512))
+    photo((352, 512), 1).save("me.png")  # twice the frame of the table
+    with open("me.json", "w") as stream:
+        json.dump(openpose_json(own), stream)
+    few = np.full((18, 2), -1.0)
+    write_keypoints("table.csv", {"other.png": few, "me.png": np.where(own == -1, -1, own / 2)})
+    words = "--pose", "friend.png", "--source_keypoints"
+    expected, _ = command(*words, "me.json")
+    out, _ = command(*words, "table.csv", output="row.png")
+    assert np.array_equal(out, expected)
+
+
 @pytest.mark.parametrize("output", ["folder/new/out.jpg", "out.jpeg", "out.png"])
 def test_the_output_is_written_where_it_was_asked_for(command, output):
     out, _ = command("--pose", "friend.png", output=output)
@@ -274,7 +287,7 @@ def test_a_picture_that_is_read_is_never_replaced(command, tmp_path, output):
         ),
         (("--pose", "friend.png", "--poses", "x"), "unknown option --poses; did you mean --pose"),
         (("--pose", "friend.png", "--checkpoint", "nowhere"), "there is no checkpoint"),
-        (("--pose", "friend.png", "--source_keypoints", "two.csv"), "found 2 poses in a .csv file"),
+        (("--pose", "friend.png", "--source_keypoints", "two.csv"), "is named me.png; expected"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_sentence(command, tmp_path, words, message):
