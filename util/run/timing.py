@@ -60,9 +60,11 @@ def peak_tflops(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: allocated on the GPU at most, else resident in this process at most."""
+    """Bytes: allocated on the GPU at most, else resident in this process at most; 0: unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource  # not on Windows
-
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
