@@ -102,6 +102,27 @@ def check_joint_count(keypoints: np.ndarray, where: str, min_joints: int = MIN_J
         )
 
 
+SIDEWAYS = 0.3  # of the trunk's length: narrower shoulders and hips are seen from the side
+
+
+def facing(keypoints: np.ndarray) -> str | None:
+    """Which way a person (18, 2) looks: front, back, left or right of the picture.
+
+    None when a shoulder or hip is missing, or nothing of the head on a person seen from the side.
+    """
+    trunk = keypoints[[2, 5, 8, 11]]  # right and left shoulder, right and left hip
+    if not present(trunk).all():
+        return None
+    width = float((trunk[1, 1] - trunk[0, 1] + trunk[3, 1] - trunk[2, 1]) / 2)
+    shoulders, hips = trunk[:2].mean(axis=0), trunk[2:].mean(axis=0)
+    if abs(width) >= SIDEWAYS * float(np.hypot(*(hips - shoulders))):
+        return "front" if width > 0 else "back"
+    head = keypoints[[0, 14, 15]]  # nose and eyes lie before the shoulders
+    if not present(head).any():
+        return None
+    return "right" if head[present(head)][:, 1].mean() > shoulders[1] else "left"
+
+
 def hue(index: int, count: int) -> tuple[int, int, int]:
     """The RGB colour of joint, limb or map ``index`` of ``count``: around the colour circle."""
     pixel = np.uint8([[[int(180 * index / count), 255, 255]]])

@@ -1,0 +1,232 @@
+"""New poses of every person of a Market-1501-style folder, to train re-identification networks.
+
+    python -m script.augment_identities --checkpoint checkpoints/RUN --dataroot dataset/market \
+        --count 8 -o dataset/market_generated
+
+Each picture shows a person of the data set in the pose of somebody else who looks the same way
+(front, back, left, right). Names keep Market's scheme, so that the identity is read as before:
+0002_c1s1_000451_03.jpg becomes 0002_c1s1_000451_03_gen00.jpg. manifest.json tells what came from
+what. A run that was stopped goes on where it was when it is started again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from PIL import Image
+
+from api import GENERATOR_FILE, PoseTransfer
+from data.prepare.new_poses import NewPicture, plan
+from options.parser import DATA, OUTPUT, Parser, add_batch, add_debug, add_device
+from script.transfer import PUBLISHED, add_checkpoint_options, load
+from util.errors import UserError
+from util.files import make_folder, read_json, remove_leftovers, write_file
+from util.image import as_photo, mark_of, save_image
+from util.kinds import REQUIRED, choice, flag, natural, positive_int, text
+from util.names import is_image
+from util.progress import progress_bar
+from util.run.checkpoint import file_hash, find_file
+from util.run.device import choose_device
+from util.run.main import run_main
+from util.run.weights import find_weights
+from util.show.grid import in_rows
+from util.skeleton import MIN_JOINTS
+from util.tables.layouts import LAYOUTS, PHASES
+from util.tables.patn import read_keypoints
+from util.tables.poses import NamedPose
+
+FILE = "manifest.json"
+MARKET = LAYOUTS["market"]
+QUALITY = 95
+BATCH = 16
+
+
+def build_parser() -> Parser:
+    """The command line of this script."""
+    parser = Parser(__doc__)
+    add = parser.option
+    add(DATA, text, REQUIRED, "folder with train/ and market-annotation-train.csv")
+    add(OUTPUT, text, REQUIRED, "folder that receives the pictures")
+    add("--phase", choice(PHASES), "train", "whose people")
+    add("--keypoints", text, None, "another keypoint table, in pixels of 128 x 64 pictures")
+    add("--count", positive_int, 4, "new pictures of every person")
+    add("--seed", natural, 0, "of the draws")
+    add("--min_joints", natural, MIN_JOINTS, "leave images out that show fewer of the 18 joints")
+    add("--no_retarget", flag, False, "the limb lengths of the poses instead of the person's own")
+    add_checkpoint_options(parser)
+    add_device(add)
+    add_batch(add, BATCH, "pictures at once")
+    add_debug(add)
+    return parser
+
+
+def table_of(opt: Namespace) -> Path:
+    """The keypoint table."""
+    if opt.keypoints:
+        return Path(opt.keypoints)
+    return Path(opt.dataroot) / MARKET.annotations[0].format(phase=opt.phase)
+
+
+def read_people(opt: Namespace) -> tuple[Path, dict[str, np.ndarray]]:
+    """The image folder, and keypoints (18, 2) of its images in Market's frame."""
+    folder = Path(opt.dataroot) / opt.phase
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no folder {folder}; expected Market-1501 as script/prepare_market.py leaves "
+            "it: check --dataroot and --phase"
+        )
+    keypoints = read_keypoints(table_of(opt))
+    missing = [name for name in keypoints if not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{folder} lacks {len(missing):,} of the {len(keypoints):,} images of the keypoint "
+            f"table, such as {missing[0]}; expected all of them: prepare the folder again"
+        )
+    return folder, keypoints
+
+
+def weights_of(opt: Namespace, transfer: PoseTransfer) -> Path:
+    """The file that the generator was loaded from."""
+    if opt.checkpoint == PUBLISHED:
+        return find_weights(GENERATOR_FILE)
+    if opt.checkpoint and Path(opt.checkpoint).is_file():
+        return Path(opt.checkpoint)
+    label = "G_ema" if transfer.model.opt.ema else "G"
+    return find_file(transfer.model.network_path(label, opt.which_epoch))
+
+
+def describe(opt: Namespace, weights: Path, left_out: list[str]) -> dict[str, Any]:
+    """What decides the pictures; ``run``, a hash of it, marks every one of them."""
+    made = {
+        "checkpoint": weights.name, "sha256": file_hash(weights),
+        "keypoints_sha256": file_hash(table_of(opt)), "phase": opt.phase, "seed": opt.seed,
+        "min_joints": opt.min_joints, "retarget": not opt.no_retarget,
+    }  # fmt: skip
+    run = sha256(json.dumps(made).encode()).hexdigest()[:12]
+    return made | {"run": run, "count": opt.count, "people_left_out": left_out}
+
+
+def check_output(folder: Path, run: dict[str, Any]) -> None:
+    """Refuse a folder with pictures of other settings, or of unknown origin."""
+    earlier: Any = None
+    if (folder / FILE).is_file():
+        earlier = read_json(folder / FILE, "choose another --output")
+    elif folder.is_dir() and any(is_image(path.name) for path in folder.iterdir()):
+        raise UserError(
+            f"{folder} holds images and no {FILE}, so originals and generated ones would be mixed; "
+            "choose a folder of its own as --output"
+        )
+    if earlier is None:
+        return
+    earlier = earlier if isinstance(earlier, dict) else {}
+    count = earlier.get("count")
+    if earlier.get("run") == run["run"] and isinstance(count, int) and count <= run["count"]:
+        return  # more pictures of everybody continue the same rows
+    key = next((k for k in run if earlier.get(k) != run[k]), "run")
+    raise UserError(
+        f"{folder} was made with {key} {str(earlier.get(key, 'unknown'))[:60]}, not "
+        f"{str(run[key])[:60]}; give the same to go on, or choose another --output"
+    )
+
+
+def is_made(path: Path, run: str) -> bool:
+    """Whether a whole picture of this run is at a place."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return mark_of(image) == run
+    except OSError:
+        return False
+
+
+def write_manifest(
+    folder: Path, run: dict[str, Any], pictures: list[NewPicture], complete: bool
+) -> None:
+    """Every picture with its person, source and pose, beside what made them."""
+    images = {picture.name: asdict(picture) for picture in pictures}
+    for entry in images.values():
+        del entry["name"]
+    content = {"format": 1, **run, "complete": complete, "images": images}
+    write_file(folder / FILE, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def generate(
+    pictures: list[NewPicture],
+    transfer: PoseTransfer,
+    folder: Path,
+    keypoints: dict[str, np.ndarray],
+    run: str,
+    opt: Namespace,
+) -> None:
+    """Make the pictures, each as large as its source."""
+    out = Path(opt.output)
+    frame, own = transfer.annotation_size, MARKET.annotation_size
+    scaled = {
+        name: NamedPose(name, keypoints[name], True, own).in_frame(frame)
+        for name in {n for picture in pictures for n in (picture.source, picture.pose)}
+    }
+    bar = progress_bar(desc="generate", total=len(pictures), unit="picture")
+    for batch in in_rows(pictures, opt.batch_size):
+        photos = [as_photo(folder / picture.source) for picture in batch]
+        results = transfer.transfer_many(
+            photos,
+            [scaled[picture.pose] for picture in batch],
+            [scaled[picture.source] for picture in batch],
+            [(picture.source, picture.pose) for picture in batch],
+            opt.batch_size,
+            retarget=not opt.no_retarget,
+        )
+        for picture, photo, result in zip(batch, photos, results, strict=True):
+            pixels = np.asarray(result.resize(photo.size, Image.Resampling.BICUBIC))
+            save_image(out / picture.name, pixels, QUALITY, run)
+        bar.update(len(batch))
+    bar.close()
+
+
+def augment(opt: Namespace) -> tuple[int, int, list[str]]:
+    """Do what the options say: pictures made now, pictures in all, people left out."""
+    folder, keypoints = read_people(opt)
+    pictures, left_out = plan(keypoints, opt.count, opt.seed, opt.min_joints)
+    if not pictures:
+        raise UserError(
+            "no image shows both shoulders and both hips of a person, so that nobody's view is "
+            "known; expected keypoints of whole people: check the table"
+        )
+    transfer = load(opt, choose_device(opt.device))
+    run = describe(opt, weights_of(opt, transfer), left_out)
+    out = Path(opt.output)
+    check_output(out, run)
+    make_folder(out)
+    remove_leftovers(out)
+    write_manifest(out, run, pictures, complete=False)
+    waiting = [picture for picture in pictures if not is_made(out / picture.name, run["run"])]
+    generate(waiting, transfer, folder, keypoints, run["run"], opt)
+    write_manifest(out, run, pictures, complete=True)
+    return len(waiting), len(pictures), left_out
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, generate, say what is there."""
+    opt = build_parser().parse(argv)
+    made, total, left_out = augment(opt)
+    kept = f", {total - made:,} of them from before" if made < total else ""
+    print(f"wrote {opt.output}: {total:,} pictures of {total // opt.count:,} people{kept}")
+    if left_out:
+        print(
+            f"note: {len(left_out):,} people have no image whose view is known and shared, such as "
+            f"{left_out[0]}: nothing was made of them"
+        )
+
+
+if __name__ == "__main__":
+    run_main(main)
