@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -40,18 +40,7 @@ def plan(
     identity, not on ``count``: more pictures continue the same row. Without the trunk's four joints
     the view is unknown: such images are neither sources nor poses.
     """
-    rule = recognise_rule(keypoints)
-    people = group_by_identity((n for n in keypoints if not is_distractor(n)), "market")
-    if rule != "market":
-        raise UserError(
-            f"the image {next(iter(keypoints))} has no name of Market-1501; expected names such as "
-            "0002_c1s1_000451_03.jpg, which begin with the person and the camera: rename the images"
-        )
-    if len(people) < 2:
-        raise UserError(
-            f"found {len(people)} people by the names of the images; expected at least two, since "
-            "poses come from other people"
-        )
+    people = _people(keypoints)
     views = {
         name: facing(points)
         for name, points in keypoints.items()
@@ -70,6 +59,23 @@ def plan(
             continue
         pictures += _of_person(identity, sources, views, others, count, seed)
     return pictures, left_out
+
+
+def _people(names: Iterable[str]) -> dict[str, list[str]]:
+    """Identity -> its images, of a list of Market-1501."""
+    names = list(names)
+    if recognise_rule(names) != "market":
+        raise UserError(
+            f"the image {names[0]} has no name of Market-1501; expected names such as "
+            "0002_c1s1_000451_03.jpg, which begin with the person and the camera: rename the images"
+        )
+    people = group_by_identity((name for name in names if not is_distractor(name)), "market")
+    if len(people) < 2:
+        raise UserError(
+            f"found {len(people)} people by the names of the images; expected at least two, since "
+            "poses come from other people"
+        )
+    return people
 
 
 def _of_person(
