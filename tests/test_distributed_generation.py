@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import re
@@ -34,7 +35,7 @@ def checkpoints(tmp_path_factory, people):
     opt = options.parse(words.split())
     model = create_model(opt)
     (folder / "run").mkdir()
-    options.save(opt, folder / "run")
+    options.record(opt, folder / "run")
     model.save_networks("latest")
     return folder
 
@@ -96,10 +97,10 @@ def test_images_that_wait_to_be_written_are_bounded_for_any_length_of_the_list(
 
     submit = ResultWriter._submit
 
-    def counted(writer: ResultWriter, function, *arguments) -> None:
+    def counted(writer: ResultWriter, tasks) -> None:
         token = Picture()
         alive.add(token)
-        submit(writer, lambda kept: function(*arguments), token)
+        submit(writer, [*tasks, functools.partial(id, token)])
         del token
 
     monkeypatch.setattr(ResultWriter, "_save", save)
