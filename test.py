@@ -6,7 +6,7 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-import torch
+import util.waiting  # noqa: F401  # isort: skip
 from torch.utils.data import Subset
 
 from data import create_dataset
@@ -30,7 +30,7 @@ def main() -> None:
     """Load a checkpoint, generate every pair, write the images and the result page."""
     options = TestOptions()
     opt = options.parse()
-    distributed.setup(torch.device(opt.device))
+    distributed.setup(opt.device)
     seed_everything(opt.seed, opt.deterministic)
     dataset, model = create_dataset(opt), create_model(opt)
     weights = load_generator(model, opt.which_epoch)

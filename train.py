@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-import torch
+import util.waiting  # noqa: F401  # isort: skip
 from torch.utils.data import DataLoader
 
 from data import create_dataset, report_preparation
@@ -30,7 +30,7 @@ def main() -> int:
     """Parse, claim the folder of the run, load everything, train."""
     options = TrainOptions()
     opt = options.parse()
-    distributed.setup(torch.device(opt.device))
+    distributed.setup(opt.device)
     seed_everything(opt.seed, opt.deterministic)
     path, writes = Path(opt.checkpoints_dir, opt.name), distributed.is_main()
     with (

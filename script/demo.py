@@ -22,6 +22,7 @@ from typing import Any
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import script  # noqa: F401
 
 import numpy as np
 import torch

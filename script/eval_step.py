@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import script  # noqa: F401
 
 from models.networks.dptn_step import check_divisors, coarse_array, step_divisors
 from options.parser import OUTPUT, RESULTS, Parser

@@ -19,6 +19,7 @@ from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import script  # noqa: F401
 
 from options.parser import Parser, add_debug
 from util.errors import UserError

@@ -110,14 +110,14 @@ def separate_starts() -> str:
     )
 
 
-def setup(device: torch.device) -> None:
+def setup(device: str) -> None:
     """Join the process group when a launcher started several processes (nccl on CUDA, else
-    gloo)."""
+    gloo); ``device`` is the name of this process's."""
     if not launched() or _variable("WORLD_SIZE") == 1 or dist.is_initialized():
         return
     try:
         # With GPUs also gloo: what the processes say to each other on the CPU waits for no GPU.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = str(error).splitlines()[0]
