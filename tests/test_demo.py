@@ -371,6 +371,8 @@ def test_the_command_serves_on_loopback_until_ctrl_c(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "script.demo", *words],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # a shell ignores Ctrl-C in what it starts in the background, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     try:
         lines = [process.stdout.readline(), process.stdout.readline()]

@@ -134,6 +134,8 @@ def test_a_killed_test_run_is_resumed_to_equal_files(world, tmp_path):
         time.sleep(0.01)
     process.kill()
     process.wait()
+    (folder / "page_images").mkdir(exist_ok=True)
+    (folder / "page_images" / ".half.jpg.0123456789ab.tmp").write_bytes(b"half")
     call(test_command, *words, "--resume")
     assert files(folder) == files(world / "whole")
 

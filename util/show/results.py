@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from util.errors import UserError
+from util.files import remove_leftovers
 from util.image import load_image, mark_of, resize_linear, save_image
 from util.names import PAGE_IMAGES, result_name, stem
 from util.parallel import allotted_cpus
@@ -188,6 +189,8 @@ class ResultWriter:
         self._colours.merge(distributed.gather(self._colours.summary()))
         if not distributed.is_main():
             return
+        for place in (self.folder, self.folder / PAGE_IMAGES):
+            remove_leftovers(place)  # of a run that was killed
         if self._want_page:
             turns = zip_longest(*batches, fillvalue=[])
             rows = [row for turn in turns for part in turn for row in part]
