@@ -1,4 +1,4 @@
-"""Small promises: links are not followed, no more workers than allotted CPUs, words of launchers."""
+"""Small promises: links at a destination, allotted processors, words of launchers and scripts."""
 
 from __future__ import annotations
 
