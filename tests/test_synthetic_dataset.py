@@ -254,3 +254,9 @@ def test_the_command_starts_as_a_file_from_any_folder(tmp_path):
     done = subprocess.run([*command, *sizes], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "set is ready: 4 images" in done.stdout
+
+
+def test_a_folder_whose_first_file_was_cut_off_can_be_used_again(tmp_path):
+    (tmp_path / ".synthetic.json.0123456789ab.tmp").write_bytes(b"{")
+    assert write_dataset(tmp_path, identities=1, test_identities=1, poses=2)["complete"]
+    assert not list(tmp_path.glob(".*.tmp"))

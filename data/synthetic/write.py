@@ -187,6 +187,8 @@ def begin(
     """The manifest if ``out`` holds this complete data set; None if it may be written now."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; expected a folder to write to: choose another --out.")
+    if out.is_dir():
+        remove_leftovers(out)  # of a first file that a full disk or a kill cut off
     if not out.is_dir() or not any(out.iterdir()):
         return None
     manifest = load_manifest(out)
