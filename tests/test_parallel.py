@@ -89,3 +89,17 @@ def _alive(pid: str) -> bool:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
+
+
+def test_few_tasks_are_under_way_however_many_there_are():
+    taken = []
+
+    def numbers():
+        for number in range(2000):
+            taken.append(number)
+            yield number
+
+    results = map_in_order(square, numbers(), 2)
+    assert next(results) == 0
+    assert len(taken) < 40
+    results.close()

@@ -46,7 +46,7 @@ export class Editor {
     this.pointers = new Map();
     this.gesture = null;
     this.lastTap = {joint: -1, time: 0};
-    this.lastSmallChange = 0;
+    this.lastSmallChange = -Infinity;
     this.makeShapes();
     this.listen();
     new ResizeObserver(() => this.draw()).observe(svg);
