@@ -32,8 +32,8 @@ def replacing(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
     path = Path(path)
     name = os.fsdecode(os.fsencode(path.name)[:_LONGEST])
     temporary = path.with_name(f".{name}.{secrets.token_hex(6)}{SUFFIX}")
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-    try:
+    try:  # from before the file exists on: Ctrl-C may come between any two lines
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         yield temporary
         if durable:
             with open(temporary, "rb") as stream:
