@@ -42,3 +42,16 @@ def test_the_rank_that_an_old_launcher_adds_is_accepted(spelling):
 def test_an_empty_save_id_is_refused():
     with pytest.raises(UserError, match="save_id"):
         TestOptions().parse(["--save_id", ""])
+
+
+def test_the_exit_statuses_are_the_documented_numbers():
+    from util.run import interrupt, main
+
+    statuses = (
+        main.EXIT_USER_ERROR,
+        interrupt.EXIT_NOT_FINITE,
+        interrupt.EXIT_NOT_SAVED,
+        interrupt.EXIT_INTERRUPTED,
+        interrupt.EXIT_AT_ONCE,
+    )
+    assert statuses == (2, 3, 4, 75, 130)
