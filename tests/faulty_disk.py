@@ -53,7 +53,7 @@ class FaultyDisk:
                 return super().write(data)
 
         def opened(path, mode="r", *arguments, **options):
-            if mode != "wb":
+            if mode != "r+b":
                 return builtins.open(path, mode, *arguments, **options)
             disk._operation(write=True)
             return Stream(path, mode)

@@ -11,6 +11,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.small_runs import assert_clean, small_argv, total, train
 from tests.training_child import Child, write_tiny_data
+from util.files import replacing
+from util.run import checkpoint
 from util.run.interrupt import EXIT_AT_ONCE, EXIT_INTERRUPTED, StopRequest
 from util.run.main import run_main
 
@@ -95,3 +97,23 @@ def test_a_storm_of_ctrl_c_leaves_no_half_files(argv, tmp_path):
     assert child.wait() in (EXIT_AT_ONCE, EXIT_INTERRUPTED), child.text()[-2000:]
     assert "Traceback" not in child.text()
     assert_clean(tmp_path / "run")
+
+
+def test_a_thread_that_starts_late_does_not_bring_a_removed_file_back(tmp_path):
+    """Ctrl-C while torch.save's thread starts: the main thread does not know of it yet."""
+    with pytest.raises(FileNotFoundError):
+        checkpoint._write_tensors(tmp_path / "state.tmp", {"a": 1})
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_being_written_when_no_clean_up_could_run_is_removed_on_the_way_out(tmp_path):
+    half = replacing(tmp_path / "a.json")
+    temporary = half.__enter__()  # as if Ctrl-C came before the block began
+    assert list(tmp_path.iterdir()) == [temporary]
+
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit):
+        run_main(main, debug=False)
+    assert not list(tmp_path.iterdir())

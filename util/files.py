@@ -14,6 +14,7 @@ from typing import Any
 from util.errors import UserError
 
 SUFFIX = ".tmp"  # of files being written; their names begin with a dot
+_unfinished: set[Path] = set()  # temporary files of this process
 _LONGEST = 200  # bytes of a name that go into its temporary name; file systems allow 255 in all
 
 
@@ -32,6 +33,7 @@ def replacing(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
     path = Path(path)
     name = os.fsdecode(os.fsencode(path.name)[:_LONGEST])
     temporary = path.with_name(f".{name}.{secrets.token_hex(6)}{SUFFIX}")
+    _unfinished.add(temporary)
     try:  # from before the file exists on: Ctrl-C may come between any two lines
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         yield temporary
@@ -41,7 +43,19 @@ def replacing(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        _unfinished.discard(temporary)
         raise
+    _unfinished.discard(temporary)
+
+
+def discard_unfinished() -> None:
+    """Remove what this process was writing when it was interrupted; call it on the way out.
+
+    Ctrl-C can fall between the lines of a context manager, where no clean-up can be written.
+    """
+    while _unfinished:
+        with contextlib.suppress(OSError):
+            _unfinished.pop().unlink(missing_ok=True)
 
 
 def write_atomically(path: str | os.PathLike, data: bytes, durable: bool = True) -> None:

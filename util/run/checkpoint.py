@@ -154,7 +154,9 @@ def _write_tensors(path: Path, content: Any) -> None:
 
 
 def _write_tensors_here(path: Path, content: Any) -> None:
-    with open(path, "wb") as file:
+    # The file exists, and is not made anew: an interrupted main thread may have removed it while
+    # this one was being started.
+    with open(path, "r+b") as file:
         stream = _Stream(file)
         torch.save(content, stream)
         if stream.error is not None:

@@ -13,13 +13,12 @@ from typing import Any, TextIO
 import torch
 
 from util.errors import UserError
-from util.files import read_json, write_atomically
+from util.files import read_json, remove_leftovers, write_atomically
 from util.run import distributed
 from util.run.checkpoint import check_torch, side_file
 
 LOCK = ".lock"
 ARCHITECTURE = "architecture.json"
-LEFTOVERS = ".*.tmp"  # of files that a killed process was writing
 # What --overwrite removes: everything that an earlier run wrote and a new one would mix with its
 # own.
 _OF_A_RUN = (
@@ -101,8 +100,7 @@ class RunFolder:
             ) from error
         self._take_lock(self._lock)
         for folder in (self.path, self.path / "web", self.path / "web" / "images"):
-            for path in folder.glob(LEFTOVERS):
-                path.unlink(missing_ok=True)
+            remove_leftovers(folder)
         return self
 
     def __exit__(self, *exception: object) -> None:

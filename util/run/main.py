@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from util.errors import UserError
+from util.files import discard_unfinished
 from util.run.interrupt import EXIT_AT_ONCE, ignore_signals_of_a_stopped_run
 
 EXIT_USER_ERROR = 2
@@ -68,6 +69,7 @@ def run_main(
         status = EXIT_USER_ERROR
     finally:
         ignore_signals_of_a_stopped_run()
+        discard_unfinished()
         _forget_what_nobody_reads()
     sys.exit(status)
 
