@@ -4,7 +4,8 @@
 #   ./script/run_tests.sh -m slow    the checks that take minutes
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source script/setup_environment.sh "$PWD/tests/requirements.txt"
+EXTRA_REQUIREMENTS="$PWD/tests/requirements.txt"
+source script/setup_environment.sh
 
 # The pages are checked in a real browser; without one those tests are skipped and say so.
 if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null \

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Make .venv in the repository root and install what is missing; does nothing when all is there.
-# Usage: source script/setup_environment.sh [extra requirements file ...]
+# Usage: source script/setup_environment.sh; EXTRA_REQUIREMENTS may name one more requirements file.
+# (A sourced file without arguments sees those of its caller, so it takes none.)
 # Run it again after a broken download: finished packages are kept.
 
 _root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-_files=("$_root/requirements.txt" "$@")
+_files=("$_root/requirements.txt" ${EXTRA_REQUIREMENTS:+"$EXTRA_REQUIREMENTS"})
 
 _install() {
     local attempt
