@@ -6,7 +6,8 @@ Renders synthetic people, measures how long a training sample takes here, lays t
 size, then full size, each with its learning-rate schedule) into the budget, trains DPTN-TA with a
 moving average, and writes the averaged generator in half precision with a model card. The plan is
 written down before the training starts: run the command again after an interruption and it ends in
-the same schedule.
+the same schedule. With --start_from FOLDER, published weights of full size are trained further: the
+first training is left out, and the card counts what went into them.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import torch
 
 from options.parser import Parser, add_debug
-from script.quickstart import ROOT, Training, planned, render, run, train
+from script.quickstart import ROOT, SHIPPED, Training, planned, render, run, train
 from util.errors import UserError
 from util.files import write_file
-from util.kinds import REQUIRED, choice, folder_name, positive
+from util.kinds import REQUIRED, choice, folder_name, path, positive
 from util.run import checkpoint
 from util.run.main import run_main
 
@@ -37,6 +38,7 @@ PEOPLE, PEOPLE_PER_MINUTE = 3000, 40  # a short rehearsal renders fewer than PEO
 TEST_PEOPLE, TEST_PAIRS, OTHER_SEED = 50, 250, 1000
 HALF, FULL = 0.33, 0.57  # shares of the budget for the two trainings
 STAGES = ("half_size", "full_size")
+NOTHING = {"samples": 0, "hours": 0.0}  # went into new weights
 TRAININGS = {
     "cpu": (
         Training((64, 48), 2.0, "--ngf 32 --ndf 16"),
@@ -56,6 +58,12 @@ class Run:
     name: str
     minutes: float
     device: str
+    start_from: Path | None = None  # published weights that are trained further
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Which trainings this run does."""
+        return (1,) if self.start_from else (0, 1)
 
     def plan(self, stage: str) -> Path:
         """Where the schedule of a stage is written."""
@@ -69,31 +77,56 @@ def build_parser() -> Parser:
     add("--minutes", positive, REQUIRED, "time for everything, from 2 on")
     add("--name", folder_name, "synthetic_people", "folder under checkpoints/ that is made")
     add("--device", choice(sorted(TRAININGS)), None, "default: a GPU if there is one")
+    add("--start_from", path, None, "train these published weights further", metavar="FOLDER")
     add_debug(add)
     return parser
 
 
-def check_budget(job: Run) -> None:
-    """Refuse to continue a run of another budget."""
-    path = Path("checkpoints") / f"{job.name}_budget.json"
-    budget = {"minutes": job.minutes, "device": job.device}
-    if path.is_file() and (saved := json.loads(path.read_text())) != budget:
+def check_budget(job: Run) -> dict[str, float]:
+    """Refuse to continue a run of another budget; returns what went into the weights before it."""
+    file = Path("checkpoints") / f"{job.name}_budget.json"
+    budget = {"minutes": job.minutes, "device": job.device, "start_from": str(job.start_from or "")}
+    if file.is_file():
+        saved = json.loads(file.read_text())
+        if {name: saved.get(name, "") for name in budget} != budget:
+            raise UserError(
+                f"{file} belongs to a run of {saved['minutes']:g} minutes on {saved['device']}, "
+                f"started from {saved.get('start_from') or 'nothing'}: give the same --minutes, "
+                "--device and --start_from to continue it, another --name, or delete it to start "
+                "anew"
+            )
+        return saved.get("before", NOTHING)
+    before = earlier(job)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_file(file, json.dumps({**budget, "before": before}).encode())
+    return before
+
+
+def earlier(job: Run) -> dict[str, float]:
+    """Training pairs and hours that went into the weights the run starts from."""
+    if job.start_from is None:
+        return NOTHING
+    file = job.start_from / "numbers.json"
+    if not file.is_file():
         raise UserError(
-            f"{path} belongs to a run of {saved['minutes']:g} minutes on {saved['device']}: give "
-            "the same --minutes and --device to continue it, another --name, or delete it to start "
-            "anew"
+            f"{file} does not exist: --start_from expects a folder that this command published, "
+            f"such as checkpoints/{SHIPPED}"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, json.dumps(budget).encode())
+    return json.loads(file.read_text())["training"]
 
 
 def train_stage(job: Run, index: int, data: Path) -> Training:
     """Run or continue one stage; the second starts from the averaged generator of the first."""
-    stage, share = STAGES[index], (HALF, FULL)[index]
+    stage = STAGES[index]
+    share = HALF + FULL if job.start_from else (HALF, FULL)[index]
     name = f"{job.name}_{stage}"
     training = planned(job.plan(stage), TRAININGS[job.device][index], share * job.minutes, data)
     folder = Path("checkpoints") / name
-    if index and not any(folder.glob("latest_*.pth")):
+    if job.start_from and not any(folder.glob("latest_*.pth")):
+        folder.mkdir(parents=True, exist_ok=True)
+        state = checkpoint.load(job.start_from / "latest_net_G.safetensors")
+        checkpoint.save(folder / "latest_net_G.pth", {k: v.float() for k, v in state.items()})
+    elif index and not any(folder.glob("latest_*.pth")):
         before = Path("checkpoints") / f"{job.name}_{STAGES[0]}"
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(before / "latest_net_G_ema.pth", folder / "latest_net_G.pth")
@@ -148,9 +181,9 @@ repository renders. Licence: MIT, like the code; no data or weights of others we
 
 | | |
 |---|---|
-| made by | `./script/train_showcase.sh --minutes {minutes:g}` |
+| made by | `{command}` |
 | data | {people:,} people x 5 poses by `script.make_synthetic_dataset`, renderer seed 0 |
-| training | {samples:,} pairs in {hours:.2f} hours on {device} ({threads} thread{s}) |
+| training | {samples:,} pairs in {hours:.2f} hours on {device} ({threads} thread{s}) |{further}
 | size | {size} pixels, after a training at half that size |
 | losses | all of DPTN-TA, on a centred random VGG-19 of a quarter of the width |
 | weights | moving average (0.999) of the generator, float16, {megabytes:.1f} MB |
@@ -169,22 +202,27 @@ It knows drawn people only: on photographs its pictures are wrong.
 
 
 def card(
-    job: Run, stages: list[Training], people: int, tables: tuple[dict, dict], folder: Path
+    job: Run, before: dict, spent: dict, last: Training, people: int, tables: tuple[dict, dict]
 ) -> str:
-    """The model card, with the numbers of this run."""
+    """The model card, with the numbers of this run; pairs and hours ``before`` it and in all."""
     table, other = tables
     mine, copied, swapped = (table[k] for k in ("generated", "copy", "wrong source"))
-    spent = json.loads((Path("checkpoints") / f"{job.name}_seconds.json").read_text())
+    weights = Path("checkpoints") / job.name / "latest_net_G.safetensors"
+    start = f" --start_from {job.start_from}" if job.start_from else ""
+    further = (
+        f"\n| of these | {before['samples']:,} pairs in {before['hours']:.2f} hours by an earlier "
+        "run of the command |"
+    )
     return CARD.format(
-        minutes=job.minutes,
+        command=f"./script/train_showcase.sh --minutes {job.minutes:g}{start}",
+        further=further if job.start_from else "",
         people=people,
-        samples=sum(stage.samples for stage in stages),
-        hours=sum(spent.values()) / 3600,
+        **spent,
         device="a GPU" if job.device == "cuda" else "a CPU",
-        threads=stages[-1].threads,
-        s="s" * (stages[-1].threads > 1),
-        size="{} x {}".format(*stages[-1].size),
-        megabytes=(folder / "latest_net_G.safetensors").stat().st_size / 1e6,
+        threads=last.threads,
+        s="s" * (last.threads > 1),
+        size="{} x {}".format(*last.size),
+        megabytes=weights.stat().st_size / 1e6,
         pairs=mine["pairs"],
         psnr=mine["psnr"],
         ssim=mine["ssim"],
@@ -205,18 +243,25 @@ def main() -> None:
         raise UserError(f"--minutes {opt.minutes:g}: expected at least 2")
     os.chdir(ROOT)
     device = opt.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    job = Run(opt.name, opt.minutes, device)
-    check_budget(job)
+    job = Run(opt.name, opt.minutes, device, opt.start_from)
+    before = check_budget(job)
     people = min(PEOPLE, int(PEOPLE_PER_MINUTE * opt.minutes))
     data, others = Path(f"dataset/synthetic_{people}"), Path("dataset/synthetic_other_seed")
     render(data, people, TEST_PEOPLE, TEST_PAIRS)
     render(others, 2, TEST_PEOPLE, TEST_PAIRS, seed=OTHER_SEED)
-    stages = [train_stage(job, index, data) for index in (0, 1)]
+    stages = [train_stage(job, index, data) for index in job.stages]
+    seconds = json.loads((Path("checkpoints") / f"{job.name}_seconds.json").read_text())
+    spent = {
+        "samples": before["samples"] + sum(stage.samples for stage in stages),
+        "hours": before["hours"] + sum(seconds.values()) / 3600,
+    }
     folder = publish(opt.name)
     results = Path("results") / opt.name
     tables = tuple(compare(opt.name, root, results / root.name, device) for root in (data, others))
-    write_file(folder / "README.md", card(job, stages, people, tables, folder).encode())
-    write_file(folder / "numbers.json", json.dumps(tables, indent=1).encode())
+    text = card(job, before, spent, stages[-1], people, tables)
+    write_file(folder / "README.md", text.encode())
+    numbers = {"training": spent, "tables": tables}
+    write_file(folder / "numbers.json", json.dumps(numbers, indent=1).encode())
     picture = Path("results") / f"{opt.name}.png"
     run("One picture", f"-m script.overview --results {results / data.name} -o {picture}")
     print(f"\nDone: {folder} (read its README.md), pictures in {picture}")
