@@ -27,12 +27,12 @@ from models.estimators import KeypointEstimator, Person, PersonFinder, create_es
 from models.networks.pose2pose import Pose2PoseGenerator
 from models.onnx_graph import OnnxGenerator, with_noise
 from options.trained import check_exists, empty_model, load_model
-from util import motion
-from util.crop import SIZE, crop_result, fit, fit_keypoints, to_frame, whole_picture
 from util.errors import UserError
 from util.image import Picture, as_photo, picture_name, resize_linear
 from util.keypoint_formats import Keypoints, checked_keypoints
-from util.pose import one_hot_pose_maps
+from util.person import motion
+from util.person.crop import SIZE, crop_result, fit, fit_keypoints, to_frame, whole_picture
+from util.person.maps import one_hot_pose_maps
 from util.run.checkpoint import load_state
 from util.run.device import choose_device
 from util.run.weights import PublishedFile, find_weights, load_weights
@@ -268,7 +268,7 @@ class PoseTransfer(_Transfer):
 
         ``names`` of source and target matter to a model that draws noise from them (DPTN_step); by
         default the file name of the source and "". ``retarget``: with the limb lengths of the
-        source person instead of those of the pose (:func:`util.motion.retarget`).
+        source person instead of those of the pose (:func:`util.person.motion.retarget`).
         """
         names = names and [names]
         own = [source_keypoints]

@@ -6,7 +6,7 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-import util.waiting  # noqa: F401  # isort: skip
+import util.run.waiting  # noqa: F401  # isort: skip
 from torch.utils.data import Subset
 
 from data import create_dataset
@@ -18,10 +18,10 @@ from models.generation import FILE, describe_run, load_generator, pairs_of, pair
 from options.test_options import TestOptions
 from util.errors import UserError
 from util.files import write_atomically
-from util.progress import progress_bar
 from util.run import distributed
 from util.run.device import seed_everything
 from util.run.main import run_main
+from util.run.progress import progress_bar
 from util.show.results import ResultWriter
 from util.show.turntable import write_turntables
 

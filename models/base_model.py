@@ -17,7 +17,7 @@ from models.losses.perceptual import RANDOM_NOTE, VGG19Features
 from models.networks.layers import check_sides, synchronize_batch_norms
 from models.optim import Stepper, update_average
 from util.errors import UserError
-from util.pose import keypoints_to_heatmaps, view_maps
+from util.person.maps import keypoints_to_heatmaps, view_maps
 from util.run import checkpoint, distributed
 from util.run.device import Precision, rng_state, set_rng_state, use_tf32
 from util.run.folder import check_architecture, save_architecture

@@ -30,7 +30,7 @@ from models.networks.dptn_step import (
 from models.networks.layers import initialize
 from models.step_checkpoint import container_path, load_container, read_network, start_from
 from models.step_options import add_network_options, add_training_options, optimizer_settings
-from util.pose import LIMB_SIGMA, SIGMA, eye_pixels, step_pose_maps
+from util.person.maps import LIMB_SIGMA, SIGMA, eye_pixels, step_pose_maps
 from util.run.device import to_float32
 from util.tensors import constant
 

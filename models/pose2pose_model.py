@@ -24,7 +24,7 @@ from models.networks.pose2pose import (
 )
 from util.errors import UserError
 from util.kinds import choice, positive_int, weight
-from util.pose import one_hot_pose_maps
+from util.person.maps import one_hot_pose_maps
 from util.run.device import to_float32
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from models.base_model import BaseModel, Batch
 from models.training import TrainingRun
-from util.pose import heatmaps_to_picture
+from util.person.maps import heatmaps_to_picture
 from util.run import distributed
 from util.show.console import GLUE, duration
 from util.show.html import GIVEN, RESULT

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from util.background import Masker, grabcut_mask
 from util.errors import UserError
+from util.person.background import Masker, grabcut_mask
 from util.run.checkpoint import load_state
 from util.run.weights import PublishedFile, find_weights, load_weights
 from util.skeleton import present

@@ -27,7 +27,7 @@ from util.kinds import (
     text,
     whole_number,
 )
-from util.pose import SIGMA
+from util.person.maps import SIGMA
 from util.run import distributed
 from util.run.device import PRECISIONS
 

@@ -39,7 +39,6 @@ from script.transfer import (
     read_source,
     subject_of_pose,
 )
-from util.crop import movement_to_frame
 from util.errors import UserError
 from util.files import check_writable
 from util.image import as_photo, grey_as, list_photos
@@ -54,10 +53,11 @@ from util.kinds import (
     text,
     whole_number,
 )
-from util.motion import CUTOFF, between, hold_lost, retarget, smooth
-from util.progress import progress_bar
+from util.person.crop import movement_to_frame
+from util.person.motion import CUTOFF, between, hold_lost, retarget, smooth
 from util.run.device import choose_device
 from util.run.main import run_main
+from util.run.progress import progress_bar
 from util.show.animation import LIMITS, WRITERS
 from util.show.grid import grid
 from util.skeleton import JOINTS, MISSING, present

@@ -43,7 +43,6 @@ from script.transfer import (
     read_source,
     read_targets,
 )
-from util import attention as reading
 from util.errors import UserError
 from util.files import check_writable, make_folder, write_file
 from util.image import resize_linear, save_image
@@ -58,9 +57,9 @@ from util.kinds import (
     text,
     whole_number,
 )  # fmt: skip
-from util.progress import progress_bar
 from util.run.device import choose_device
 from util.run.main import run_main
+from util.run.progress import progress_bar
 from util.run.weights import find_weights
 from util.show import attention as show
 from util.skeleton import JOINTS, present, skeleton_picture
@@ -227,10 +226,10 @@ def write_pictures(opt: Namespace, case: Case, frame: tuple[int, int], output: P
     pose = None if case.target is None else skeleton_picture(case.target, case.frame)
     if attention is not None:
         mean = attention.mean(axis=(0, 1))
-        origins = [reading.peak(reading.maps_at(mean, p, case.frame), case.frame) for p in points]
+        origins = [show.peak(show.maps_at(mean, p, case.frame), case.frame) for p in points]
         maps = show.map_sheet(case.source, case.result, points, attention)
     elif flows:
-        of_fields = [[reading.flow_source(f, p, case.frame) for p in points] for f in flows]
+        of_fields = [[show.flow_source(f, p, case.frame) for p in points] for f in flows]
         origins = of_fields[-1]
         names = [f"flow at {f.shape[1]} x {f.shape[2]}" for f in flows]
         maps = show.arrow_sheet(case.source, case.result, points, of_fields, names)
@@ -250,18 +249,18 @@ def write_pictures(opt: Namespace, case: Case, frame: tuple[int, int], output: P
 def joint_masses(case: Case) -> dict[int, tuple[float, float]]:
     """Joint -> share of the attention of its target position near the same source joint, and the
     share that even attention would have there. Joints missing on a side are left out."""
-    radius = reading.NEAR * reading.body_height(case.own)
+    radius = show.NEAR * show.body_height(case.own)
     found = {}
     for joint in np.flatnonzero(present(case.own) & present(case.target)):
-        near = reading.disc(case.own[joint], radius, case.frame)
+        near = show.disc(case.own[joint], radius, case.frame)
         if not near.any():
             continue
         if case.attention is not None:
             mean = case.attention.mean(axis=(0, 1))
-            maps = reading.maps_at(mean, case.target[joint], case.frame)
-            share = reading.mass_near(maps, case.own[joint], radius, case.frame)
+            maps = show.maps_at(mean, case.target[joint], case.frame)
+            share = show.mass_near(maps, case.own[joint], radius, case.frame)
         else:
-            origin = reading.flow_source(case.flows[-1], case.target[joint], case.frame)
+            origin = show.flow_source(case.flows[-1], case.target[joint], case.frame)
             share = float(np.hypot(*(origin - case.own[joint])) <= radius)
         found[int(joint)] = share, float(near.mean())
     return found

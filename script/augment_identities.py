@@ -34,10 +34,10 @@ from util.files import make_folder, read_json, remove_leftovers, write_file
 from util.image import as_photo, mark_of, save_image
 from util.kinds import REQUIRED, choice, flag, natural, positive_int, text
 from util.names import is_image
-from util.progress import progress_bar
 from util.run.checkpoint import file_hash, find_file
 from util.run.device import choose_device
 from util.run.main import run_main
+from util.run.progress import progress_bar
 from util.run.weights import find_weights
 from util.show.grid import in_rows
 from util.skeleton import MIN_JOINTS

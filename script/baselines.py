@@ -34,8 +34,8 @@ from util.metrics.pairs import score_pair
 from util.metrics.protocols import find_protocol
 from util.metrics.registry import MetricUnavailableError, columns_for
 from util.names import is_flat_deepfashion_name, stem, unflatten_deepfashion_name
-from util.progress import progress_bar
 from util.run.main import run_main
+from util.run.progress import progress_bar
 from util.show.colours import OneColour
 from util.show.console import warn
 from util.tensors import to_uint8

@@ -41,8 +41,8 @@ from util.errors import UserError
 from util.image import load_image, save_image
 from util.kinds import REQUIRED, choice, flag, natural, positive_int, several, text
 from util.parallel import allotted_cpus
-from util.progress import progress_bar
 from util.run.main import run_main
+from util.run.progress import progress_bar
 from util.show.grid import grid, in_rows
 from util.skeleton import MISSING, draw_skeleton
 from util.tables.layouts import (

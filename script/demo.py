@@ -35,15 +35,15 @@ from models.base_model import Explanation
 from models.estimators import PersonFinder
 from options.parser import DATA, Parser, add_debug, add_device
 from script.transfer import add_checkpoint_options, add_estimator_options, load, person_finder
-from util.attention import flow_source, maps_at
-from util.crop import Box, cut, person_box, to_frame
 from util.errors import UserError
 from util.image import photo_from_bytes
 from util.keypoint_formats import checked_keypoints
 from util.kinds import folder_name, text, whole_number
-from util.motion import retarget
+from util.person.crop import Box, cut, person_box, to_frame
+from util.person.motion import retarget
 from util.run.device import choose_device
 from util.run.main import run_main
+from util.show.attention import flow_source, maps_at
 from util.show.server import LOOPBACK, PageServer, Reply, Request, Route, json_reply, page_files
 from util.skeleton import JOINTS, LIMBS, MISSING, present
 from util.tables.poses import poses_in

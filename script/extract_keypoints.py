@@ -37,9 +37,9 @@ from util.errors import UserError
 from util.files import OutputError, check_writable, make_folder, write_file
 from util.image import list_photos, load_image, save_image
 from util.kinds import REQUIRED, choice, flag, text
-from util.progress import progress_bar
 from util.run.device import choose_device
 from util.run.main import run_main
+from util.run.progress import progress_bar
 from util.show.grid import grid, in_rows
 from util.skeleton import draw_skeleton
 from util.tables.layouts import LAYOUTS

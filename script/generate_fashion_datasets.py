@@ -41,8 +41,8 @@ from util.image import image_from_bytes
 from util.kinds import choice, flag, text, whole_number
 from util.names import flatten_deepfashion_path
 from util.parallel import allotted_cpus
-from util.progress import progress_bar
 from util.run.main import run_main
+from util.run.progress import progress_bar
 from util.tables.layouts import (
     LAYOUTS,
     LIST_NAME,

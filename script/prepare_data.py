@@ -33,8 +33,8 @@ from util.image import load_image
 from util.kinds import REQUIRED, Kind, choice, flag, text
 from util.names import is_deepfashion_path
 from util.parallel import allotted_cpus, map_in_order
-from util.progress import progress_bar
 from util.run.main import run_main
+from util.run.progress import progress_bar
 from util.tables.frames import to_name
 from util.tables.layouts import CROP_BOX, NTED_PAIRS_NAME, PHASES, RELEASE_SIZE
 from util.tables.lmdb import LmdbWriter, environment_name, image_key

@@ -32,8 +32,8 @@ from util.errors import UserError
 from util.files import make_folder
 from util.kinds import choice, flag, text
 from util.parallel import allotted_cpus
-from util.progress import progress_bar
 from util.run.main import run_main
+from util.run.progress import progress_bar
 from util.tables.layouts import LAYOUTS, MARKET_PREPARATIONS, PHASES, Preparation
 from util.tables.manifest import differences, read_manifest, update_manifest
 

@@ -39,9 +39,9 @@ from util.errors import UserError
 from util.image import resize_linear, save_image
 from util.kinds import several, text
 from util.names import result_name, stem
-from util.progress import progress_bar
 from util.run.device import seed_everything
 from util.run.main import run_main
+from util.run.progress import progress_bar
 from util.show.grid import grid
 from util.skeleton import skeleton_picture
 from util.tensors import to_uint8

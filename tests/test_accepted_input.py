@@ -15,7 +15,7 @@ from models import list_models
 from tests.training_child import SMALL, run, write_tiny_data
 from util.errors import UserError
 from util.image import load_image
-from util.pose import keypoints_to_heatmaps
+from util.person.maps import keypoints_to_heatmaps
 from util.run import checkpoint
 from util.tables.patn import read_keypoints, write_keypoints, write_pairs
 

@@ -18,9 +18,9 @@ from tests.photo_helpers import (
     photo_keypoints,
     standing,
 )
-from util.crop import movement_to_frame
 from util.errors import UserError
-from util.motion import between, retarget
+from util.person.crop import movement_to_frame
+from util.person.motion import between, retarget
 from util.show.animation import write_gif, write_mp4
 from util.skeleton import present
 from util.tables.patn import write_keypoints

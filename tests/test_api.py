@@ -25,8 +25,8 @@ from tests.photo_helpers import (
     standing,
 )
 from util.errors import UserError
-from util.motion import retarget
 from util.names import result_name
+from util.person.motion import retarget
 from util.tables.patn import read_keypoints
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,8 +14,8 @@ from models.networks.pose2pose import Pose2PoseGenerator
 from tests.helpers import GOLDEN
 from tests.photo_helpers import ListEstimator, magpt_state, openpose_state, person, standing
 from tests.test_openpose import KEYS as OPENPOSE_KEYS
-from util.crop import fit, fit_keypoints
 from util.errors import UserError
+from util.person.crop import fit, fit_keypoints
 
 ARRAYS = np.load(GOLDEN / "magpt_api.npz")
 SIZES = ((176, 256), (171, 256), (256, 256), (300, 411), (100, 300), (750, 1101), (1101, 750))

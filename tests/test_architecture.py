@@ -23,10 +23,11 @@ BELOW["util.errors"] = {"util.errors"}
 BELOW["util.run"] = {"util.run", *BELOW["util"]}
 BELOW["util.tables"] = {"util.tables", *BELOW["util.run"]}
 BELOW["util.show"] = {"util.show", *BELOW["util.run"]}
+BELOW["util.person"] = {"util.person", *BELOW["util"]}
 BELOW["util.metrics"] = {"util.metrics", *BELOW["util.show"], *BELOW["util.tables"]}
 BELOW["models.networks"] = {"models.networks", *BELOW["util.metrics"]}
 BELOW["models.losses"] = {"models.losses", *BELOW["util.metrics"]}
-BELOW["models"] = {"models", *BELOW["models.networks"], *BELOW["models.losses"]}
+BELOW["models"] = {"models", "util.person", *BELOW["models.networks"], *BELOW["models.losses"]}
 BELOW["data"] = {"data", *BELOW["util.metrics"]}
 BELOW["options"] = {"options", *BELOW["models"], *BELOW["data"]}
 for _entry in ("train", "test", "api"):

@@ -20,7 +20,6 @@ from tests.browser import Browser, needs_chromium
 from tests.helpers import random_batch, train_options
 from tests.live_page import LivePage
 from tests.view_folders import write_folder
-from util import attention as reading
 from util.errors import UserError
 from util.run import checkpoint
 from util.show import attention as show
@@ -117,33 +116,33 @@ def test_the_step_model_says_that_it_explains_nothing(tmp_path):
 
 def test_a_point_reads_the_map_of_the_cell_it_lies_in():
     attention = np.arange(4 * 2 * 3 * 3, dtype=float).reshape(4, 2, 3, 3)
-    assert np.array_equal(reading.maps_at(attention, (0, 0), (40, 20)), attention[0, 0])
-    assert np.array_equal(reading.maps_at(attention, (39.9, 10), (40, 20)), attention[3, 1])
-    assert np.array_equal(reading.maps_at(attention, (60, -5), (40, 20)), attention[3, 0])
+    assert np.array_equal(show.maps_at(attention, (0, 0), (40, 20)), attention[0, 0])
+    assert np.array_equal(show.maps_at(attention, (39.9, 10), (40, 20)), attention[3, 1])
+    assert np.array_equal(show.maps_at(attention, (60, -5), (40, 20)), attention[3, 0])
 
 
 def test_the_peak_of_a_map_is_the_middle_of_its_largest_cell():
     source_map = np.zeros((4, 8))
     source_map[2, 5] = 1
-    assert reading.peak(source_map, (40, 80)) == pytest.approx([25, 55])
+    assert show.peak(source_map, (40, 80)) == pytest.approx([25, 55])
     source_map[2, 6] = 1
-    assert reading.peak(source_map, (40, 80)) == pytest.approx([25, 60])
+    assert show.peak(source_map, (40, 80)) == pytest.approx([25, 60])
 
 
 def test_mass_within_a_disc():
     even = np.ones((8, 8)) / 64
-    share = reading.mass_near(even, np.array([32.0, 32.0]), 8, (64, 64))
+    share = show.mass_near(even, np.array([32.0, 32.0]), 8, (64, 64))
     assert share == pytest.approx(np.pi * 64 / 64**2, rel=0.05)
     peaked = np.zeros((32, 32))
     peaked[16, 16] = 1  # 2 x 2 pixels around (33, 33), spread bilinearly over 4 x 4
-    assert reading.mass_near(peaked, np.array([33.0, 33.0]), 4, (64, 64)) == pytest.approx(1)
-    assert reading.mass_near(peaked, np.array([10.0, 10.0]), 4, (64, 64)) == 0
+    assert show.mass_near(peaked, np.array([33.0, 33.0]), 4, (64, 64)) == pytest.approx(1)
+    assert show.mass_near(peaked, np.array([10.0, 10.0]), 4, (64, 64)) == 0
 
 
 def test_a_flow_leads_from_the_target_to_the_source():
     flow = np.zeros((2, 4, 8))
     flow[:, 1, 2] = (3, -1)  # three cells to the right, one up
-    origin = reading.flow_source(flow, np.array([15.0, 25.0]), (40, 80))
+    origin = show.flow_source(flow, np.array([15.0, 25.0]), (40, 80))
     assert origin == pytest.approx([5, 55])
 
 

@@ -11,9 +11,9 @@ from data.synthetic.picture import light, render_layers
 from data.synthetic.pose import sample_pose
 from models.segmentation import MaskRcnn, create_masker
 from tests.photo_helpers import photo, standing
-from util.background import grabcut_mask, in_photo, replace_person, without_person
-from util.crop import Box, to_frame
 from util.errors import UserError
+from util.person.background import grabcut_mask, in_photo, replace_person, without_person
+from util.person.crop import Box, to_frame
 
 SIZE = (256, 176)
 

@@ -13,7 +13,7 @@ from tests.browser import Browser, needs_chromium
 from tests.demo_helpers import Served, served, studio_of
 from tests.live_page import LivePage
 from tests.photo_helpers import StickFigureEstimator, joint, make_run, photo
-from util.motion import retarget
+from util.person.motion import retarget
 from util.tables.poses import poses_in
 
 pytestmark = needs_chromium

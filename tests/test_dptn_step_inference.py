@@ -3,7 +3,7 @@
 import torch
 
 from tests.step_helpers import FRAME, SIZE, make_batch, make_model, to_double, warm_up
-from util.pose import step_pose_maps
+from util.person.maps import step_pose_maps
 
 
 def test_pose_maps_have_41_channels_with_the_sigmas_of_the_chosen_run(tmp_path):

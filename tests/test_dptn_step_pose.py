@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from util.pose import POSE_CHANNELS, STEP_LIMBS, eye_pixels, inside_frame, limb_maps, step_pose_maps
+from util.person.maps import (
+    POSE_CHANNELS,
+    STEP_LIMBS,
+    eye_pixels,
+    inside_frame,
+    limb_maps,
+    step_pose_maps,
+)
 
 FRAME = (256, 176)
 

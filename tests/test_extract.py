@@ -13,8 +13,8 @@ from PIL import Image
 from data.fashion_dataset import FashionDataset
 from script import extract_keypoints, make_pairs
 from tests.photo_helpers import StickFigureEstimator, photo, photo_keypoints
-from util.crop import person_box, to_frame
 from util.errors import UserError
+from util.person.crop import person_box, to_frame
 from util.tables.patn import read_keypoints
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,7 +19,7 @@ from data.fashion_dataset import FashionDataset
 from data.market_dataset import MarketDataset
 from tests.helpers import GOLDEN, train_options
 from util.errors import UserError
-from util.pose import keypoints_to_heatmaps
+from util.person.maps import keypoints_to_heatmaps
 from util.tables.patn import write_keypoints, write_pairs
 
 RANGES = MarketDataset.augmentation

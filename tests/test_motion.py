@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.photo_helpers import joint, standing
 from util.errors import UserError
-from util.motion import between, hold_lost, retarget, smooth
+from util.person.motion import between, hold_lost, retarget, smooth
 from util.skeleton import present
 
 FRAME = (256, 176)

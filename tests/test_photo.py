@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from tests.photo_helpers import photo, standing
-from util.crop import Box, cut, paste, person_box, to_frame, whole_picture
 from util.errors import UserError
 from util.image import as_photo, grey_as, is_grey, list_photos, photo_from_bytes, picture_name
+from util.person.crop import Box, cut, paste, person_box, to_frame, whole_picture
 
 
 def test_files_are_turned_upright_and_become_rgb(tmp_path):

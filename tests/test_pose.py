@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.helpers import GOLDEN
-from util.pose import heatmaps_to_picture, keypoints_to_heatmaps
+from util.person.maps import heatmaps_to_picture, keypoints_to_heatmaps
 from util.skeleton import draw_skeleton
 
 FRAMES = {"fashion": ((256, 176), (256, 256)), "market": ((128, 64), (128, 64))}

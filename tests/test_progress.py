@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from util import progress
+from util.run import progress
 
 
 class Terminal(io.StringIO):
@@ -51,7 +51,7 @@ def test_every_bar_follows_this_policy():
     paths = [
         p for folder in ("util", "data", "script", "models") for p in (ROOT / folder).rglob("*.py")
     ]
-    own = Path("util/progress.py")
+    own = Path("util/run/progress.py")
     offenders = [
         p.relative_to(ROOT)
         for p in (*paths, ROOT / "test.py", ROOT / "train.py", ROOT / "api.py")

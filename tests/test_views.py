@@ -27,7 +27,7 @@ from tests.view_folders import (
     write_named,
 )
 from util.errors import UserError
-from util.pose import view_maps
+from util.person.maps import view_maps
 from util.tables.views import CAMERAS, find_naming, split_name, views_of
 
 SIZE = (16, 16)

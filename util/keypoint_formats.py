@@ -1,4 +1,4 @@
-"""Joint sets of other estimators and their conversion to the 18 joints of :data:`util.pose.JOINTS`.
+"""Joint sets of other estimators and their conversion to the 18 of :data:`util.skeleton.JOINTS`.
 
 A format is nothing but the ordered names of its joints; conversion looks our joints up by name. A
 format without a neck (COCO, MediaPipe) gets the midpoint of the shoulders, missing when either

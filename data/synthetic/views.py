@@ -25,7 +25,7 @@ from data.synthetic.write import PHASES, begin, load_manifest, save_manifest
 from util.errors import UserError
 from util.files import replacing, write_file
 from util.parallel import map_in_order
-from util.progress import progress_bar
+from util.run.progress import progress_bar
 from util.show.grid import grid
 from util.tables.views import AZIMUTHS, CAMERAS, ELEVATIONS, STEP, open_hdf5
 

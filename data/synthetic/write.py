@@ -21,7 +21,7 @@ from util.errors import UserError
 from util.files import remove_leftovers, replacing, write_file
 from util.image import load_image, save_image
 from util.parallel import map_in_order
-from util.progress import progress_bar
+from util.run.progress import progress_bar
 from util.show.grid import grid
 from util.skeleton import draw_skeleton
 from util.tables.layouts import LAYOUTS, LIST_NAME, PHASES, SYNTHETIC_NAME

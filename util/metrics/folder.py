@@ -19,7 +19,7 @@ from util.errors import UserError
 from util.image import load_image, mark_of, resize_linear, upright_size
 from util.metrics.protocols import Resize
 from util.names import IMAGE_EXTENSIONS, PAGE_IMAGES
-from util.progress import progress_bar
+from util.run.progress import progress_bar
 
 SHOWN = 20  # files of one kind in an error
 

@@ -15,7 +15,7 @@ from util.metrics.measure import Score, Task
 from util.metrics.protocols import Protocol
 from util.metrics.registry import Column, MetricUnavailableError, register_metric
 from util.names import stem
-from util.progress import progress_bar
+from util.run.progress import progress_bar
 from util.skeleton import MISSING, present
 from util.tables.layouts import LAYOUTS, PHASES
 from util.tables.magpt import read_magpt_keypoints

@@ -18,7 +18,7 @@ from util.metrics.folder import ImageFacts, ImageReader, refuse
 from util.metrics.pairing import ImagePair
 from util.metrics.protocols import Protocol
 from util.metrics.registry import Column
-from util.progress import progress_bar
+from util.run.progress import progress_bar
 
 if TYPE_CHECKING:
     from util.metrics.keypoints import KeypointTable

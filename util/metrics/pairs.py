@@ -21,7 +21,7 @@ from util.metrics.reconstruction import pad_to_square, size_of
 from util.metrics.registry import Column, MetricUnavailableError, columns_for, list_metrics
 from util.metrics.weights import WeightStore
 from util.parallel import map_in_order
-from util.progress import progress_bar
+from util.run.progress import progress_bar
 
 CHEAP_METRICS = ("psnr", "ssim", "l1", "mae")
 BATCH = 8  # pairs of arrays held at a time

@@ -12,8 +12,8 @@ import torch
 
 from util.errors import UserError
 from util.files import replacing
-from util.progress import progress_bar
 from util.run import checkpoint
+from util.run.progress import progress_bar
 
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 20

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from util.crop import Box
+from util.person.crop import Box
 from util.skeleton import JOINTS, LIMBS, MISSING, present
 
 Masker = Callable[[Image.Image, np.ndarray], np.ndarray]  # picture, keypoints -> mask
