@@ -31,6 +31,29 @@ COMMANDS = {  # the commands whose options an unknown one may have been meant fo
     "test.py": ("options.test_options", "TestOptions"),
 }
 
+# What other programs call it -> ours; the first of these that a command has is meant.
+SYNONYMS = {
+    foreign: ours.split()
+    for words, ours in (
+        ("resume restart resume_training continue continue_train", "--continue_train --resume"),
+        ("epochs n_epochs num_epochs max_epochs", "--niter"),
+        ("n_epochs_decay", "--niter_decay"),
+        ("gpu gpus cuda", "--gpu_ids"),
+        ("bs train_batch_size", "--batchSize"),
+        ("learning_rate", "--lr"),
+        ("data data_dir data_root data_path dataset dataset_dir", "--dataroot"),
+        ("ckpt ckpt_path checkpoint_path model_path load_path", "--checkpoint"),
+        ("output_dir out_dir save_dir save_path", "--results_dir --output --checkpoints_dir"),
+        ("fp16 amp mixed_precision", "--precision"),
+        ("img_size image_size crop_size resolution", "--load_size"),
+        ("limit max_samples num_samples num_test", "--how_many --max_dataset_size"),
+        ("log_freq log_interval", "--print_freq"),
+        ("save_freq save_every", "--save_latest_freq"),
+        ("eval_freq validate_every", "--val_freq"),
+    )
+    for foreign in words.split()
+}
+
 
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Spellings of an option once, with one value; defaults where they say something."""
@@ -184,6 +207,9 @@ class Parser(argparse.ArgumentParser):
 
     def _hint(self, word: str) -> str:
         """What an unknown option may have been meant for."""
+        for meant in SYNONYMS.get(word.lstrip("-").replace("-", "_").lower(), ()):
+            if meant in self._option_string_actions and meant != word:
+                return f"; here it is called {meant}"
         owners = {} if word in ("-", "--") or not word.startswith("-") else options_elsewhere()
         if word in owners:
             return f": it is an option of {owners[word]}"

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from options.parser import SYNONYMS, options_elsewhere
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from util.errors import UserError
@@ -97,6 +98,9 @@ def test_the_published_defaults_are_the_defaults():
     [
         ("--lambda_stile 3", "did you mean --lambda_style"),
         ("--batches 3", "unknown option --batches"),
+        ("--resume", "unknown option --resume; here it is called --continue_train"),
+        ("--n-epochs=3", "unknown option --n-epochs; here it is called --niter "),
+        ("--learning_rate 3", "here it is called --lr "),
         ("--gan_mode lsgam", "expected one of .*did you mean lsgan"),
         ("--batchSize 0", "--batchSize: found 0, expected a whole number, 1 or more"),
         ("--batchSize many", "found many, expected a whole number"),
@@ -114,6 +118,17 @@ def test_the_published_defaults_are_the_defaults():
 def test_a_wrong_option_is_one_sentence(words, message):
     with pytest.raises(UserError, match=message):
         parse(words)
+
+
+def test_a_word_of_training_that_testing_calls_otherwise_is_translated():
+    with pytest.raises(UserError, match="--continue_train; here it is called --resume"):
+        parse("--continue_train", TestOptions)
+
+
+def test_what_other_programs_call_it_leads_to_options_that_exist():
+    known = set(options_elsewhere())
+    assert {ours for words in SYNONYMS.values() for ours in words} - known == {"--output"}
+    assert known & {f"--{word}" for word in SYNONYMS} == {"--resume", "--continue_train"}
 
 
 def test_what_is_not_the_default_is_printed_and_everything_is_saved(tmp_path, capsys):
