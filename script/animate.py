@@ -48,7 +48,7 @@ from util.kinds import (
     flag,
     natural,
     number,
-    positive,
+    rate,
     several,
     text,
     whole_number,
@@ -58,7 +58,7 @@ from util.person.motion import CUTOFF, between, hold_lost, retarget, smooth
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.progress import progress_bar
-from util.show.animation import LIMITS, WRITERS
+from util.show.animation import GIF_FPS, LIMITS, WRITERS
 from util.show.grid import grid
 from util.skeleton import JOINTS, MISSING, present
 from util.tables.poses import POSE_FILES, NamedPose, read_poses
@@ -96,7 +96,7 @@ def build_parser() -> Parser:
 
 def _add_film_options(parser: Parser) -> None:
     add = parser.group("film")
-    add("--fps", positive, None, f"pictures a second; default: as the poses tell, else {FPS:g}")
+    add("--fps", rate, None, f"pictures a second; default: as the poses tell, else {FPS:g}")
     steady = f"Hz, lower is steadier, 0: off; default: {CUTOFF:g} for estimated poses, else off"
     add("--smooth", number(0, 100), None, steady)
     add("--loop", natural, 0, "how often a GIF is played; 0: for ever")
@@ -112,7 +112,7 @@ def read_movement(opt: Namespace, find: PersonFinder, frame: tuple[int, int]) ->
     path = Path(opt.poses)
     if path.suffix.lower() in VIDEOS:
         poses, fps = poses_of_video(path, find)
-    elif path.is_dir() and not any(p.suffix.lower() in POSE_FILES for p in path.iterdir()):
+    elif path.is_dir() and not any(p.suffix.lower() == ".json" for p in path.iterdir()):
         poses, fps = poses_of_photos(list_photos(path), find), None
     elif path.is_dir() or path.suffix.lower() in POSE_FILES:
         named = _poses_of_files(path, opt)
@@ -148,7 +148,14 @@ def _poses_of_files(path: Path, opt: Namespace) -> list[NamedPose]:
     many, poses = len(files) > 1, []
     for file in files:
         try:
-            poses += read_poses(file, opt.person, 0, opt.joint_score, keep_empty=True)
+            found = read_poses(file, opt.person, 0, opt.joint_score, keep_empty=True)
+            if many and len(found) > 1:
+                raise UserError(
+                    f"--poses {path}: {file.name} is a sequence of {len(found)} poses, one of "
+                    f"{len(files)} pose files; expected files of one pose each, or one sequence: "
+                    f"--poses {file}"
+                )
+            poses += found
         except UserError as error:
             if not many or "holds no person" not in str(error):
                 raise
@@ -224,6 +231,11 @@ def output_file(opt: Namespace) -> Path:
     if output.suffix.lower() not in WRITERS:
         raise UserError(f"--output {output}: expected a name that ends in {', '.join(WRITERS)}")
     check_writable(output)
+    if opt.fps and opt.fps > fastest(output):
+        raise UserError(
+            f"--fps {opt.fps:g}: a {output.suffix} file shows at most {GIF_FPS} pictures a second; "
+            f"use --fps {GIF_FPS}, or write an .mp4 file"
+        )
     if bool(opt.poses) == bool(opt.between):
         raise UserError("expected either --poses P or --between A B")
     read = [opt.source, opt.source_keypoints, opt.poses, *(opt.between or ())]
@@ -231,6 +243,11 @@ def output_file(opt: Namespace) -> Path:
         if given.exists() and output.exists() and output.samefile(given):
             raise UserError(f"--output {output} would replace {given}, which is read")
     return output
+
+
+def fastest(output: Path) -> float:
+    """Most pictures a second of a file of this kind."""
+    return GIF_FPS if output.suffix.lower() == ".gif" else float("inf")
 
 
 def check_count(poses: np.ndarray, output: Path) -> None:
@@ -258,8 +275,8 @@ def film(
         yield frame
 
 
-def animate(opt: Namespace) -> tuple[Path, int, float, str | None]:
-    """Do what the options say; returns the file, its number of frames, their rate and a remark."""
+def animate(opt: Namespace) -> tuple[Path, int, float, list[str]]:
+    """Do what the options say; returns the file, its number of frames, their rate, and remarks."""
     output = output_file(opt)
     as_photo(opt.source)  # refused before anything heavy is loaded
     device = choose_device(opt.device)
@@ -270,6 +287,13 @@ def animate(opt: Namespace) -> tuple[Path, int, float, str | None]:
     poses, fps, estimated = read_movement(opt, find, frame)
     poses = prepared(poses, fps, estimated, opt)
     check_count(poses, output)
+    remarks = [model.remark] if model.remark else []
+    if fps > fastest(output):
+        remarks.append(
+            f"the poses come {fps:g} a second, of which a {output.suffix} file shows {GIF_FPS}: "
+            "the film is slower; an .mp4 file keeps the time"
+        )
+        fps = fastest(output)
     if not opt.no_retarget:
         poses = retarget(poses, source.keypoints, frame)
     pictures = model.animate(
@@ -277,14 +301,14 @@ def animate(opt: Namespace) -> tuple[Path, int, float, str | None]:
     )
     frames = film(pictures, poses, source, opt, len(poses))
     WRITERS[output.suffix.lower()](output, frames, fps, opt.loop)
-    return output, len(poses), fps, model.remark
+    return output, len(poses), fps, remarks
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, animate, say where the film is."""
     opt = build_parser().parse(sys.argv[1:] if argv is None else argv)
-    output, count, fps, remark = animate(opt)
-    if remark:
+    output, count, fps, remarks = animate(opt)
+    for remark in remarks:
         print(f"note: {remark}")
     print(f"wrote {output}: {count} frames, {fps:g} a second")
 

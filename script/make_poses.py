@@ -23,7 +23,7 @@ from data.synthetic.motion import MOVEMENTS, movement_keypoints
 from options.parser import OUTPUT, Parser, add_debug
 from util.errors import UserError
 from util.files import make_folder, write_file
-from util.kinds import REQUIRED, choice, natural, positive, several, size, text, whole_number
+from util.kinds import REQUIRED, choice, natural, rate, several, size, text, whole_number
 from util.run.main import run_main
 from util.tables.poses import pose_text
 
@@ -36,7 +36,7 @@ def build_parser() -> Parser:
     movements = choice(MOVEMENTS)
     add("--movements", several(movements), list(MOVEMENTS), "which ones", metavar="M")
     add("--frames", whole_number(2, 10_000), 24, "poses of one round")
-    add("--fps", positive, 12.0, "poses a second")
+    add("--fps", rate, 12.0, "poses a second")
     add("--size", size, (256, 176), "height and width of the frame, pixels")
     add("--seed", natural, 0, "draws the body")
     add_debug(add)

@@ -97,6 +97,23 @@ def test_side_by_side_pingpong_and_the_rate_of_pictures(command):
     assert video.read()[1].shape == (256, 536, 3)
 
 
+def test_poses_that_come_faster_than_a_gif_can_show_are_slowed_down_and_that_is_said(
+    command, tmp_path, capsys
+):
+    (tmp_path / "walk.json").write_text(pose_text(WALK, FRAME, fps=120))
+    assert command("--poses", "walk.json")[1] == 50
+    assert "120 a second, of which a .gif file shows 50" in capsys.readouterr().out
+    assert Image.open("out.gif").info["duration"] == 20
+    assert command("--poses", "walk.json", output="out.mp4")[1] == 120
+    assert command("--poses", "walk.json", "--fps", "1000", output="sheet.png")[1] == 1000
+
+
+def test_a_folder_of_one_sequence_is_that_sequence(command, tmp_path):
+    (tmp_path / "poses").mkdir()
+    (tmp_path / "walk.json").rename(tmp_path / "poses" / "walk.json")
+    assert len(command("--poses", "poses")[0]) == 5
+
+
 def test_a_contact_sheet_shows_every_frame(command):
     command("--poses", "walk.json", output="sheet.png")
     assert Image.open("sheet.png").size == (5 * 176 + 4 * 4, 256)
@@ -195,6 +212,7 @@ def video(count: int) -> str:
 
 NOBODY = pose_text(np.full((3, 18, 2), -1.0), FRAME, 10)
 ONE = pose_text(WALK[:1], FRAME, 10)
+WALK_TEXT = pose_text(WALK, FRAME, 10)
 PIXELS = json.dumps(
     {"people": [{"pose_keypoints_2d": [v for i in range(18) for v in (9 + i, 9, 1)]}]}
 )
@@ -225,7 +243,13 @@ PIXELS = json.dumps(
         (lambda: ["--between", "me.png", "none.png"], r"none\.png: no such image"),
         (lambda: ["--between", "me.png", "me.png", "--frames", "1"], "a whole number, 2 to"),
         (lambda: ["--between", "me.png", "me.png", "--frames", "2001"], "too many for a .gif file"),
-        (lambda: ["--poses", "walk.json", "--fps", "0"], "more than 0"),
+        (lambda: ["--poses", folder("two", a=WALK_TEXT, b=ONE)],
+         "a.json is a sequence of 5 poses, one of 2 pose files; .* --poses two/a.json"),
+        (lambda: ["--poses", folder("none", a='{"frame": [0, 0], "people": []}')],
+         r'"frame" is \[0, 0\]; expected \[height, width\], each 1 or more'),
+        (lambda: ["--poses", "walk.json", "--fps", "0"], "0.01 to 1000"),
+        (lambda: ["--poses", "walk.json", "--fps", "1000"],
+         "a .gif file shows at most 50 pictures a second; use --fps 50, or write an .mp4"),
         (lambda: ["--poses", "walk.json", "--smooth", "nan"], "a finite number"),
         (lambda: ["--poses", "walk.json", "-o", "out.webm"], r"ends in \.gif, \.mp4, \.png"),
         (lambda: ["--poses", "walk.json", "-o", "me.png"], "would replace me.png, which is read"),

@@ -131,6 +131,7 @@ natural = whole_number(0)
 positive = number(0, above=True)
 weight = number(0)
 fraction = number(0, 1)
+rate = number(0.01, 1000)  # pictures a second
 size = _Size(
     f"one number (a square) or height and width, 1 to {LARGEST_SIDE}",
     int,

@@ -24,11 +24,15 @@ COLOURS_FROM = 16  # of these, evenly spread
 SHEET_COLUMNS = 8
 SHEET_FRAMES = 400
 GIF_FRAMES = 2000  # more make a file that no viewer likes
+GIF_FPS = 50  # times are hundredths of a second, and browsers take 1 for 10
 Frames = Iterable[np.ndarray]  # uint8 (h, w, 3), all of one size
 
 
 def write_gif(path: Path, frames: Frames, fps: float, plays: int) -> None:
-    """A GIF with one palette for all frames, so that nothing flickers; ``plays`` 0: for ever."""
+    """A GIF with one palette for all frames, so that nothing flickers; ``plays`` 0: for ever.
+
+    ``fps`` is at most GIF_FPS.
+    """
     frames = iter(frames)
     first = list(islice(frames, PALETTE_FRAMES))
     some = first[:: max(1, len(first) // COLOURS_FROM)]

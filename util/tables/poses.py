@@ -153,7 +153,7 @@ def _frame(content: Any, where: str) -> tuple[int, int] | None:
         or any(type(side) is not int or not 1 <= side <= MAX_SIDE for side in frame)
     ):
         raise UserError(
-            f'{where}: "frame" is {_shown(frame)}; expected [height, width] in whole pixels'
+            f'{where}: "frame" is {_shown(frame)}; expected [height, width], each 1 or more'
         )
     return frame[0], frame[1]
 
@@ -382,6 +382,8 @@ def _numbers(values: Any, where: str) -> np.ndarray:
 
 def _shown(value: Any) -> str:
     """A JSON value for a message."""
+    if isinstance(value, list) and len(value) <= 4 and {list, dict}.isdisjoint(map(type, value)):
+        return f"[{', '.join(map(_shown, value))}]"
     if isinstance(value, dict | list):
         return "a list" if isinstance(value, list) else "an object"
     text = json.dumps(value) if not isinstance(value, int) or abs(value) < 1e15 else "a huge number"
