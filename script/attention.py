@@ -6,8 +6,9 @@
 
 For points of the result, by default its joints: the attention maps of DPTN's texture transfer
 blocks over the source, GFLA's flow fields as arrows, MAGPT's gates. Writes figure.png and maps.png
-into --output, with --html also page.html, on which a click on the result shows its map. --table
-measures how much attention falls on the same joint of the source, beside an untrained network.
+into --output, with --html also page.html, on which a click on the result shows its map; -o x.png
+writes x.png, x_maps.png and x_page.html. --table measures how much attention falls on the same
+joint of the source, beside an untrained network.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import copy
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,6 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from api import GENERATOR_FILE
 from data import create_dataset
 from data.base_dataset import BaseDataset
 from models import create_model
@@ -35,10 +35,10 @@ from models.base_model import BaseModel, Explanation
 from options.parser import DATA, OUTPUT, Parser, add_debug, add_device
 from options.trained import load_model
 from script.transfer import (
-    PUBLISHED,
     add_checkpoint_options,
     add_estimator_options,
     add_joint_score,
+    find_checkpoint,
     person_finder,
     read_source,
     read_targets,
@@ -60,11 +60,11 @@ from util.kinds import (
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.progress import progress_bar
-from util.run.weights import find_weights
 from util.show import attention as show
 from util.skeleton import JOINTS, present, skeleton_picture
 from util.tensors import image_to_tensor, to_uint8
 
+PICTURES = (".png", ".jpg", ".jpeg")
 SMALLEST = 256  # pixels; smaller pictures are enlarged to be looked at
 
 
@@ -110,7 +110,8 @@ def build_parser() -> Parser:
     add("--points", numbers, None, "points of the result in its pixels: y x y x ...")
     add("--grid", whole_number(1, 16), None, "N x N points instead of the joints")
     add("--html", flag, False, "also page.html: click a point, see its map")
-    add(OUTPUT, text, None, "folder; default: results/attention_<name of the run>", "output")
+    place = "folder, or the figure as .png; default: results/attention_<name of the run>"
+    add(OUTPUT, text, None, place, "output")
     add_checkpoint_options(parser)
     add_device(parser.option)
     add_estimator_options(parser)
@@ -137,12 +138,8 @@ def check_options(opt: Namespace) -> None:
 
 
 def load(opt: Namespace, device: torch.device) -> BaseModel:
-    """The generator that ``--checkpoint`` names."""
-    options = {key: getattr(opt, key) for key in ("model", "dataset_mode") if getattr(opt, key)}
-    path = Path(opt.checkpoint)
-    if opt.checkpoint == PUBLISHED:
-        path = find_weights(GENERATOR_FILE)
-        options = {"model": "pose2pose", "dataset_mode": "magpt"}
+    """The generator that the options name."""
+    path, options = find_checkpoint(opt)
     if path.suffix == ".onnx":
         raise UserError(f"{path} holds no weights of single layers; expected a .pth or its folder")
     return load_model(path, opt.which_epoch, device, options)
@@ -159,7 +156,7 @@ def sample_of_photos(opt: Namespace, model: BaseModel) -> dict:
     """A sample as a data set gives it, of ``--source`` and ``--pose``."""
     if model.opt.view_counts:
         raise UserError(
-            f"{opt.checkpoint} turns objects and takes no pose of a person: use --dataroot, --pair"
+            f"{model.opt.name} turns objects and takes no pose of a person: use --dataroot, --pair"
         )
     frame = tuple(model.opt.annotation_size)
     find = person_finder(opt, model.device)
@@ -215,8 +212,31 @@ def chosen_points(opt: Namespace, case: Case, frame: tuple[int, int]) -> list[np
     return [np.array([y, x]) * case.frame for y in steps for x in steps]
 
 
-def write_pictures(opt: Namespace, case: Case, frame: tuple[int, int], output: Path) -> list[str]:
-    """figure.png, maps.png and, if asked for, page.html; returns the names of the files."""
+def output_files(opt: Namespace) -> dict[str, Path]:
+    """Where everything goes: into the folder ``--output``, or to the file that it names and beside
+    it; that is figure.png, of --table table.csv."""
+    given = Path(opt.checkpoint or opt.name or "")
+    run = given.parent.name if given.is_file() else given.name
+    output = Path(opt.output or f"results/attention_{run}")
+    main, ends = ("figure.png", PICTURES) if opt.table is None else ("table.csv", (".csv",))
+    names = ("figure.png", "maps.png", "page.html", "table.csv")
+    if output.is_dir() or output.suffix.lower() not in (*PICTURES, ".csv", ".html"):
+        files = {name: output / name for name in names}
+    elif output.suffix.lower() in ends:
+        files = {name: output.with_name(f"{output.stem}_{name}") for name in names}
+        files[main] = output
+    else:
+        raise UserError(
+            f"--output {output}: expected a folder, or a name that ends in {', '.join(ends)}"
+        )
+    check_writable(files[main])
+    return files
+
+
+def write_pictures(
+    opt: Namespace, case: Case, frame: tuple[int, int], files: Mapping[str, Path]
+) -> list[Path]:
+    """Figure, maps and, if asked for, the page; returns what was written."""
     points = chosen_points(opt, case, frame)
     if not points:
         raise UserError(
@@ -235,15 +255,15 @@ def write_pictures(opt: Namespace, case: Case, frame: tuple[int, int], output: P
         maps = show.arrow_sheet(case.source, case.result, points, of_fields, names)
     else:
         gates = [gate[0].cpu().numpy() for gate in case.explanation.gates]
-        save_image(output / "maps.png", show.gate_sheet(case.source, case.result, gates))
-        return ["maps.png"]
+        save_image(files["figure.png"], show.gate_sheet(case.source, case.result, gates))
+        return [files["figure.png"]]
     figure = show.correspondence_figure(pose, case.source, case.result, points, origins)
-    save_image(output / "figure.png", figure)
-    save_image(output / "maps.png", maps)
+    save_image(files["figure.png"], figure)
+    save_image(files["maps.png"], maps)
     if not opt.html:
-        return ["figure.png", "maps.png"]
-    show.write_page(output / "page.html", case.title, case.source, case.result, attention, flows)
-    return ["figure.png", "maps.png", "page.html"]
+        return [files["figure.png"], files["maps.png"]]
+    show.write_page(files["page.html"], case.title, case.source, case.result, attention, flows)
+    return [files["figure.png"], files["maps.png"], files["page.html"]]
 
 
 def joint_masses(case: Case) -> dict[int, tuple[float, float]]:
@@ -297,8 +317,8 @@ def mass_table(model: BaseModel, dataset: BaseDataset, count: int, seed: int) ->
     return rows
 
 
-def write_table(rows: list[list], output: Path) -> None:
-    """Print the table and write it as table.csv."""
+def write_table(rows: list[list], path: Path) -> None:
+    """Print the table and write it as CSV."""
     columns = ("joint", "pairs", "trained", "untrained", "even")
     print("share of attention within a tenth of the body height of the same joint of the source")
     print("".join(f"{c:>16}" for c in columns))
@@ -306,34 +326,31 @@ def write_table(rows: list[list], output: Path) -> None:
         print(f"{name:>16}{pairs:16,}" + "".join(f"{share:16.4f}" for share in shares))
     lines = [",".join(columns)]
     lines += [f"{n},{p},{','.join(f'{s:.6f}' for s in shares)}" for n, p, *shares in rows]
-    write_file(output / "table.csv", ("\n".join(lines) + "\n").encode())
+    write_file(path, ("\n".join(lines) + "\n").encode())
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, look, say where the pictures are."""
     opt = build_parser().parse(argv)
     check_options(opt)
-    checkpoint = Path(opt.checkpoint)
-    run = checkpoint.name if checkpoint.is_dir() else checkpoint.parent.name
-    output = Path(opt.output or f"results/attention_{run}")
-    check_writable(output / "figure.png")
+    files = output_files(opt)
     model = load(opt, choose_device(opt.device))
     if opt.source is not None:
         dataset, sample = None, sample_of_photos(opt, model)
     else:
         dataset = open_dataset(opt, model)
         sample = None if opt.pair is None else pair_of(dataset, opt)
-    make_folder(output)
+    make_folder(files["figure.png"].parent)
     if sample is None:
         check_measurable(model)
-        write_table(mass_table(model, dataset, opt.table, opt.seed), output)
-        print(f"written: {output}/table.csv")
+        write_table(mass_table(model, dataset, opt.table, opt.seed), files["table.csv"])
+        print(f"written: {files['table.csv']}")
         return
     case = explain(model, sample)
     if opt.html and case.explanation.gates:
         raise UserError("--html: MAGPT's gates belong to no point of the source; leave it out")
-    names = write_pictures(opt, case, tuple(model.opt.annotation_size), output)
-    print(f"{case.title}: written {', '.join(str(output / name) for name in names)}")
+    written = write_pictures(opt, case, tuple(model.opt.annotation_size), files)
+    print(f"{case.title}: written {', '.join(map(str, written))}")
 
 
 def check_measurable(model: BaseModel) -> None:

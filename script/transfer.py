@@ -211,15 +211,19 @@ def retargeted(target: Subject, source: Subject, frame: tuple[int, int]) -> Subj
     return Subject(target.name, None, points)
 
 
-def load(opt: Namespace, device) -> PoseTransfer:
-    """The generator that ``--checkpoint`` names."""
-    path = opt.checkpoint or str(Path(opt.checkpoints_dir) / (opt.name or ""))
+def find_checkpoint(opt: Namespace) -> tuple[Path, dict[str, str]]:
+    """The generator that the options name, and the options that replace saved ones."""
     if not opt.checkpoint and not opt.name:
         raise UserError("there is no generator; give --checkpoint, or --name of a run")
+    if opt.checkpoint == PUBLISHED:
+        return find_weights(GENERATOR_FILE), {"model": "pose2pose", "dataset_mode": "magpt"}
     options = {key: getattr(opt, key) for key in ("model", "dataset_mode") if getattr(opt, key)}
-    if path == PUBLISHED:
-        path = find_weights(GENERATOR_FILE)
-        options = {"model": "pose2pose", "dataset_mode": "magpt"}
+    return Path(opt.checkpoint or Path(opt.checkpoints_dir, opt.name)), options
+
+
+def load(opt: Namespace, device) -> PoseTransfer:
+    """The generator that the options name."""
+    path, options = find_checkpoint(opt)
     return PoseTransfer.from_checkpoint(path, opt.which_epoch, device, options)
 
 
