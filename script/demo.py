@@ -381,7 +381,10 @@ def build_server(opt: Namespace) -> PageServer:
 def main(argv: list[str] | None = None) -> None:
     """Parse, load, serve until Ctrl-C."""
     opt = build_parser().parse(argv)
-    build_server(opt).run(lambda url: print(f"open {url} in a browser; Ctrl-C ends it", flush=True))
+    server = build_server(opt)
+    if server.others:
+        print(server.others)
+    server.run(lambda url: print(f"open {url} in a browser; Ctrl-C ends it", flush=True))
 
 
 if __name__ == "__main__":

@@ -276,12 +276,25 @@ def test_a_server_for_the_network_is_found_by_its_address_and_not_by_any_name():
     try:
         for host in ("192.168.7.5:8097", "localhost", "127.0.0.1"):
             assert server.refusal(host, f"http://{host}", "same-origin") is None
-        assert "'evil.example'" in server.refusal("evil.example", None, None)
+        sentence = server.refusal("evil.example", None, None)
+        assert "'evil.example'" in sentence
+        assert "0.0.0.0" not in sentence  # nobody finds a page under that
+        assert "this computer's address in numbers" in sentence
+        assert server.url == f"http://127.0.0.1:{server.port}/"
+        assert "there is no password" in server.others
     finally:
         server.close()
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "a..b"])
+def test_the_address_of_another_computer_is_a_sentence_with_what_to_give(host):
+    with pytest.raises(UserError, match="--host is an address of this computer") as error:
+        PageServer({}, [], host)
+    assert "choose another port" not in str(error.value)
+
+
 def test_a_server_for_this_computer_is_not_found_by_an_address_of_the_network(demo):
+    assert demo.server.others == ""
     assert "'192.168.7.5'" in demo.server.refusal("192.168.7.5", None, None)
 
 

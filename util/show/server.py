@@ -8,6 +8,7 @@ requests are matched against a fixed list. Every refusal is a JSON object ``{"er
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
+from socket import gaierror
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +28,8 @@ from util.errors import UserError
 from util.run.main import explain
 
 LOOPBACK = "127.0.0.1"
+OWN = (LOOPBACK, "localhost", "::1")
+EVERY_ADDRESS = ("0.0.0.0", "::", "")  # of this computer
 MAX_JSON = 1 << 18  # bytes of a request that holds no file
 MAX_WAITING = 8  # requests of one lane; a page of ours has one in flight
 MEDIA_TYPES = {
@@ -142,9 +146,19 @@ class PageServer:
 
     @property
     def url(self) -> str:
-        """Where a browser finds the page."""
-        name = f"[{self.host}]" if ":" in self.host else self.host
+        """Where a browser of this computer finds the page."""
+        host = LOOPBACK if self.host in EVERY_ADDRESS else self.host
+        name = f"[{host}]" if ":" in host else host
         return f"http://{name}:{self.port}/"
+
+    @property
+    def others(self) -> str:
+        """A sentence about who else can open the page; "" when it is for this computer alone."""
+        if self.host in OWN:
+            return ""
+        place = f"http://<this computer's address in numbers>:{self.port}/"
+        place = place if self.host in EVERY_ADDRESS else self.url
+        return f"everybody in your network can use this page, there is no password: {place}"
 
     def run(self, announce: Callable[[str], None]) -> None:
         """Serve until Ctrl-C or :meth:`stop`; ``announce`` is called with the URL first."""
@@ -175,9 +189,10 @@ class PageServer:
     def refusal(self, host: str, origin: str | None, site: str | None) -> str | None:
         """Why a request with these headers is none of our page; None when it may be one."""
         if not self._is_our_name(host):
+            others = self.host in EVERY_ADDRESS
             return (
                 f"the request is addressed to {host[:60]!r}; this page is found under {self.url} "
-                "only"
+                + ("or this computer's address in numbers" if others else "only")
             )
         foreign = origin is not None and origin != f"http://{host}"
         if foreign or site in ("cross-site", "same-site"):
@@ -202,16 +217,25 @@ class PageServer:
             address = ipaddress.ip_address(name or "")
         except ValueError:
             return False
-        return address.is_loopback or self.host not in (LOOPBACK, "localhost", "::1")
+        return address.is_loopback or self.host not in OWN
 
 
 def _bound(host: str, port: int) -> list:
     try:
         return bind_sockets(port, host)
-    except (OSError, OverflowError) as error:
+    except (OSError, UnicodeError) as error:
+        number = getattr(error, "errno", None)
+        if isinstance(error, (gaierror, UnicodeError)) or number == errno.EADDRNOTAVAIL:
+            advice = (
+                f"--host is an address of this computer: {LOOPBACK}, the default, for its own "
+                "browsers, 0.0.0.0 to let others in your network in; who visits needs no option"
+            )
+        elif number == errno.EACCES:
+            advice = "choose a port above 1023"
+        else:
+            advice = "choose another port, 0 takes any free one"
         raise UserError(
-            f"--host {host} --port {port} cannot be listened on ({error}); choose another port, 0 "
-            "takes any free one"
+            f"--host {host} --port {port} cannot be listened on ({error}); {advice}"
         ) from error
 
 
