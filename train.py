@@ -82,7 +82,7 @@ def train(loader: DataLoader, run: TrainingRun, gallery: Gallery, stop: StopRequ
         finished = progress.next_epoch()
         if finished % opt.save_epoch_freq == 0 or finished == last_epoch:
             saved = run.save("latest", str(finished))
-    visualizer.message(last_words(opt, run))
+    visualizer.message(last_words(opt, run, saved))
     return 0 if saved else EXIT_NOT_SAVED
 
 

@@ -121,23 +121,30 @@ def first_line(opt: Namespace, run: TrainingRun, loader: DataLoader) -> str:
     )
     batches = loader.batch_sampler
     steps, page = batches.samples // batches.global_batch, run.visualizer.page
+    pairs = f"{batches.size:,} pairs"
+    if batches.samples < batches.size:
+        pairs = f"{batches.samples:,} of {pairs} an epoch"
     parts = [
         f"{device}, {opt.precision}",
         f"{', '.join(sizes)} parameters",
-        f"{batches.size:,} pairs, {epochs:,} epochs of {steps:,} steps",
+        f"{pairs}, {epochs:,} epochs of {steps:,} steps",
         distributed.describe_batch(batches.batch_size),
     ]
     parts += [f"page: {page}"] if page else []
     return " | ".join(part.replace(" ", GLUE) for part in parts)
 
 
-def last_words(opt: Namespace, run: TrainingRun) -> str:
-    """What a finished training has reached, where it is, and what to type next."""
-    at, folder = run.progress, run.path
+def last_words(opt: Namespace, run: TrainingRun, saved: bool) -> str:
+    """What a finished training has reached, where it is, and what to type next.
+
+    ``saved``: False when the disk refused the last save.
+    """
+    at, folder, newest = run.progress, run.path, run.path / "latest_net_G.pth"
+    older = f"{newest} may be of an earlier step" if newest.is_file() else "no step was ever saved"
     lines = [
         f"finished: {at.epoch - 1:,} epochs, {at.total:,} samples; this call took "
         f"{duration(run.visualizer.seconds())}",
-        f"  checkpoint  {folder / 'latest_net_G.pth'}",
+        f"  checkpoint  {newest if saved else f'NOT SAVED, the disk refused it: {older}'}",
         f"  losses      {folder / 'loss_log.txt'}",
     ]
     if run.extra.get("best") is not None:
@@ -145,6 +152,9 @@ def last_words(opt: Namespace, run: TrainingRun) -> str:
         lines.insert(2, f"  best        {folder / 'best_net_G.pth'} ({best})")
     if run.visualizer.page is not None:
         lines.append(f"  page        {run.visualizer.page}")
+    if not saved:
+        again = f"free space for {folder}, then the same command with --continue_train"
+        return "\n".join([*lines, f"  next        {again}"])
     words = ["python", "test.py", "--name", opt.name, "--dataroot", opt.dataroot]
     if Path(opt.checkpoints_dir) != Path("checkpoints"):
         words += ["--checkpoints_dir", opt.checkpoints_dir]

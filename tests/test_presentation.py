@@ -12,6 +12,7 @@ import torch
 from models.presentation import pictures_of
 from tests import small_runs
 from tests.training_child import write_tiny_data
+from util.run.interrupt import EXIT_NOT_SAVED
 from util.show.colours import OneColour
 from util.show.training_page import TrainingPage
 from util.show.visualizer import Visualizer
@@ -61,6 +62,28 @@ def test_the_last_words_say_what_was_reached_where_it_is_and_what_to_type_next(f
         assert str(folder / "run" / path) in ending
     data = argv[argv.index("--dataroot") + 1]
     assert f"python test.py --name run --dataroot {data} --checkpoints_dir {folder}" in ending
+
+
+def test_after_a_last_save_that_the_disk_refused_the_last_words_claim_no_checkpoint(dots, tmp_path):
+    for full_from, older in ((1, "no step was ever saved"), (5, "may be of an earlier step")):
+        folder = tmp_path / str(full_from)
+        folder.mkdir()
+        status, text = small_runs.train(
+            small_runs.small_argv(dots, folder), folder, full_from=full_from
+        )
+        assert status == EXIT_NOT_SAVED, text
+        ending = text[text.index("finished: 2 epochs, 16 samples") :]
+        assert "NOT SAVED, the disk refused it" in ending
+        assert older in ending
+        assert "the same command with --continue_train" in ending
+        assert "test.py" not in ending
+
+
+def test_a_shorter_epoch_is_in_the_first_line(dots, tmp_path):
+    argv = [*small_runs.small_argv(dots, tmp_path), "--max_dataset_size", 3, "--niter_decay", 0]
+    status, text = small_runs.train(argv, tmp_path)
+    assert status == 0, text
+    assert "3 of 8 pairs an epoch, 1 epochs of 3 steps" in text
 
 
 def test_continuing_a_finished_run_says_so(finished):
