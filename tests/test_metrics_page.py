@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from script.metrics import main
+from tests.browser import Browser, needs_chromium
+from tests.live_page import LivePage
 from tests.metric_helpers import SIZE, arguments, make_folders, noisy, picture, save
 from util.metrics.evaluate import evaluate_folder
 from util.metrics.page import rank
@@ -52,13 +54,20 @@ def test_no_pair_is_shown_twice_however_few_there_are(tmp_path):
         assert 0 in places
 
 
-def test_the_page_shows_source_pose_truth_and_result_of_a_pair(folders, tmp_path):
+@pytest.fixture
+def complete(folders, tmp_path):
+    """The folders with source image and keypoints."""
     (tmp_path / "gt").rename(tmp_path / "test")
     folders["--gt_path"] = str(tmp_path / "test")
     save(tmp_path / "test" / "s.png", picture(50))
     people = np.linspace((2, 2), (60, 42), 18)
     names = [f"t{i:02d}.png" for i in range(len(NOISE))]
     write_keypoints(tmp_path / "fashion-annotation-test.csv", dict.fromkeys(names, people))
+    return folders
+
+
+def test_the_page_shows_source_pose_truth_and_result_of_a_pair(complete, tmp_path):
+    folders = complete
     (tmp_path / "results" / "index.html").write_text("results")
     assert main(arguments(folders, "--metrics", "psnr", "--name", "run")) == 0
     folder = tmp_path / "out" / "run"
@@ -78,13 +87,36 @@ def read(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
-def test_several_folders_stand_side_by_side_for_the_same_people(folders, tmp_path):
-    for i in range(1, len(NOISE)):  # the second has no result 0
-        save(tmp_path / "other" / f"s_2_t{i:02d}_vis.png", noisy(picture(i), 2, 70 - NOISE[i]))
+@needs_chromium
+@pytest.mark.parametrize("others", [0, 2])
+def test_truth_and_results_are_beside_each_other_on_a_phone(complete, tmp_path, others):
+    measure_all(complete, tmp_path, [f"other{i}" for i in range(others)])
+    with Browser() as browser:
+        url = (tmp_path / "out" / "both" / "index.html").as_uri()
+        page = LivePage(browser, url, (390, 844), phone=True)
+        figures = "[...document.querySelector('.card').querySelectorAll('figure')]"
+        captions = page.value(f"{figures}.map(f => f.innerText)")
+        tops = page.value(f"{figures}.map(f => Math.round(f.getBoundingClientRect().top))")
+        assert page.value("document.documentElement.scrollWidth") == 390
+    assert captions[:3] == ["source", "pose", "ground truth"]
+    assert len(captions) == 4 + others
+    assert len(set(tops[2:])) == 1
+
+
+def measure_all(folders, tmp_path, others):
+    """Measure the results and the folders ``others``, which have no result 0, as "both"."""
     words = arguments(folders, "--metrics", "psnr", "--name", "both")
-    at = words.index("--distorated_path")
-    words.insert(at + 2, str(tmp_path / "other"))
+    at = words.index("--distorated_path") + 2
+    for seed, other in enumerate(others, 2):
+        for i in range(1, len(NOISE)):
+            image = noisy(picture(i), seed, 70 - NOISE[i])
+            save(tmp_path / other / f"s_2_t{i:02d}_vis.png", image)
+        words.insert(at, str(tmp_path / other))
     assert main(words) == 0
+
+
+def test_several_folders_stand_side_by_side_for_the_same_people(folders, tmp_path):
+    measure_all(folders, tmp_path, ["other"])
     page = (tmp_path / "out" / "both" / "index.html").read_text()
     cards = page.split("<article")[1:]
     assert len(cards) == 8

@@ -186,20 +186,22 @@ def _card(
     name = f"{PAGE_IMAGES}/{int(ranking.rows[label][place]):06d}"
     given = [_copied(_source(pair), f"{name}_source", output, "source", pair.source)]
     given.append(_pose(pair, name, output, keypoints))
-    given.append(_copied(pair.gt, f"{name}_gt", output, "ground truth", pair.target))
-    made = []
+    made = [_copied(pair.gt, f"{name}_gt", output, "ground truth", pair.target)]
+    several = len(evaluations) > 1
     for i, (label, evaluation) in enumerate(evaluations.items()):
         result = evaluation.pairs[ranking.rows[label][place]].result
         value = f"{ranking.values[label][place]:.4f}"
-        several = len(evaluations) > 1
         caption = f"{label}: {value}" if several else "generated"
         file = f"{name}_result{i if several else ''}"
         made.append(_copied(result, file, output, caption, result.name))
     values = [float(v[place]) for v in ranking.values.values()]
     names = f"{pair.source} → {pair.key}" if pair.source else pair.name
     heading = tags.h3(tags.b(f"{np.mean(values):.4f}"), html.clean_text(f" · {names}"))
-    pictures = tags.div([figure for figure in (*given, *made) if figure], cls="pictures")
-    return tags.article(heading, pictures, cls="card")
+    pictures = [
+        tags.div([figure for figure in given if figure], cls="given"),
+        tags.div(made, cls="result several" if several else "result"),
+    ]
+    return tags.article(heading, tags.div(pictures, cls="pairs"), cls="card")
 
 
 def _copied(

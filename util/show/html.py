@@ -60,6 +60,7 @@ figcaption { margin-top: 3px; font-size: .78rem; line-height: 1.3; color: var(--
   .pairs { display: block; }
   .given, .result { display: grid; gap: 8px; grid-template-columns: repeat(3, minmax(0, 1fr)); }
   .result { grid-template-columns: repeat(2, minmax(0, 1fr)); margin-top: 8px; }
+  .several { grid-template-columns: repeat(auto-fit, minmax(72px, 1fr)); }
 }
 .strip { display: flex; gap: 4px; margin-top: 8px; overflow-x: auto; }
 .strip figure { flex: 1 1 0; min-width: 44px; max-width: 128px; }
