@@ -213,7 +213,7 @@ class PoseTransfer(_Transfer):
     @property
     def remark(self) -> str | None:
         """What to expect on photographs of a generator that has never learned from such ones."""
-        opt, small = self.model.opt, min(self.load_size) < SMALL
+        opt, small = self.model.opt, max(self.load_size) < SMALL
         synthetic = (
             "synthetic" in f"{opt.dataroot} {opt.name}".lower()
             or (Path(opt.dataroot) / "synthetic.json").is_file()

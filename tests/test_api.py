@@ -6,6 +6,7 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -227,6 +228,28 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_words(runs, tmp_path, name):
 def test_a_device_that_is_not_there_is_refused(runs):
     with pytest.raises(UserError, match="the device cuda:77 cannot be used"):
         load(runs("dptn"), device="cuda:77")
+
+
+@pytest.mark.parametrize(
+    ("size", "data", "name", "words"),
+    [
+        ((256, 256), "dataset/fashion", "mine", None),
+        ((128, 64), "dataset/market", "mine", None),  # as published
+        ((64, 48), "dataset/fashion", "mine", "trained on pictures of 48 x 64 pixels"),
+        ((256, 256), "dataset/synthetic", "mine", "trained on drawn people of 256 x 256 pixels"),
+        ((128, 88), "gone", "Synthetic_people", "trained on drawn people of 88 x 128 pixels"),
+        ((256, 256), None, "mine", "trained on drawn people of 256 x 256 pixels"),
+    ],
+)
+def test_a_generator_of_small_or_drawn_pictures_says_so(size, data, name, words, tmp_path):
+    if data is None:  # a folder that the renderer wrote
+        (tmp_path / "synthetic.json").touch()
+    opt = SimpleNamespace(
+        view_counts=None, load_size=size, annotation_size=(256, 176), name=name,
+        dataroot=data or str(tmp_path),
+    )  # fmt: skip
+    remark = PoseTransfer(SimpleNamespace(opt=opt, device=torch.device("cpu"))).remark
+    assert remark is None if words is None else words in remark
 
 
 def test_retargeting_gives_the_pose_the_limbs_of_the_source(runs):

@@ -56,6 +56,15 @@ def test_every_photo_gets_a_picture_of_the_frame_and_a_row(photos, capsys):
     assert "python -m script.make_pairs --keypoints" in text
 
 
+def test_what_lies_outside_the_photo_is_mid_grey_in_a_training_picture(photos):
+    photo((60, 300), 1).save(photos / "person0_0.png")  # too narrow for the frame
+    (photos / "person0_0.jpg").unlink()
+    pixels = np.asarray(Image.open(extract(photos) / "images" / "person0_0.png"))
+    assert (pixels[:, :10] == 128).all()
+    assert (pixels[:, -10:] == 128).all()
+    assert (pixels[:, 80:96] != 128).any(axis=2).all()
+
+
 def test_whole_photos_of_market_size(photos):
     output = extract(photos, "--dataset_mode", "market", "--crop", "none")
     assert Image.open(output / "images" / "person1_0.png").size == (64, 128)
