@@ -2,6 +2,7 @@
 # Install everything the test suite needs and run it. Arguments go to pytest:
 #   ./script/run_tests.sh            the default suite
 #   ./script/run_tests.sh -m slow    the checks that take minutes
+#   FUZZ_CASES=5000 ./script/run_tests.sh -k fuzz    so many random cases of every kind of input
 set -euo pipefail
 cd "$(dirname "$0")/.."
 EXTRA_REQUIREMENTS="$PWD/tests/requirements.txt"

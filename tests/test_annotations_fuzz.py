@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
+from tests.fuzz import cases
 from util.errors import UserError
 from util.names import (
     check_relative_name,
@@ -23,17 +24,6 @@ from util.tables.magpt import read_magpt_keypoints, write_magpt_keypoints
 from util.tables.manifest import read_manifest
 from util.tables.nted import read_items, read_pose
 from util.tables.patn import read_keypoints, read_list, read_pairs, write_keypoints, write_pairs
-
-
-def cases(count: int) -> settings:
-    """Settings for ``count`` equal cases in every run."""
-    return settings(
-        max_examples=count,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from models.optim import Stepper
 from models.training import Progress
+from tests.fuzz import cases
 from tests.test_checkpoint_crashes import Recorder, Weights
 from util.errors import UserError
 from util.run import checkpoint
@@ -24,10 +24,7 @@ NETWORK = nn.Sequential(
     nn.utils.spectral_norm(nn.ConvTranspose2d(2, 2, 3)), nn.BatchNorm2d(2), nn.Linear(3, 2)
 )
 GOOD = {k: v.clone() for k, v in NETWORK.state_dict().items()}
-EXAMPLES = int(os.environ.get("FUZZ", "200"))  # FUZZ=5000 for a thorough run
-SETTINGS = settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
-)
+FUZZ = cases(200)
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -67,7 +64,7 @@ def changed(state: dict, edits) -> dict:
     return state
 
 
-@SETTINGS
+@FUZZ
 @given(changes, st.booleans())
 def test_a_state_dict_is_loaded_as_it_is_or_refused(edits, wrapped):
     content = changed(GOOD, edits)
@@ -145,7 +142,7 @@ def replaced(content, path, value):
     return copy
 
 
-@SETTINGS
+@FUZZ
 @given(path=st.sampled_from(PATHS), value=tensors | plain)
 def test_a_state_with_any_value_anywhere_goes_on_or_is_refused(state, path, value):
     good, folder = state

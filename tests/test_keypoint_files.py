@@ -8,9 +8,10 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fuzz import cases
 from tests.photo_helpers import standing
 from util.errors import UserError
 from util.tables.patn import write_keypoints
@@ -298,12 +299,10 @@ def read_or_refused(content, keep_empty: bool) -> list | str:
         return str(error)
 
 
-@pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_any_json_is_read_right_or_refused_in_one_sentence(count):
+def test_fuzz_any_json_is_read_right_or_refused_in_one_sentence():
     outcomes = {"read": 0, "refused": 0}
 
-    @settings(max_examples=count, deadline=None, derandomize=True, database=None,
-              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @cases(500)
     @given(st.sampled_from(DOCUMENTS), st.integers(0, 3), st.booleans(), st.integers(0, 2**40))
     def any_json(document, changes, keep_empty, seed):
         random, content = Random(seed), copy.deepcopy(document)
@@ -326,8 +325,7 @@ def test_any_json_is_read_right_or_refused_in_one_sentence(count):
             assert (pose.keypoints[~seen] == -1).all()
 
     any_json()
-    assert outcomes["read"] > count / 4
-    assert outcomes["refused"] > count / 4
+    assert min(outcomes.values()) > sum(outcomes.values()) / 4
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fuzz import cases
 from util.errors import UserError
 from util.metrics.pairing import asked_results, pair_results
 from util.names import result_name
@@ -55,14 +55,7 @@ CASES = {
 }
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@cases(200)
 @given(**CASES)
 def test_a_result_is_paired_with_its_own_truth_or_refused(images, places, give_pairs):
-    check(images, places, give_pairs)
-
-
-@pytest.mark.slow
-@settings(max_examples=6000, deadline=None, database=None)
-@given(**CASES)
-def test_six_thousand_folders_of_results(images, places, give_pairs):
     check(images, places, give_pairs)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models import list_models
 from options.test_options import TestOptions, inference_options
 from options.train_options import TrainOptions
+from tests.fuzz import cases
 from util.errors import UserError
 from util.kinds import Kind
 from util.run.folder import check_architecture
@@ -27,10 +27,7 @@ VALUES = st.recursive(
     max_leaves=6,
 )  # fmt: skip
 KEYS = st.sampled_from(sorted(SAVED)) | st.text(max_size=12)
-FUZZ = settings(
-    max_examples=int(os.environ.get("FUZZ_CASES", 100)), deadline=None, database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)  # fmt: skip
+FUZZ = cases(100)
 
 
 def check(opt, kinds: dict[str, Kind]) -> None:
