@@ -30,11 +30,11 @@ from util.errors import UserError
 from util.files import check_writable
 from util.kinds import REQUIRED, Add, choice, flag, positive_int, several, text
 from util.metrics.evaluate import evaluate_folder
+from util.metrics.folder import asked_results
 from util.metrics.inception import default_cache_dir
 from util.metrics.keypoints import KeypointTable, default_table, read_table
 from util.metrics.measure import Evaluation, Settings
 from util.metrics.page import show_on_result_page, write_evaluation_page
-from util.metrics.pairing import asked_results
 from util.metrics.protocols import PROTOCOLS, Protocol, find_protocol
 from util.metrics.registry import MetricUnavailableError, columns_for, list_metrics
 from util.metrics.report import (

@@ -81,7 +81,7 @@ def test_an_interrupted_generation_is_noticed_by_its_count(folders, capsys):
     assert "announces 8" in found["left_out"]["other number of results than announced"][0]
     assert "generator: model DPTN, sha256 0123456789ab…" in capsys.readouterr().out
     manifest.write_text('{"model"')
-    with pytest.raises(UserError, match=r"generation\.json is not readable"):
+    with pytest.raises(UserError, match=r"generation\.json is not valid JSON"):
         main(arguments(folders, *QUICK))
 
 

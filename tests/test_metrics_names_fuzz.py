@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz import cases
 from util.errors import UserError
-from util.metrics.pairing import asked_results, pair_results
+from util.metrics.folder import asked_results, pair_results
 from util.names import result_name
 
 # Names that are made of what result names are made of.

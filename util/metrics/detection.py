@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from util.metrics.folder import ImagePair
 from util.metrics.measure import Score, Task, batches, measure_all
-from util.metrics.pairing import ImagePair
 from util.metrics.protocols import Protocol
 from util.metrics.registry import Column, register_metric
 from util.metrics.weights import WeightStore, assign_state

@@ -11,15 +11,17 @@ from util.errors import UserError
 from util.metrics.folder import (
     GENERATION_FILE,
     ImageFacts,
+    ImagePair,
+    Pairing,
     count_problem,
     inspect_images,
     list_images,
+    pair_results,
     read_generation,
     refuse,
 )
 from util.metrics.keypoints import score_pckh, with_frame
 from util.metrics.measure import Evaluation, Settings, Task
-from util.metrics.pairing import ImagePair, Pairing, pair_results
 from util.metrics.pairs import score_files
 from util.metrics.protocols import Protocol
 from util.metrics.registry import Column, MetricUnavailableError, columns_for

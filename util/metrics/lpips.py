@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 import torch
 
+from util.metrics.folder import ImagePair
 from util.metrics.keypoints import target_mask
 from util.metrics.measure import Score, Task, batches, measure_all
-from util.metrics.pairing import ImagePair
 from util.metrics.protocols import LPIPS, Protocol, kept
 from util.metrics.registry import Column, MetricUnavailableError, register_metric
 from util.metrics.weights import WeightStore

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 
 from util.errors import UserError
-from util.metrics.folder import ImageFacts, ImageReader, refuse
-from util.metrics.pairing import ImagePair
+from util.metrics.folder import ImageFacts, ImagePair, ImageReader, refuse
 from util.metrics.protocols import Protocol
 from util.metrics.registry import Column
 from util.run.progress import progress_bar

@@ -16,10 +16,9 @@ from dominate import tags
 from util.errors import UserError
 from util.files import make_folder
 from util.image import save_image
-from util.metrics.folder import describe_generation
+from util.metrics.folder import ImagePair, describe_generation
 from util.metrics.keypoints import KeypointTable, with_frame
 from util.metrics.measure import Evaluation, Score
-from util.metrics.pairing import ImagePair
 from util.metrics.report import HEADS, cells, compare, counted, remarks, score_rows
 from util.names import IMAGE_EXTENSIONS, PAGE_IMAGES
 from util.show import html

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from util.errors import UserError
-from util.metrics.folder import ImageReader, refuse
+from util.metrics.folder import ImagePair, ImageReader, refuse
 from util.metrics.keypoints import apply_mask, body_mask, to_frame
 from util.metrics.lpips import ArrayPair, of_arrays, score_lpips
 from util.metrics.measure import Score, Task, averaged
-from util.metrics.pairing import ImagePair
 from util.metrics.protocols import Protocol, find_protocol
 from util.metrics.reconstruction import pad_to_square, size_of
 from util.metrics.registry import Column, MetricUnavailableError, columns_for, list_metrics

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 
 from util.metrics import inception
-from util.metrics.folder import list_images
+from util.metrics.folder import ImagePair, list_images
 from util.metrics.keypoints import apply_mask, target_mask
 from util.metrics.measure import Score, Task, batches
-from util.metrics.pairing import ImagePair
 from util.metrics.protocols import FID, KID, Inception, InceptionScore, Protocol, kept
 from util.metrics.reconstruction import pad_to_square
 from util.metrics.registry import Column, MetricUnavailableError, register_metric
