@@ -20,7 +20,7 @@ from util.errors import UserError
 from util.kinds import Kind, choice, positive_int, text
 from util.tables import views as naming
 from util.tables.manifest import folder_record
-from util.tables.view_files import FolderStore, Hdf5Store, Source
+from util.tables.views import FolderStore, Hdf5Store, Source
 from util.tensors import image_to_tensor
 
 

@@ -14,8 +14,7 @@ from data.prepare.checks import ERROR, NOTE, WARNING, Finding
 from data.view_dataset import ViewDataset
 from util.errors import UserError
 from util.show.grid import grid
-from util.tables.view_files import Source
-from util.tables.views import NAMINGS, Views
+from util.tables.views import NAMINGS, Source, Views
 from util.tensors import image_to_tensor
 
 Progress = Callable[[Iterable, int], Iterable]  # (items, total) -> items, e.g. a progress bar
