@@ -21,7 +21,7 @@ from PIL import Image
 from data.synthetic.chairs import sample_chair
 from data.synthetic.heads import sample_head
 from data.synthetic.solids import render_view
-from data.synthetic.write import PHASES, begin, load_manifest, save_manifest
+from data.synthetic.write import PHASES, DataKind, load_manifest, write_once
 from util.errors import UserError
 from util.files import replacing, write_file
 from util.parallel import map_in_order
@@ -67,23 +67,11 @@ def write_views(
 ) -> dict:
     """Render the data set into the folder ``out``; returns its manifest, as write_dataset does."""
     settings.check()
-    out = Path(out)
     if settings.hdf5:
         open_hdf5(None)  # says how to get h5py before anything is rendered
-    known = begin(out, asdict(settings), RENDERER, overwrite, _is_complete, _remove)
-    if known:
-        return {**known, "unchanged": True}
-    manifest = {"renderer": RENDERER, "settings": asdict(settings), "complete": False}
-    try:
-        save_manifest(out, manifest)
-        counts = _write(out, settings, workers, progress)
-        manifest = {**manifest, "complete": True, "counts": counts}
-        save_manifest(out, manifest)
-    except OSError as error:
-        raise UserError(
-            f"{out} cannot be written ({error.strerror}): free some space or choose another --out."
-        ) from error
-    return {**manifest, "unchanged": False}
+    kind = DataKind(RENDERER, _is_complete, _remove)
+    write = partial(_write, settings=settings, workers=workers, progress=progress)
+    return write_once(Path(out), asdict(settings), kind, overwrite, write)
 
 
 def _write(out: Path, settings: ViewSettings, workers: int, progress: bool) -> dict:

@@ -85,21 +85,12 @@ def write_dataset(
     """
     settings = Settings(layout, identities, poses, seed, **more)
     settings.check()
-    out = Path(out)
-    known = begin(out, asdict(settings), RENDERER, overwrite, _all_there, _remove)
-    if known:
-        return {**known, "unchanged": True}
-    manifest = {"renderer": RENDERER, "settings": asdict(settings), "complete": False}
-    try:
-        save_manifest(out, manifest)
-        counts = {phase: _write_phase(out, phase, settings, workers, progress) for phase in PHASES}
-        manifest = {**manifest, "complete": True, "counts": counts}
-        save_manifest(out, manifest)
-    except OSError as error:
-        raise UserError(
-            f"{out} cannot be written ({error.strerror}): free some space or choose another --out."
-        ) from error
-    return {**manifest, "unchanged": False}
+
+    def write(out: Path) -> dict[str, dict]:
+        return {phase: _write_phase(out, phase, settings, workers, progress) for phase in PHASES}
+
+    kind = DataKind(RENDERER, _all_there, _remove)
+    return write_once(Path(out), asdict(settings), kind, overwrite, write)
 
 
 def tables_of(root: Path, layout: str, phase: str) -> list[Path]:
@@ -176,14 +167,39 @@ def _name(layout: str, identity: Identity, number: int, view: str, taken: dict, 
     return f"{folder}{item:02d}_{VIEW_NUMBERS[view]}{view}.jpg"
 
 
-def begin(
+@dataclass(frozen=True)
+class DataKind:
+    """What :func:`write_once` has to know of one kind of synthetic data sets."""
+
+    renderer: int  # its version
+    is_complete: Callable[[Path, dict], bool]  # whether the files of a manifest are all there
+    remove: Callable[[Path], None]  # deletes an earlier data set
+
+
+def write_once(
     out: Path,
     settings: dict,
-    renderer: int,
+    kind: DataKind,
     overwrite: bool,
-    is_complete: Callable[[Path, dict], bool],  # whether the files of a manifest are all there
-    remove: Callable[[Path], None],  # deletes an earlier data set
-) -> dict | None:
+    write: Callable[[Path], dict[str, dict]],  # fills the folder, returns the counts of each phase
+) -> dict:
+    """Write a data set unless ``out`` already holds it; returns its manifest and ``unchanged``."""
+    known = _begin(out, settings, kind, overwrite)
+    if known:
+        return {**known, "unchanged": True}
+    manifest = {"renderer": kind.renderer, "settings": settings, "complete": False}
+    try:
+        _save_manifest(out, manifest)
+        manifest = {**manifest, "counts": write(out), "complete": True}
+        _save_manifest(out, manifest)
+    except OSError as error:
+        raise UserError(
+            f"{out} cannot be written ({error.strerror}): free some space or choose another --out."
+        ) from error
+    return {**manifest, "unchanged": False}
+
+
+def _begin(out: Path, settings: dict, kind: DataKind, overwrite: bool) -> dict | None:
     """The manifest if ``out`` holds this complete data set; None if it may be written now."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; expected a folder to write to: choose another --out.")
@@ -192,11 +208,11 @@ def begin(
     if not out.is_dir() or not any(out.iterdir()):
         return None
     manifest = load_manifest(out)
-    same = manifest["settings"] == settings and manifest["renderer"] == renderer
-    if same and manifest["complete"] and is_complete(out, manifest):
+    same = manifest["settings"] == settings and manifest["renderer"] == kind.renderer
+    if same and manifest["complete"] and kind.is_complete(out, manifest):
         return manifest
     if not same and not overwrite:
-        wanted = {**settings, "renderer": renderer}
+        wanted = {**settings, "renderer": kind.renderer}
         found = {**manifest["settings"], "renderer": manifest["renderer"]}
         changed = [
             f"{k} {found.get(k)} instead of {v}" for k, v in wanted.items() if found.get(k) != v
@@ -205,7 +221,7 @@ def begin(
             f"{out} holds a synthetic data set with other settings ({', '.join(changed)}): "
             "choose another --out or add --overwrite."
         )
-    remove(out)
+    kind.remove(out)
     return None
 
 
@@ -241,7 +257,7 @@ def _remove(out: Path) -> None:
         remove_leftovers(out / phase)
 
 
-def save_manifest(out: Path, manifest: dict) -> None:
+def _save_manifest(out: Path, manifest: dict) -> None:
     """Make the folder and write the manifest into it."""
     out.mkdir(parents=True, exist_ok=True)
     write_file(out / SYNTHETIC_NAME, (json.dumps(manifest, indent=2) + "\n").encode())

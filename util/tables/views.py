@@ -1,5 +1,5 @@
-"""Turned objects: where their pictures are (image folders, ShapeNet's HDF5 file, their lists), and what
-of the name of a picture is the view.
+"""Turned objects: where their pictures are (image folders, ShapeNet's HDF5 file, their lists), and
+what of the name of a picture is the view.
 
 A naming splits the name of a picture into the thing that is shown and the labels of its view, one
 label an axis. Each label becomes one channel of the pose map.
