@@ -18,7 +18,7 @@ import io
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
@@ -41,7 +41,6 @@ from util.tables.lmdb import LmdbWriter, environment_name, image_key
 from util.tables.nted import read_items
 
 Size = tuple[int, int]  # (h, w)
-Encoded = list[tuple[str, bytes]]  # path of the lists, PNG
 
 CHUNK = 10  # images a worker makes at a time, as published
 STAMPS_NAME = "sources.json"
@@ -132,13 +131,17 @@ def find_files(root: Path, paths: Sequence[str]) -> dict[str, Path]:
 
 def encode(
     task: tuple[str, Path], size: Size, resampling: int, crop_borders: bool
-) -> tuple[str, bytes]:
-    """PNG of one image at ``size``; images of the 256 x 256 release lose their borders first.
+) -> tuple[str, bytes] | str:
+    """Path and PNG of one image at ``size``, or why it cannot be read.
 
-    Own pictures of that size have no borders: those of the release are known by their paths.
+    Images of the 256 x 256 release lose their borders first. Own pictures of that size have none:
+    those of the release are known by their paths.
     """
     path, file = task
-    image = load_image(file)
+    try:
+        image = load_image(file)
+    except UserError as error:
+        return str(error)
     of_release = (image.height, image.width) == RELEASE_SIZE and is_deepfashion_path(path)
     if crop_borders and of_release:
         image = image.crop(CROP_BOX)
@@ -185,25 +188,6 @@ def paths_to_make(writer: LmdbWriter, files: dict[str, Path], folder: Path) -> l
     return [path for path in files if path in missing]
 
 
-def encode_chunk(function, tasks: list[tuple[str, Path]]) -> tuple[Encoded, list[str]]:
-    """Images of one chunk, and a sentence for each that cannot be read."""
-    images, problems = [], []
-    for task in tasks:
-        try:
-            images.append(function(task))
-        except UserError as error:
-            problems.append(str(error))
-    return images, problems
-
-
-def encode_all(
-    function, tasks: list[tuple[str, Path]], workers: int
-) -> Iterator[tuple[Encoded, list[str]]]:
-    """Chunks in order, from ``workers`` processes; few are under way so that memory stays small."""
-    chunks = (tasks[i : i + CHUNK] for i in range(0, len(tasks), CHUNK))
-    yield from map_in_order(functools.partial(encode_chunk, function), chunks, workers)
-
-
 def prepare(files: dict[str, Path], folder: Path, size: Size, options) -> tuple[int, int]:
     """Complete one environment; returns (images made now, images in it)."""
     function = functools.partial(
@@ -216,15 +200,12 @@ def prepare(files: dict[str, Path], folder: Path, size: Size, options) -> tuple[
     made, problems, waiting = 0, [], []
     with LmdbWriter(folder) as writer:
         tasks = [(path, files[path]) for path in paths_to_make(writer, files, folder)]
-        chunks = encode_all(function, tasks, options.workers)
-        with progress_bar(total=len(tasks), desc=folder.name, unit="image") as bar:
-            for images, bad in chunks:
-                problems += bad
-                waiting += images
-                bar.update(len(images) + len(bad))
-                if len(waiting) >= COMMIT:
-                    writer.put(waiting)
-                    made, waiting = made + len(waiting), []
+        done = map_in_order(function, tasks, options.workers, chunk=CHUNK)
+        for image in progress_bar(done, total=len(tasks), desc=folder.name, unit="image"):
+            (problems if isinstance(image, str) else waiting).append(image)
+            if len(waiting) >= COMMIT:
+                writer.put(waiting)
+                made, waiting = made + len(waiting), []
         if waiting:
             writer.put(waiting)
         made += len(waiting)

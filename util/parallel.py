@@ -39,6 +39,7 @@ def map_in_order(
     workers: int,
     start: Callable[..., None] | None = None,  # called once in every worker, with ``arguments``
     arguments: tuple = (),
+    chunk: int = 1,  # items that a worker takes at once: many, where each is soon done
 ) -> Iterator[Result]:
     """Results in the order of ``items``; a bounded number of tasks is under way.
 
@@ -51,12 +52,13 @@ def map_in_order(
         yield from map(work, items)
         return
     items = iter(items)
+    chunks = iter(lambda: list(islice(items, chunk)), [])
     pool = ProcessPoolExecutor(workers, _context(work), _begin, (start, arguments))
     try:
-        waiting = deque(pool.submit(work, item) for item in islice(items, AHEAD * workers))
+        waiting = deque(pool.submit(_each, work, some) for some in islice(chunks, AHEAD * workers))
         while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(work, item) for item in islice(items, 1))
+            yield from waiting.popleft().result()
+            waiting.extend(pool.submit(_each, work, some) for some in islice(chunks, 1))
     except BrokenProcessPool:
         raise UserError(
             "a worker process was killed, probably for lack of memory; what is finished is kept: "
@@ -64,6 +66,10 @@ def map_in_order(
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _each(work: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+    return [work(item) for item in items]
 
 
 def _context(work: Callable) -> multiprocessing.context.BaseContext:

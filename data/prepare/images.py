@@ -270,13 +270,7 @@ def run(
     for folder in {o.path.parent for outputs in tasks.values() for o in outputs}:
         make_folder(folder)
         remove_leftovers(folder)
-    if workers <= 1:
-        for item in tasks.items():
-            yield _make_one(job, *item)
-        return
-    chunks = _chunks(list(tasks.items()), 32)
-    for made in map_in_order(_make_many, chunks, workers, start=_start, arguments=(job,)):
-        yield from made
+    yield from map_in_order(_make_one, tasks.items(), workers, _start, (job,), chunk=32)
 
 
 def count_outdated(source: ImageSource, tasks: Mapping[str, list[Output]]) -> int:
@@ -326,10 +320,6 @@ def complete_manifest(
     update_manifest(root, records)
 
 
-def _chunks(items: list, length: int) -> list[list]:
-    return [items[i : i + length] for i in range(0, len(items), length)]
-
-
 _job: Job | None = None
 
 
@@ -339,13 +329,10 @@ def _start(job: Job) -> None:
     _job = job
 
 
-def _make_many(chunk: list[tuple[str, list[Output]]]) -> list[tuple[str, int, str | None]]:
-    return [_make_one(_job, *item) for item in chunk]
-
-
-def _make_one(job: Job, member: str, outputs: list[Output]) -> tuple[str, int, str | None]:
+def _make_one(task: tuple[str, list[Output]]) -> tuple[str, int, str | None]:
+    member, outputs = task
     try:
-        return member, job.make(member, outputs), None
+        return member, _job.make(member, outputs), None
     except OutputError:
         raise
     except UserError as error:

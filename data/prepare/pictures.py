@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -12,7 +11,7 @@ from PIL import Image
 
 from data.prepare.checks import Phase
 from util.errors import UserError
-from util.image import load_image
+from util.image import load_image, upright_size
 from util.names import is_image
 from util.parallel import map_in_order
 from util.tables.manifest import problems
@@ -31,17 +30,11 @@ def examine(path: Path, quick: bool = False) -> tuple[tuple[int, int], str] | st
     try:
         image = None if quick else load_image(path)
         with Image.open(path) as header:
-            return (image.height, image.width) if image else _upright_size(header), header.mode
+            return (image.size if image else upright_size(header))[::-1], header.mode
     except UserError as error:
         return str(error)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"{path} is not a readable image ({error}); replace the file"
-
-
-def _upright_size(header: Image.Image) -> tuple[int, int]:
-    """(h, w) after the rotation that EXIF asks for."""
-    sideways = header.getexif().get(0x0112, 1) >= 5
-    return header.size if sideways else (header.height, header.width)
 
 
 def shape_note(folder: Path, names: Sequence[str], frame: tuple[int, int]) -> str | None:
@@ -111,14 +104,9 @@ def _files(folder: Path) -> list[str]:
 
 
 def _examine_all(paths: list[Path], quick: bool, workers: int) -> Iterator[tuple[Path, object]]:
-    task = partial(examine, quick=quick)
-    chunks = [paths[i : i + 64] for i in range(0, len(paths), 64)]
-    found = map_in_order(partial(_each, task), chunks, workers if len(paths) >= 200 else 1)
-    yield from zip(paths, itertools.chain.from_iterable(found), strict=True)
-
-
-def _each(task: Callable[[Path], object], paths: list[Path]) -> list[object]:
-    return [task(path) for path in paths]
+    workers = workers if len(paths) >= 200 else 1
+    found = map_in_order(partial(examine, quick=quick), paths, workers, chunk=64)
+    yield from zip(paths, found, strict=True)
 
 
 def _check_sizes(phase: Phase, sizes: dict[tuple[int, int], list[Path]]) -> None:

@@ -8,18 +8,17 @@ from typing import Protocol
 
 import numpy as np
 from dominate import tags
-from PIL import Image
 
-from util.files import replacing
 from util.image import load_image, resize_linear, save_image
 from util.names import PAGE_IMAGES, result_name, stem
+from util.show.animation import write_gif
 from util.show.grid import grid
 from util.show.html import clean_text, new_page, picture, write_page
 from util.show.result_page import TURNTABLES as PAGE
 from util.show.result_page import refresh
 
 FOLDER = f"{PAGE_IMAGES}/turntables"
-FRAME_MS = 120
+FPS = 25 / 3  # 120 ms a frame
 SMALLEST = 128  # pixels; smaller pictures are enlarged in the moving picture
 
 
@@ -55,8 +54,8 @@ def write_turntables(results: Path, dataset: Turned, save_format: str) -> list[s
         save_image(
             results / strip, grid([[first, *made], [np.full_like(first, 255), *true]], gap=2)
         )
-        write_gif(results / film, [grid([pair]) for pair in zip(made, true, strict=True)],
-                  dataset.full_turn)  # fmt: skip
+        both = [grid([pair]) for pair in zip(made, true, strict=True)]
+        write_gif(results / film, _film(both, dataset.full_turn), FPS, plays=0)
         cards.append(_card(source, film, strip))
     if cards:
         page = new_page("Turned objects")
@@ -68,17 +67,11 @@ def write_turntables(results: Path, dataset: Turned, save_format: str) -> list[s
     return list(turns)
 
 
-def write_gif(path: Path, frames: Sequence[np.ndarray], full_turn: bool) -> None:
-    """An endless moving picture of uint8 frames (H, W, 3); half a turn runs back and forth."""
+def _film(frames: Sequence[np.ndarray], full_turn: bool) -> list[np.ndarray]:
+    """Frames (H, W, 3), small ones enlarged; half a turn runs back and forth."""
     larger = max(1, -(-SMALLEST // frames[0].shape[0]))
     order = list(frames) if full_turn else [*frames, *frames[-2:0:-1]]
-    images = [Image.fromarray(np.kron(f, np.ones((larger, larger, 1), np.uint8))) for f in order]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        images[0].save(
-            temporary, format="GIF", save_all=True, append_images=images[1:], duration=FRAME_MS,
-            loop=0,
-        )  # fmt: skip
+    return [frame.repeat(larger, axis=0).repeat(larger, axis=1) for frame in order]
 
 
 def _load(path: Path) -> np.ndarray:
