@@ -41,17 +41,25 @@ class BaseDataset(Dataset, ABC):
         """Write what this data set's own test program writes beside the results; nothing here."""
 
     @classmethod
-    @abstractmethod
     def from_options(cls, opt: Namespace) -> BaseDataset:
-        """Open the data set that the options describe."""
-
-    @staticmethod
-    def listed_pairs(opt: Namespace) -> int | None:
-        """How many pairs of the list are opened; None: all.
+        """Open the data set that the options describe.
 
         In training ``--max_dataset_size`` bounds an epoch, which is drawn from all pairs.
         """
-        return None if opt.is_train else opt.max_dataset_size
+        return cls(
+            root=opt.dataroot,
+            phase=opt.phase,
+            load_size=opt.load_size,
+            annotation_size=opt.annotation_size,
+            max_pairs=None if opt.is_train else opt.max_dataset_size,
+            seed=opt.seed,
+            **cls.own_arguments(opt),
+        )
+
+    @classmethod
+    def own_arguments(cls, opt: Namespace) -> dict[str, Any]:
+        """Further arguments of the constructor, by name."""
+        return {}
 
     def photograph(self, name: str) -> np.ndarray | None:
         """The file of an image, uint8 (H, W, 3) at ``annotation_size``; None where it is no file.

@@ -66,11 +66,8 @@ class FashionLmdbDataset(BaseDataset):
         self._check(pairs_file)
 
     @classmethod
-    def from_options(cls, opt) -> FashionLmdbDataset:
-        return cls(
-            opt.dataroot, opt.phase, opt.load_size, opt.annotation_size, cls.listed_pairs(opt),
-            opt.seed, opt.pairs_order, opt.lmdb_root,
-        )  # fmt: skip
+    def own_arguments(cls, opt) -> dict[str, Any]:
+        return {"pairs_order": opt.pairs_order, "lmdb_root": opt.lmdb_root}
 
     def _check(self, pairs_file: Path) -> None:
         """Refuse lists with images that are not in the environment or have no keypoints."""

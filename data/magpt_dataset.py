@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class MagptDataset(PoseDataset):
         parser.option("--published_folders", flag, False, folders)
 
     @classmethod
-    def from_options(cls, opt) -> MagptDataset:
+    def own_arguments(cls, opt) -> dict[str, Any]:
         if getattr(opt, "published_folders", False):
             asked = (opt.both_directions, opt.save_norm, opt.save_format)
             if asked != (True, "minmax", "jpg"):
@@ -53,15 +54,7 @@ class MagptDataset(PoseDataset):
                     "--published_folders also needs --both_directions --save_norm minmax "
                     "--save_format jpg, as MAGPT's test has them"
                 )
-        return cls(
-            opt.dataroot,
-            opt.phase,
-            opt.load_size,
-            opt.annotation_size,
-            cls.listed_pairs(opt),
-            opt.seed,
-            both_directions=getattr(opt, "both_directions", False),  # an option of test.py
-        )
+        return {"both_directions": getattr(opt, "both_directions", False)}  # an option of test.py
 
     def read_pairs(self, path: Path) -> list[tuple[str, str]]:
         pairs = super().read_pairs(path)

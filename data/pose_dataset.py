@@ -77,16 +77,10 @@ class PoseDataset(BaseDataset):
             add_augmentation_options(parser)
 
     @classmethod
-    def from_options(cls, opt: Namespace) -> PoseDataset:
-        return cls(
-            opt.dataroot,
-            opt.phase,
-            opt.load_size,
-            opt.annotation_size,
-            cls.listed_pairs(opt),
-            opt.seed,
-            ranges_from_options(opt, cls.augmentation) if opt.is_train else AffineRanges(),
-        )
+    def own_arguments(cls, opt: Namespace) -> dict[str, Any]:
+        if not opt.is_train:
+            return {}
+        return {"augmentation": ranges_from_options(opt, cls.augmentation)}
 
     def read_pairs(self, path: Path) -> list[tuple[str, str]]:
         """(source name, target name) in order; a subclass with another table overrides this."""

@@ -63,10 +63,10 @@ class ViewDataset(BaseDataset):
         ang_skip: int = 20,
         max_pairs: int | None = None,
         seed: int = 0,
-        result_size: tuple[int, int] | None = None,
+        annotation_size: tuple[int, int] | None = None,  # of the results; default: load_size
     ):
         self.load_size = tuple(load_size or type(self).load_size)
-        self.annotation_size = tuple(result_size or self.load_size)
+        self.annotation_size = tuple(annotation_size or self.load_size)
         self.seed, self.training = seed, training
         source = Source(Path(root), phase, category, view_names, ang_skip)
         self.store = source.store
@@ -109,20 +109,9 @@ class ViewDataset(BaseDataset):
         opt.view_counts = tuple(len(axis) for axis in opt.views)
 
     @classmethod
-    def from_options(cls, opt: Namespace) -> ViewDataset:
-        return cls(
-            opt.dataroot,
-            opt.phase,
-            opt.load_size,
-            opt.views,
-            opt.is_train,
-            opt.category,
-            opt.view_names,
-            opt.ang_skip,
-            cls.listed_pairs(opt),
-            opt.seed,
-            opt.annotation_size,
-        )
+    def own_arguments(cls, opt: Namespace) -> dict[str, Any]:
+        names = ("views", "category", "view_names", "ang_skip")
+        return {name: getattr(opt, name) for name in names} | {"training": opt.is_train}
 
     def _indices(self, source: Source) -> dict[str, torch.Tensor]:
         """Name -> index of its label on each axis, int64 (K,)."""
