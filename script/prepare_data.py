@@ -28,7 +28,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 from data.prepare.images import FILTERS
 from options.parser import DATA, OUTPUT, Parser, add_debug, add_workers
 from util.errors import UserError
-from util.files import make_folder, write_file
+from util.files import make_folder, read_json, write_file
 from util.image import load_image
 from util.kinds import REQUIRED, Kind, choice, flag, text
 from util.names import is_deepfashion_path
@@ -98,10 +98,7 @@ def check_settings(folder: Path, options: Namespace) -> None:
         make_folder(folder)
         write_file(path, json.dumps(settings).encode())
         return
-    try:
-        begun = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); delete {folder} and start again") from None
+    begun = read_json(path, f"delete {folder} and start again")
     if begun != settings:
         raise UserError(
             f"{folder} was begun with {begun}, not with {settings}; use the same options, or "

@@ -11,10 +11,11 @@ from tests.metric_helpers import arguments, made_backbone, make_folders, noisy, 
 from util.errors import UserError
 from util.metrics import score_pairs
 from util.metrics.evaluate import evaluate_folder
-from util.metrics.keypoints import MASK_LIMBS, apply_mask, body_mask, pckh, to_frame
+from util.metrics.keypoints import MASK_LIMBS, apply_mask, body_mask, pckh
 from util.metrics.measure import Settings
 from util.metrics.protocols import PROTOCOLS, find_protocol
 from util.metrics.reconstruction import l1, psnr
+from util.skeleton import in_frame
 from util.tables.patn import write_keypoints
 
 SIZE = (64, 44)
@@ -98,7 +99,7 @@ def test_limb_list_is_the_published_one():
 
 def test_keypoints_are_scaled_between_frames_and_missing_ones_stay():
     keypoints = np.array([[128.0, 88.0], [-1.0, 5.0]])
-    scaled = to_frame(keypoints, (256, 176), (64, 44))
+    scaled = in_frame(keypoints, (256, 176), (64, 44))
     assert scaled.tolist() == [[32.0, 22.0], [-1.0, -1.0]]
 
 

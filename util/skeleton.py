@@ -42,6 +42,18 @@ def present(keypoints: Array) -> Array:
     return (keypoints[..., 0] != MISSING) & (keypoints[..., 1] != MISSING)
 
 
+def in_frame(
+    keypoints: Sequence | np.ndarray,  # (..., J, 2)
+    frame: tuple[float, float],  # (h, w) that they live in
+    size: tuple[float, float],
+) -> np.ndarray:
+    """The same joints in a frame of ``size`` (h, w), float64; a missing one is (-1, -1)."""
+    points = np.asarray(keypoints, dtype=np.float64)
+    # Multiplied first: the product of whole numbers is exact.
+    moved = points if tuple(frame) == tuple(size) else points * np.array(size) / np.array(frame)
+    return np.where(present(points)[..., None], moved, float(MISSING))
+
+
 @dataclass(frozen=True)
 class Person:
     """One person that an estimator found."""
@@ -158,7 +170,5 @@ def skeleton_picture(
     frame: tuple[int, int] | None = None,  # (h, w); default: the size
 ) -> np.ndarray:
     """A skeleton in a dark picture, uint8 (h, w, 3)."""
-    points = np.asarray(keypoints, dtype=np.float64)
-    if frame is not None and tuple(frame) != tuple(size):
-        points = np.where(present(points)[:, None], points / frame * size, MISSING)
+    points = in_frame(keypoints, frame or size, size)
     return draw_skeleton(np.full((*size, 3), BACKDROP, dtype=np.uint8), points)

@@ -12,7 +12,7 @@ import numpy as np
 from data.prepare.identities import group_by_identity, is_distractor, recognise_rule
 from util.errors import UserError
 from util.names import file_id, parse_result_name, result_name, stem
-from util.skeleton import MISSING
+from util.skeleton import present
 from util.tables.layouts import Layout
 from util.tables.magpt import read_magpt_keypoints
 from util.tables.manifest import differences, folder_record
@@ -142,7 +142,7 @@ def _check_keypoint_rows(phase: Phase) -> None:
             f"{phase.row_of(lacking[0])}): add their rows "
             "(script/extract_keypoints.py) or remove the pairs."
         )
-    nobody = [n for n, points in phase.keypoints.items() if not _seen(points).any()]
+    nobody = [n for n, points in phase.keypoints.items() if not present(points).any()]
     if nobody:
         phase.warn(
             f"{len(nobody):,} images in {phase.keypoints_path} have no joint at all, the first is "
@@ -150,16 +150,12 @@ def _check_keypoint_rows(phase: Phase) -> None:
         )
 
 
-def _seen(points: np.ndarray) -> np.ndarray:
-    return (points != MISSING).all(axis=-1)
-
-
 def _check_frame(phase: Phase) -> None:
     """Joints outside the annotation frame: few are normal, many mean another frame."""
     if not phase.keypoints:
         return
     points = np.stack(list(phase.keypoints.values()))  # (N, 18, 2)
-    seen, frame = _seen(points), np.array(phase.layout.annotation_size)
+    seen, frame = present(points), np.array(phase.layout.annotation_size)
     outside = seen & ((points < 0) | (points >= frame)).any(axis=-1)
     far = seen & ((points < -MARGIN) | (points >= frame + MARGIN)).any(axis=-1)
     if not outside.any():

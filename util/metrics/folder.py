@@ -19,7 +19,7 @@ from util.errors import UserError
 from util.files import read_json
 from util.image import load_image, mark_of, resize_linear, upright_size
 from util.metrics.protocols import Resize
-from util.names import IMAGE_EXTENSIONS, PAGE_IMAGES, result_name, result_splits, stem
+from util.names import IMAGE_EXTENSIONS, PAGE_IMAGES, is_image, result_name, result_splits, stem
 from util.run.progress import progress_bar
 
 SHOWN = 20  # files of one kind in an error
@@ -50,7 +50,7 @@ def list_images(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"there is no folder {str(folder)!r}; expected a folder of images.")
-    found = (p for p in folder.rglob("*") if _is_picture(p.relative_to(folder)) and not p.is_dir())
+    found = (p for p in folder.rglob("*") if _is_result(p.relative_to(folder)) and not p.is_dir())
     # As text: comparing Path objects would leave a list of parts in each, for as long as it lives.
     images = sorted(found, key=str)
     refuse({f"in {folder} that are no files": [p.name for p in images if not p.is_file()]})
@@ -62,10 +62,8 @@ def list_images(folder: str | Path) -> list[Path]:
     return images
 
 
-def _is_picture(path: PurePath) -> bool:
-    if path.suffix.lower() not in IMAGE_EXTENSIONS:
-        return False
-    return not any(part.startswith(".") or part in ("__MACOSX", PAGE_IMAGES) for part in path.parts)
+def _is_result(path: PurePath) -> bool:
+    return is_image(path.as_posix()) and PAGE_IMAGES not in path.parts
 
 
 GENERATION_FILE = "generation.json"

@@ -16,21 +16,12 @@ from util.metrics.protocols import Protocol
 from util.metrics.registry import Column, MetricUnavailableError, register_metric
 from util.names import stem
 from util.run.progress import progress_bar
-from util.skeleton import MISSING, present
+from util.skeleton import in_frame, present
 from util.tables.layouts import LAYOUTS, PHASES
 from util.tables.magpt import read_magpt_keypoints
 from util.tables.patn import read_keypoints
 
 Size = tuple[float, float]  # (h, w)
-
-
-def to_frame(keypoints: np.ndarray, frame: Size, size: Size) -> np.ndarray:
-    """Keypoints (18, 2) (y, x) of one frame (h, w) in another; a missing joint is (-1, -1)."""
-    keypoints = np.asarray(keypoints, dtype=np.float64)
-    if tuple(frame) == tuple(size):
-        return keypoints
-    scaled = keypoints / np.array(frame) * np.array(size)
-    return np.where(present(keypoints)[..., None], scaled, MISSING)
 
 
 @dataclass(frozen=True)
@@ -50,7 +41,7 @@ class KeypointTable:
 
     def in_frame(self, name: str, size: Size) -> np.ndarray:
         """The keypoints of an image in a frame of ``size`` (h, w)."""
-        return to_frame(self.points[name], self.frame(name), size)
+        return in_frame(self.points[name], self.frame(name), size)
 
 
 def read_table(path: Path, frame: Size | None = None) -> KeypointTable:
@@ -266,7 +257,7 @@ def _collect(task: Task) -> tuple[np.ndarray, np.ndarray]:
         if table is not None and pair.result.stem in table.points:
             predicted[i] = table.in_frame(pair.result.stem, frame)
         else:
-            predicted[i] = to_frame(*_estimate(task, pair.result), frame)
+            predicted[i] = in_frame(*_estimate(task, pair.result), frame)
     return actual, predicted
 
 

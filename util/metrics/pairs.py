@@ -12,7 +12,7 @@ import numpy as np
 
 from util.errors import UserError
 from util.metrics.folder import ImagePair, ImageReader, refuse
-from util.metrics.keypoints import apply_mask, body_mask, to_frame
+from util.metrics.keypoints import apply_mask, body_mask
 from util.metrics.lpips import ArrayPair, of_arrays, score_lpips
 from util.metrics.measure import Score, Task, averaged
 from util.metrics.protocols import Protocol, find_protocol
@@ -21,6 +21,7 @@ from util.metrics.registry import Column, MetricUnavailableError, columns_for, l
 from util.metrics.weights import WeightStore
 from util.parallel import map_in_order
 from util.run.progress import progress_bar
+from util.skeleton import in_frame
 
 CHEAP_METRICS = ("psnr", "ssim", "l1", "mae")
 BATCH = 8  # pairs of arrays held at a time
@@ -145,7 +146,7 @@ def _score_chunk(reader: ImageReader, columns: Sequence[Column], chunk: Iterable
             scored.damaged.append(str(error))
             continue
         size = gt.shape[:2]
-        mask = None if person is None else body_mask(to_frame(*person, size), size)
+        mask = None if person is None else body_mask(in_frame(*person, size), size)
         values, refused = score_pair(gt, pred, columns, mask)
         scored.rows.append(values)
         scored.refused.update(refused)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from util.errors import UserError
-from util.skeleton import MISSING
+from util.skeleton import MISSING, in_frame
 from util.tables.layouts import LAYOUTS
 from util.tables.patn import (
     NUM_JOINTS,
@@ -35,8 +35,7 @@ class FramedKeypoints:
 
     def in_frame(self, size: tuple[int, int]) -> np.ndarray:
         """The keypoints scaled to a frame of ``size`` (h, w); missing joints stay -1."""
-        missing = (self.points == MISSING).any(axis=1, keepdims=True)
-        return np.where(missing, MISSING, self.points * np.array(size) / np.array(self.frame))
+        return in_frame(self.points, self.frame, size)
 
 
 def read_magpt_keypoints(path: str | os.PathLike) -> dict[str, FramedKeypoints]:

@@ -86,13 +86,13 @@ def write_pairs(
     columns: tuple[str, str] = ("from", "to"),
 ) -> None:
     """Write pairs as a comma separated table with a header."""
-    write_table(path, ",", columns, ([_safe(a), _safe(b)] for a, b in pairs))
+    write_table(path, ",", columns, (list(map(check_relative_name, pair)) for pair in pairs))
 
 
 def write_keypoints(path: str | os.PathLike, keypoints: Mapping[str, np.ndarray]) -> None:
     """Write name -> (18, 2) (y, x) as PATN's ``name:keypoints_y:keypoints_x`` table."""
     rows = (
-        [_safe(name), json_numbers(points[:, 0]), json_numbers(points[:, 1])]
+        [check_relative_name(name), json_numbers(points[:, 0]), json_numbers(points[:, 1])]
         for name, points in keypoints.items()
     )
     write_table(path, ":", KEYPOINT_COLUMNS, rows)
@@ -295,10 +295,6 @@ def _to_float(value: float) -> float:
         return float(value)
     except OverflowError:
         return float("inf")
-
-
-def _safe(name: str) -> str:
-    return check_relative_name(name)
 
 
 def write_table(

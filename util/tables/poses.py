@@ -21,6 +21,7 @@ from util.skeleton import (
     Person,
     check_joint_count,
     choose_person,
+    in_frame,
     present,
 )
 from util.tables.patn import MAX_COORDINATE, read_keypoints, read_text
@@ -42,10 +43,7 @@ class NamedPose(NamedTuple):
 
     def in_frame(self, frame: tuple[int, int]) -> np.ndarray:
         """The keypoints of an annotation frame in another one."""
-        if self.frame is None or tuple(self.frame) == tuple(frame):
-            return self.keypoints
-        scaled = self.keypoints * (np.array(frame) / np.array(self.frame))
-        return np.where(present(self.keypoints)[:, None], scaled, float(MISSING))
+        return in_frame(self.keypoints, self.frame or frame, frame)
 
 
 class _Picture(NamedTuple):

@@ -19,7 +19,7 @@ from PIL import Image
 
 from util.errors import UserError
 from util.image import load_image
-from util.names import IMAGE_EXTENSIONS
+from util.names import IMAGE_EXTENSIONS, is_image
 
 STEP = 10  # degrees of azimuth for each unit of h in a ShapeNet key
 AZIMUTHS = tuple(range(0, 36, 2))  # the 18 values of h
@@ -176,8 +176,8 @@ class FolderStore:
 
     def names(self) -> list[str]:
         """Paths of all images relative to the folder, sorted."""
-        found = (p for p in self.folder.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS)
-        names = sorted(p.relative_to(self.folder).as_posix() for p in found)
+        names = (p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*"))
+        names = sorted(filter(is_image, names))
         if not names:
             raise UserError(
                 f"{self.folder} holds no {', '.join(IMAGE_EXTENSIONS)} file; expected one picture "
