@@ -1,5 +1,6 @@
 """Small image folders and made network weights for the tests of the metrics."""
 
+import json
 import os
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import torch
 from PIL import Image
 from torchvision import models
 
+from script.metrics import main
+
 SIZE = (64, 44)
+QUICK = ("--metrics", "psnr", "l1")
 
 
 def picture(seed: int, size=SIZE) -> np.ndarray:
@@ -115,3 +119,17 @@ def made_backbone(path: Path, net: str, seed: int = 0) -> Path:
     shapes = {k: v.shape for k, v in network.state_dict().items() if k.startswith("features.")}
     torch.save(_he(shapes, seed), path)
     return path
+
+
+def report(folders, *more) -> dict:
+    """The content of metrics.json after a successful run."""
+    assert main(arguments(folders, "--name", "run", *more)) == 0
+    return json.loads((Path(folders["--output_dir"]) / "run" / "metrics.json").read_text())
+
+
+def values(folders, *more) -> dict[str, float]:
+    return {name: m["value"] for name, m in report(folders, *more)["metrics"].items()}
+
+
+def results(folders) -> Path:
+    return Path(folders["--distorated_path"])

@@ -12,7 +12,8 @@ import pytest
 
 import test as test_command
 import train as train_command
-from tests.bad_inputs import CASES, Setting
+from tests.bad_inputs import Setting
+from tests.bad_runs import CASES
 from tests.training_child import write_tiny_data
 from util.errors import UserError
 from util.image import load_image

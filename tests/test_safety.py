@@ -16,7 +16,7 @@ import test as test_command
 import train as train_command
 from models.losses.perceptual import load_vgg19_state
 from models.step_checkpoint import read_initial
-from tests.bad_inputs import pickle_with_code
+from tests.bad_runs import pickle_with_code
 from tests.browser import check_page, needs_chromium
 from tests.conftest import ROOT
 from tests.test_architecture import SOURCES
