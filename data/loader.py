@@ -127,9 +127,13 @@ def create_validation_dataset(opt: Namespace) -> Dataset | None:
     """The whole list of ``--val_phase``, on the main process; None without --val_freq."""
     if not opt.val_freq or not distributed.is_main():
         return None
-    settings = Namespace(**{**vars(opt), "phase": opt.val_phase, "is_train": False})
-    settings.max_dataset_size = None
-    return create_dataset(settings)
+    return _validation_data(opt)
+
+
+def _validation_data(opt: Namespace) -> Dataset:
+    """The data set of ``--val_phase``, as testing opens it."""
+    of_phase = {"phase": opt.val_phase, "is_train": False, "max_dataset_size": None}
+    return create_dataset(Namespace(**{**vars(opt), **of_phase}))
 
 
 def fixed_samples(
@@ -141,10 +145,8 @@ def fixed_samples(
     """
     if not distributed.is_main():
         return []
-    settings = Namespace(**{**vars(opt), "phase": opt.val_phase, "is_train": False})
-    settings.max_dataset_size = None
     try:
-        dataset, kind = create_dataset(settings), opt.val_phase
+        dataset, kind = _validation_data(opt), opt.val_phase
     except UserError:
         dataset, kind = training, f"{opt.phase}, trained on"
     last, count = len(dataset) - 1, min(count, len(dataset))

@@ -44,7 +44,7 @@ from util.parallel import allotted_cpus
 from util.run.main import run_main
 from util.run.progress import progress_bar
 from util.show.grid import grid, in_rows
-from util.skeleton import MISSING, draw_skeleton
+from util.skeleton import draw_skeleton, in_frame
 from util.tables.layouts import (
     LAYOUTS,
     PHASES,
@@ -185,9 +185,8 @@ def _draw(phase: Phase, name: str) -> np.ndarray:
     height, width = phase.layout.annotation_size
     scale = max(1, round(256 / height))
     image = load_image(phase.folder / name).resize((width * scale, height * scale), Image.BICUBIC)
-    points = phase.keypoints[name]
-    seen = (points != MISSING).all(axis=1, keepdims=True)
-    return draw_skeleton(np.asarray(image), np.where(seen, points * scale, MISSING))
+    points = in_frame(phase.keypoints[name], (1, 1), (scale, scale))
+    return draw_skeleton(np.asarray(image), points)
 
 
 def print_findings(findings: list[Finding], strict: bool) -> int:

@@ -32,7 +32,7 @@ from util.errors import UserError
 from util.files import make_folder, write_file
 from util.kinds import REQUIRED, choice, flag, natural, number, positive_int, text
 from util.run.main import run_main
-from util.skeleton import MISSING
+from util.skeleton import present
 from util.tables.layouts import LAYOUTS, PHASES
 from util.tables.patn import read_keypoints, write_keypoints, write_pairs
 
@@ -66,7 +66,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
 
 def usable(name: str, points: np.ndarray, options: Namespace) -> bool:
     """Whether an image may be in a pair: shows enough joints, and is no distractor of Market."""
-    seen = (points != MISSING).all(axis=1)
+    seen = present(points)
     if options.identity == "market" and is_distractor(name):
         return False
     return bool(

@@ -114,8 +114,6 @@ def main() -> None:
     add("--beside", several(text), [], "results of other models", metavar="FOLDER")
     add_debug(add)
     options = parser.parse()
-    if min(options.rows, options.columns, options.height) < 1:
-        raise UserError("--rows, --columns and --height must be 1 or more")
     picture = overview(
         Path(options.results), options.rows, options.columns, options.height,
         options.steps, options.show, [Path(folder) for folder in options.beside],

@@ -30,7 +30,7 @@ from options.parser import Parser, add_debug
 from script.quickstart import ROOT, SHIPPED, Training, planned, render, run, train
 from util.errors import UserError
 from util.files import write_file
-from util.kinds import REQUIRED, choice, folder_name, path, positive
+from util.kinds import REQUIRED, choice, folder_name, number, path
 from util.run import checkpoint
 from util.run.main import run_main
 
@@ -74,7 +74,7 @@ def build_parser() -> Parser:
     """The command line of this script."""
     parser = Parser(__doc__)
     add = parser.option
-    add("--minutes", positive, REQUIRED, "time for everything, from 2 on")
+    add("--minutes", number(2), REQUIRED, "time for everything, from 2 on")
     add("--name", folder_name, "synthetic_people", "folder under checkpoints/ that is made")
     add("--device", choice(sorted(TRAININGS)), None, "default: a GPU if there is one")
     add("--start_from", path, None, "train these published weights further", metavar="FOLDER")
@@ -239,8 +239,6 @@ def card(
 def main() -> None:
     """Run or continue all steps."""
     opt = build_parser().parse()
-    if not opt.minutes >= 2:
-        raise UserError(f"--minutes {opt.minutes:g}: expected at least 2")
     os.chdir(ROOT)
     device = opt.device or ("cuda" if torch.cuda.is_available() else "cpu")
     job = Run(opt.name, opt.minutes, device, opt.start_from)
