@@ -134,6 +134,7 @@ class BaseOptions:
 
     def complete(self, opt: Namespace) -> Namespace:
         """Fill in what follows from other options, and check."""
+        del opt.local_rank  # the environment says the same
         defaults = {key: self.parser.get_default(key) for key in vars(opt)}
         self.changed = {k: v for k, v in defaults.items() if getattr(opt, k) != v}
         opt.is_train = self.is_train
@@ -148,7 +149,6 @@ class BaseOptions:
         frame = opt.annotation_size or dataset.annotation_size or opt.load_size
         opt.annotation_size = tuple(frame)
         dataset.complete_options(opt)
-        del opt.local_rank
         self.check(opt)
         self.wanted_device, opt.device = opt.device, str(distributed.local_device(opt.device))
         if opt.tf32 is None:
