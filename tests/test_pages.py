@@ -13,6 +13,7 @@ import pytest
 
 from tests.browser import Browser, needs_chromium
 from util.image import save_image
+from util.show.html import table
 from util.show.result_page import add_scores, page_name, write_pages, write_rows
 from util.show.visualizer import Visualizer
 
@@ -115,6 +116,18 @@ def test_result_and_truth_are_beside_each_other_however_narrow_the_page(tmp_path
     _write(tmp_path, rows=1, per_page=3)
     result = (tmp_path / "index.html").read_text().split('class="result"')[1]
     assert re.findall(r"<figcaption>(.*?)</figcaption>", result) == ["generated", "ground truth"]
+
+
+def test_short_cells_of_a_table_stay_on_one_line_and_empty_ones_are_left_out_on_a_phone():
+    row = ["dptn.ssim_256", "0.8646", "", "a definition of more than two dozen letters", 3]
+    made = table(["column", "value", "published", "definition", "images"], [row]).render()
+    assert re.findall(r'<td class="([^"]*)"', made) == [
+        "short",
+        "short",
+        "none",
+        "",
+        "number short",
+    ]
 
 
 def _people(folder: Path, names: list[str]) -> None:

@@ -200,7 +200,8 @@ def _card(
         tags.div([figure for figure in given if figure], cls="given"),
         tags.div(made, cls="result several" if several else "result"),
     ]
-    return tags.article(heading, tags.div(pictures, cls="pairs"), cls="card")
+    pairs = tags.div(pictures, cls="pairs many" if several else "pairs four")
+    return tags.article(heading, pairs, cls="card")
 
 
 def _copied(

@@ -54,6 +54,8 @@ figcaption { margin-top: 3px; font-size: .78rem; line-height: 1.3; color: var(--
             grid-template-columns: repeat(auto-fill, minmax(min(100%, 88px), 1fr)); }
 .pictures figure { max-width: 256px; }
 .pairs { display: grid; gap: 8px; grid-template-columns: repeat(5, minmax(0, 1fr)); }
+.pairs.many { grid-template-columns: repeat(auto-fill, minmax(88px, 1fr)); }
+.pairs.four { grid-template-columns: repeat(4, minmax(0, 1fr)); }
 .given, .result { display: contents; }
 .pairs + .pictures { margin-top: 8px; }
 @media (max-width: 640px) {
@@ -77,12 +79,16 @@ nav a, nav span { padding: 6px 11px; border: 1px solid var(--line); border-radiu
                   background: var(--card); text-decoration: none; }
 nav .here { background: var(--accent); border-color: var(--accent); color: var(--on-accent);
             font-weight: 600; }
+nav .order { display: flex; gap: 8px; color: var(--soft); }
+nav .order > * { padding: 0 4px; border: 0; background: none; }
+nav .order .here { background: var(--accent); }
 nav .gap { border: 0; background: none; padding: 6px 2px; }
 table { border-collapse: collapse; width: 100%; background: var(--card); font-size: .9rem;
         border: 1px solid var(--line); border-radius: 8px; margin: 8px 0; }
 th, td { padding: 6px 10px; text-align: left; vertical-align: top; overflow-wrap: anywhere;
          border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 500; font-size: .8rem; }
+.short { white-space: nowrap; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.best { font-weight: 700; color: var(--good); }
 @media (max-width: 700px) {
@@ -91,6 +97,7 @@ td.best { font-weight: 700; color: var(--good); }
   tr { padding: 8px 0; border-bottom: 1px solid var(--line); }
   td, td.number { display: flex; justify-content: space-between; gap: 12px; border: 0;
                   padding: 3px 12px; text-align: right; white-space: normal; }
+  td.none { display: none; }
   td::before { content: attr(data-name); color: var(--soft); text-align: left; flex: none;
                max-width: 45%; }
 }
@@ -108,6 +115,7 @@ svg .raw { stroke: var(--raw); fill: none; stroke-width: 1; stroke-linecap: roun
 svg .smooth { stroke: var(--accent); fill: none; stroke-width: 1.8; stroke-linecap: round; }
 """
 
+SHORT, SHORT_HEAD = 24, 12  # letters of a cell and of a column's head that stay on one line
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -216,17 +224,22 @@ def facts(values: Mapping[str, object]) -> tags.dl:
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> tags.table:
     """A table that becomes a list of name and value where the screen is narrow.
 
-    Numbers are flush right; floats are shown with four digits.
+    Numbers are flush right; floats are shown with four digits. Short texts stay on one line.
     """
     body = tags.tbody()
     for row in rows:
         line = body.add(tags.tr())
         for head, value in zip(heads, row, strict=True):
             shown = f"{value:.4g}" if isinstance(value, float) else clean_text(value)
+            kinds = {
+                "number": isinstance(value, int | float),
+                "short": 0 < len(str(shown)) <= SHORT,
+                "none": shown == "",
+            }
             cell = line.add(tags.td(shown, data_name=clean_text(head)))
-            if isinstance(value, int | float):
-                cell.set_attribute("class", "number")
-    return tags.table(tags.thead(tags.tr([tags.th(clean_text(head)) for head in heads])), body)
+            cell.set_attribute("class", " ".join(kind for kind, holds in kinds.items() if holds))
+    titles = [tags.th(clean_text(h), cls="short" if len(h) <= SHORT_HEAD else "") for h in heads]
+    return tags.table(tags.thead(tags.tr(titles)), body)
 
 
 def write_page(path: str | Path, page: document) -> None:

@@ -214,15 +214,12 @@ class _Pages:
 
     def _orders(self, here: str) -> tags.nav:
         """Links to the orders there are, to the metrics page and to turned objects."""
-        links = [(page_name(1), "in the order of the list")] if self.ordered else []
-        for column in self.ordered:
-            links += [(ordered_name(k, column), f"{k} {column}") for k in ("worst", "best")]
         nav = tags.nav(aria_label="orders")
-        for name, text in links:
-            if name == here:
-                nav.add(tags.span(clean_text(text), cls="here", aria_current="page"))
-            else:
-                nav.add(tags.a(clean_text(text), href=relative_url(name)))
+        if self.ordered:
+            nav.add(_link(page_name(1), "in the order of the list", here))
+        for column in self.ordered:
+            words = [_link(ordered_name(kind, column), kind, here) for kind in ("worst", "best")]
+            nav.add(tags.span(clean_text(f"{column} "), *words, cls="order"))
         if self.scores.report is not None:
             nav.add(tags.a("metrics", href=relative_url(self.scores.report)))
         if (self.folder / TURNTABLES).is_file():
@@ -254,6 +251,13 @@ class _Pages:
         if not (self.folder / files["target pose"]).is_file():  # turned objects
             files = {caption: file for caption, file in files.items() if "pose" not in caption}
         return {caption: (file, None) for caption, file in files.items()}
+
+
+def _link(name: str, text: str, here: str) -> tags.html_tag:
+    """A link to a page beside this one; of the page ``here`` itself only its text."""
+    if name == here:
+        return tags.span(text, cls="here", aria_current="page")
+    return tags.a(text, href=relative_url(name))
 
 
 def _numbers(here: int, last: int) -> tags.nav | str:
