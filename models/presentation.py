@@ -109,7 +109,7 @@ def first_line(opt: Namespace, run: TrainingRun, loader: DataLoader) -> str:
     model, epochs = run.model, opt.niter + opt.niter_decay
     if run.progress.epoch > epochs:
         return (
-            f"this run is finished: all {epochs:,} epochs are done; raise --niter or --niter_decay "
+            f"this run is finished: all {_epochs(epochs)} are done; raise --niter or --niter_decay "
             "to go on"
         )
     device = str(model.device)
@@ -127,11 +127,15 @@ def first_line(opt: Namespace, run: TrainingRun, loader: DataLoader) -> str:
     parts = [
         f"{device}, {opt.precision}",
         f"{', '.join(sizes)} parameters",
-        f"{pairs}, {epochs:,} epochs of {steps:,} steps",
+        f"{pairs}, {_epochs(epochs)} of {steps:,} steps",
         distributed.describe_batch(batches.batch_size),
     ]
     parts += [f"page: {page}"] if page else []
     return " | ".join(part.replace(" ", GLUE) for part in parts)
+
+
+def _epochs(count: int) -> str:
+    return f"{count:,} epoch{'s' * (count != 1)}"
 
 
 def last_words(opt: Namespace, run: TrainingRun, saved: bool) -> str:
@@ -142,7 +146,7 @@ def last_words(opt: Namespace, run: TrainingRun, saved: bool) -> str:
     at, folder, newest = run.progress, run.path, run.path / "latest_net_G.pth"
     older = f"{newest} may be of an earlier step" if newest.is_file() else "no step was ever saved"
     lines = [
-        f"finished: {at.epoch - 1:,} epochs, {at.total:,} samples; this call took "
+        f"finished: {_epochs(at.epoch - 1)}, {at.total:,} samples; this call took "
         f"{duration(run.visualizer.seconds())}",
         f"  checkpoint  {newest if saved else f'NOT SAVED, the disk refused it: {older}'}",
         f"  losses      {folder / 'loss_log.txt'}",

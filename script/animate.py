@@ -1,4 +1,4 @@
-"""A person in motion: one photo and a sequence of poses become a GIF, an MP4 or a contact sheet.
+r"""A person in motion: one photo and a sequence of poses become a GIF, an MP4 or a contact sheet.
 
     python -m script.make_poses -o poses/
     python -m script.animate --checkpoint checkpoints/RUN --source me.jpg --poses poses/walk.json \

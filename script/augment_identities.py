@@ -1,4 +1,4 @@
-"""New poses of every person of a Market-1501-style folder, to train re-identification networks.
+r"""New poses of every person of a Market-1501-style folder, to train re-identification networks.
 
     python -m script.augment_identities --checkpoint checkpoints/RUN --dataroot dataset/market \
         --count 8 -o dataset/market_generated

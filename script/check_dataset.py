@@ -83,17 +83,20 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
 
 def choose_layout(root: Path, options: Namespace) -> Layout:
     """The layout asked for or found, with the frame asked for."""
-    if not root.is_dir():
+    if root.exists() and not root.is_dir():
         raise UserError(f"{root} is no folder; expected the data root: check the path.")
     if options.dataset_mode == "auto":
         layout = detect_layout(root)
         if layout is None:
-            found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
             guess = guess_layout(root)
             print_files(root, guess, options.phase, missing=True)
+            problem = "there is no such folder"
+            if root.is_dir():
+                found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
+                problem = f"no pairs or keypoint table is in it, but {found}"
             raise UserError(
-                f"{root} holds no pairs or keypoint table; found {found}, expected the files "
-                f"listed above for --dataset_mode {guess.mode}: get them, or say --dataset_mode."
+                f"{root}: {problem}; expected the files listed above for --dataset_mode "
+                f"{guess.mode}: get them, or say --dataset_mode."
             )
     else:
         layout = LAYOUTS.get(options.dataset_mode) or layout_of_class(options.dataset_mode)

@@ -1,4 +1,4 @@
-"""Convert pairs and keypoints between the text formats of the published systems.
+r"""Convert pairs and keypoints between the text formats of the published systems.
 
     python script/convert_annotations.py --from patn --to magpt \
         --input ./dataset/fashion --output ./dataset/DeepFashion

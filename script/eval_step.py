@@ -1,4 +1,4 @@
-"""Measure every step of a DPTN_step model: a table and a plot over the steps.
+r"""Measure every step of a DPTN_step model: a table and a plot over the steps.
 
     python test.py --name RUN --dataroot dataset/fashion --save_id RUN --save_steps
     python -m script.eval_step --results results/RUN --gt_path dataset/fashion/test \

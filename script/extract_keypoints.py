@@ -1,4 +1,4 @@
-"""Make a folder of photos into pictures and keypoints that can be trained on.
+r"""Make a folder of photos into pictures and keypoints that can be trained on.
 
     python -m script.extract_keypoints photos/ --output extracted/
     python -m script.make_pairs --keypoints extracted/keypoints.csv --images extracted/images \

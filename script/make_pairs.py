@@ -1,4 +1,4 @@
-"""Make pairs lists for your own data set: every two images of one person.
+r"""Make pairs lists for your own data set: every two images of one person.
 
     python script/make_pairs.py --keypoints annotation.csv --images photos/ \
         --output ./dataset/mine --identity prefix --test_share 0.1

@@ -1,4 +1,4 @@
-"""Put the images of the pairs lists into LMDB environments, one for each size.
+r"""Put the images of the pairs lists into LMDB environments, one for each size.
 
     python -m script.prepare_data --root ./dataset/fashion --out ./dataset/fashion \
         --sizes 256x176 512x352

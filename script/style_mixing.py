@@ -1,4 +1,4 @@
-"""Style mixing with a DPTN_step model: different source people at different steps.
+r"""Style mixing with a DPTN_step model: different source people at different steps.
 
     python -m script.style_mixing --name RUN --dataroot dataset/fashion
     python -m script.style_mixing --name RUN --dataroot dataset/fashion \
@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from data import create_dataset
-from models import find_model, load_for_test
+from models import load_for_test
 from models.dptn_step_model import DPTNStepModel
 from options.parser import Parser
 from options.test_options import TestOptions
@@ -187,11 +187,11 @@ def mix_all(opt: Namespace, model: DPTNStepModel, dataset) -> list[Path]:
 def main() -> None:
     opt = MixingOptions().parse()
     seed_everything(opt.seed, opt.deterministic)
-    if not issubclass(find_model(opt.model), DPTNStepModel):
-        raise UserError(f"--model {opt.model} paints in one step; style mixing needs DPTN_step")
     model = load_for_test(opt)
+    if not isinstance(model, DPTNStepModel):
+        raise UserError(f"--model {opt.model} paints in one step; style mixing needs DPTN_step")
     written = mix_all(opt, model, create_dataset(opt))
-    print(f"{len(written)} images written, the last is {written[-1]}")
+    print(f"written: {', '.join(map(str, written[-3:]))}; {len(written)} in all")
 
 
 if __name__ == "__main__":

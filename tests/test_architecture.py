@@ -231,6 +231,12 @@ def test_modules_classes_and_functions_say_what_they_are():
     assert offenders == []
 
 
+def test_commands_in_help_texts_can_be_copied():
+    """``\\`` at the end of a line survives in raw docstrings only: else two lines become one."""
+    longest = {name_of(p): max(map(len, ast.get_docstring(tree(p)).splitlines())) for p in SOURCES}
+    assert [name for name, length in longest.items() if length > 100] == []
+
+
 def test_every_file_of_script_is_a_command_that_starts_as_a_file_and_as_a_module():
     """``python script/x.py`` finds the project: its root enters the path before our imports."""
     offenders = []

@@ -189,14 +189,26 @@ def test_other_colour_modes_are_noted(root, capsys):
 
 def test_a_folder_without_tables_lists_everything_that_is_needed(tmp_path, capsys):
     (tmp_path / "photo.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match=r"holds no pairs or keypoint table; found photo\.jpg"):
+    with pytest.raises(UserError, match=r"no pairs or keypoint table is in it, but photo\.jpg"):
         check_dataset.main([str(tmp_path)])
     output = capsys.readouterr().out
     assert output.count("MISSING") == 6
     assert PAIRS in output
     assert "https://github.com/" in output
     with pytest.raises(UserError, match="is no folder"):
-        check_dataset.main([str(tmp_path / "nothing")])
+        check_dataset.main([str(tmp_path / "photo.jpg")])
+
+
+@pytest.mark.parametrize(("name", "table"), [("fashion", PAIRS), ("market", "market-pairs-train")])
+def test_a_folder_that_is_not_there_yet_lists_everything_that_is_needed(
+    tmp_path, capsys, name, table
+):
+    with pytest.raises(UserError, match=f"there is no such folder; .* --dataset_mode {name}: get"):
+        check_dataset.main([str(tmp_path / name)])
+    output = capsys.readouterr().out
+    assert output.count("MISSING") == 6
+    assert table in output
+    assert not (tmp_path / name).exists()
 
 
 def test_market_and_magpt_layouts_are_recognised(tmp_path, capsys):

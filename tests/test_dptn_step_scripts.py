@@ -205,6 +205,7 @@ def test_sweep_assignments():
         (("--styles", "person0.png", "person1.png"), "belong together"),
         (("--styles", "nobody.png", "person1.png", "--pose", "person2.png"), "in no pair"),
         (("--styles", "person0.png", "--pose", "person2.png"), "mixes 2 styles"),
+        (("--name", "nothing"), "no checkpoint .*nothing"),
     ],
 )
 def test_wrong_mixtures_are_refused(world, tmp_path, extra, message):

@@ -83,7 +83,7 @@ def test_a_shorter_epoch_is_in_the_first_line(dots, tmp_path):
     argv = [*small_runs.small_argv(dots, tmp_path), "--max_dataset_size", 3, "--niter_decay", 0]
     status, text = small_runs.train(argv, tmp_path)
     assert status == 0, text
-    assert "3 of 8 pairs an epoch, 1 epochs of 3 steps" in text
+    assert "3 of 8 pairs an epoch, 1 epoch of 3 steps" in text
 
 
 def test_continuing_a_finished_run_says_so(finished):

@@ -100,10 +100,13 @@ def detect_layout(root: Path) -> Layout | None:
 
 
 def guess_layout(root: Path) -> Layout:
-    """The layout that a root without tables is meant for, by its images and release folders."""
+    """The layout that a root without tables, or one still to be made, is meant for: by its images,
+    its release folders and its name."""
     folders = [root, *(root / phase for phase in PHASES)]
     names = [path.name for folder in folders if folder.is_dir() for path in folder.iterdir()]
-    if any(re.match(r"(-1|[0-9]{4})_c[0-9]|bounding_box_|Market-1501", name) for name in names):
+    names.append(root.resolve().name)
+    market = re.compile(r"(-1|[0-9]{4})_c[0-9]|bounding_box_|market", re.IGNORECASE)
+    if any(market.match(name) for name in names):
         return LAYOUTS["market"]
     return LAYOUTS["fashion"]
 

@@ -159,7 +159,9 @@ def open_hdf5(path: str | Path | None, mode: str = "r") -> Any:
 
 def looks_like_views(root: Path, phases: Iterable[str]) -> bool:
     """Whether a data root holds an HDF5 file or pictures whose names say a known view."""
-    if root.is_file() or any(root.glob("data_*.hdf5")) or any(root.glob("id_*_*.txt")):
+    if root.is_file():
+        return root.suffix.lower() in (".hdf5", ".h5")
+    if any(root.glob("data_*.hdf5")) or any(root.glob("id_*_*.txt")):
         return True
     names = [p.name for phase in phases for p in sorted((root / phase).glob("*_*.*"))[:200]]
     return bool(names) and find_naming(names) != "object"
