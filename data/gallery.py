@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -15,10 +14,6 @@ from data.synthetic.pose import ARMS, LEGS, Pose, sample_pose
 
 SYNTHETIC_SAMPLES = 96
 
-STANDING = Pose(
-    view="full", action="", yaw=0.0, lean=0.0, twist=0.0, head_yaw=0.0, head_pitch=0.0,
-    arms=(ARMS["relaxed"],) * 2, legs=LEGS["stand"], zoom=1.0, shift=(0.0, 0.0), close=False,
-)  # fmt: skip
 # name -> arms right and left, legs, turn of the body in degrees
 PRESETS: dict[str, tuple[str, str, str, float]] = {
     "Stand": ("relaxed", "relaxed", "stand", 0),
@@ -43,9 +38,7 @@ def preset(name: str, frame: tuple[int, int]) -> np.ndarray:
     Only the parts of an averted face are missing.
     """
     right, left, legs, turn = PRESETS[name]
-    pose = replace(
-        STANDING, arms=(ARMS[right], ARMS[left]), legs=LEGS[legs], yaw=float(np.radians(turn))
-    )
+    pose = Pose(yaw=float(np.radians(turn)), arms=(ARMS[right], ARMS[left]), legs=LEGS[legs])
     return pose_keypoints(NEUTRAL_BODY, pose, frame).round(1)
 
 

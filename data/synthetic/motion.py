@@ -17,10 +17,7 @@ MARGINS = (0.06, 0.04, 0.08)  # of the height above and below the figure, of the
 
 def _pose(yaw: float, arms=(RELAXED, RELAXED), legs=STANDING, lean: float = 0.02) -> Pose:
     arms, legs = (tuple(tuple(map(float, limb)) for limb in pair) for pair in (arms, legs))
-    return Pose(
-        view="full", action="", yaw=yaw, lean=lean, twist=0.0, head_yaw=0.0, head_pitch=0.0,
-        arms=arms, legs=legs, zoom=1.0, shift=(0.0, 0.0), close=False,
-    )  # fmt: skip
+    return Pose(yaw=yaw, lean=lean, arms=arms, legs=legs)
 
 
 def _ease(share: float) -> float:

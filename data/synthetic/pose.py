@@ -45,18 +45,18 @@ LEGS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 class Pose:
     """One posture seen from one side; angles in radians, ``shift`` in picture sizes."""
 
-    view: str
-    action: str
-    yaw: float
-    lean: float
-    twist: float
-    head_yaw: float
-    head_pitch: float
-    arms: tuple[tuple[float, ...], tuple[float, ...]]  # right, left: see ARMS
-    legs: tuple[tuple[float, ...], tuple[float, ...]]  # right, left: see LEGS
-    zoom: float
-    shift: tuple[float, float]
-    close: bool
+    view: str = "full"
+    action: str = ""
+    yaw: float = 0.0
+    lean: float = 0.0
+    twist: float = 0.0
+    head_yaw: float = 0.0
+    head_pitch: float = 0.0
+    arms: tuple[tuple[float, ...], tuple[float, ...]] = (ARMS["relaxed"],) * 2  # right, left
+    legs: tuple[tuple[float, ...], tuple[float, ...]] = LEGS["stand"]  # right, left
+    zoom: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    close: bool = False
 
 
 @dataclass(frozen=True)
