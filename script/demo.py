@@ -9,6 +9,7 @@ where that is not here; own photos stay in the memory of this program. Ctrl-C en
 from __future__ import annotations
 
 import io
+import os
 import sys
 import threading
 import time
@@ -381,6 +382,8 @@ def build_server(opt: Namespace) -> PageServer:
 def main(argv: list[str] | None = None) -> None:
     """Parse, load, serve until Ctrl-C."""
     opt = build_parser().parse(argv)
+    if "OMP_NUM_THREADS" not in os.environ:  # the browser beside it wants a core, too
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     server = build_server(opt)
     if server.others:
         print(server.others)

@@ -14,6 +14,13 @@ function element(name, attributes, parent) {
   return made;
 }
 
+/** Set attributes of a shape; those that stay the same cost no layout. */
+function change(shape, attributes) {
+  for (const [key, value] of Object.entries(attributes)) {
+    if (shape.getAttribute(key) !== String(value)) shape.setAttribute(key, value);
+  }
+}
+
 /** The side of the body that a limb or joint belongs to, a class of the style sheet. */
 export const sideOf = name => name.split(" ")[0].replace(/^(?!right|left).*/, "middle");
 
@@ -85,24 +92,22 @@ export class Editor {
     const small = this.svg.clientWidth < 260;
     for (const {a, b, shapes} of this.lines) {
       for (const [k, line] of shapes.entries()) {
-        line.setAttribute("x1", points[a][0]);
-        line.setAttribute("y1", points[a][1]);
-        line.setAttribute("x2", points[b][0]);
-        line.setAttribute("y2", points[b][1]);
-        line.style.strokeWidth = unit * ((small ? 2 : 3.5) + (k ? 0 : 2.5));
+        change(line, {
+          x1: points[a][0], y1: points[a][1], x2: points[b][0], y2: points[b][1],
+          "stroke-width": unit * ((small ? 2 : 3.5) + (k ? 0 : 2.5)),
+        });
         line.classList.toggle("away", !shown[a] || !shown[b]);
       }
     }
     for (const [joint, circle] of this.circles.entries()) {
       const face = joint === 0 || joint > 13;
       const radius = (small ? 3 : 6.5) * (face ? 0.7 : 1) * (this.held === joint ? 1.35 : 1);
-      circle.setAttribute("cx", points[joint][0]);
-      circle.setAttribute("cy", points[joint][1]);
-      circle.setAttribute("r", unit * radius);
-      circle.style.strokeWidth = unit * (small ? 1 : 2);
+      change(circle, {
+        cx: points[joint][0], cy: points[joint][1], r: unit * radius,
+        "stroke-width": unit * (small ? 1 : 2), "aria-pressed": shown[joint],
+      });
       circle.classList.toggle("away", !shown[joint]);
       circle.classList.toggle("held", this.held === joint);
-      circle.setAttribute("aria-pressed", shown[joint]);
     }
   }
 

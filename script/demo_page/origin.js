@@ -1,12 +1,14 @@
 // Where a point of the picture comes from, drawn over the picture of the person.
 
 export function darken(canvas) {
+  if (!canvas.classList.replace("lit", "dark")) return; // nothing to clear, 60 times a second
   canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
 }
 
 /** Heat for a `map` of attention (rows of 0 to 255), or a ring at the `place` of a flow field. */
 export function light(canvas, {map, place}, frame) {
   const context = canvas.getContext("2d");
+  canvas.className = "lit";
   [canvas.height, canvas.width] = frame.map(side => 2 * side);
   if (place) ring(context, place.map(v => 2 * v));
   else heat(context, map);

@@ -18,6 +18,7 @@ let past = [], future = [];
 let poseEditor, sourceEditor, latest, origins;
 let pointed = null; // (y, x) of the picture whose origin is shown
 const moments = []; // when the last answers came
+let speedTold = -Infinity; // when their rate was written
 
 // ---- messages ------------------------------------------------------------------------------------
 
@@ -45,6 +46,7 @@ function failed(error) {
   if (!(error instanceof Refusal)) console.error(error);
   tell(error instanceof Refusal ? error.message : `an unexpected error: ${error.message}`);
   $("speed").className = "speed bad";
+  speedTold = -Infinity;
 }
 
 // ---- the picture ---------------------------------------------------------------------------------
@@ -65,9 +67,16 @@ async function answered({blob, milliseconds}, asked) {
   picture = {blob, asked};
   canvas.dataset.asked = JSON.stringify(asked);
   if ($("speed").classList.contains("bad")) tell("");
+  tellSpeed(milliseconds);
+}
+
+/** How fast pictures come, now and then: every new text costs the page a layout. */
+function tellSpeed(milliseconds) {
   const now = performance.now();
   moments.push(now);
   while (moments[0] < now - 1000) moments.shift();
+  if (now - speedTold < 250) return;
+  speedTold = now;
   const rate = moments.length > 4 ? ` · ${moments.length} a second` : "";
   $("speed").className = "speed good";
   $("speed-text").textContent = `${milliseconds.toFixed(0)} ms a picture${rate}`;
@@ -122,7 +131,8 @@ function refresh() {
   $("undo").disabled = !past.length;
   $("redo").disabled = !future.length;
   const count = state.figure.shown.filter(Boolean).length;
-  $("joint-count").textContent = `${count} of ${state.figure.shown.length} shown`;
+  const counted = `${count} of ${state.figure.shown.length} shown`;
+  if ($("joint-count").textContent !== counted) $("joint-count").textContent = counted;
   for (const [joint, box] of [...$("joint-list").querySelectorAll("input")].entries()) {
     box.checked = state.figure.shown[joint];
   }

@@ -45,11 +45,12 @@ export async function generate(fields) {
 
 /**
  * Asks again and again while something changes: at most one question is on its way, and the next
- * one is about the newest state. What came in between is never asked.
+ * one is about the newest state. What came in between is never asked. The next question goes out
+ * while its predecessor's answer is being shown.
  */
 export class Latest {
   constructor({question, ask, answer, failure}) {
-    Object.assign(this, {question, ask, answer, failure, wanted: false, busy: false});
+    Object.assign(this, {question, ask, answer, failure, wanted: false, busy: false, shown: null});
   }
 
   async want() {
@@ -60,11 +61,21 @@ export class Latest {
       this.wanted = false;
       try {
         const asked = this.question();
-        await this.answer(await this.ask(asked), asked);
+        const told = await this.ask(asked);
+        await this.shown;
+        this.shown = this.show(told, asked);
       } catch (error) {
         this.failure(error);
       }
     }
     this.busy = false;
+  }
+
+  async show(told, asked) {
+    try {
+      await this.answer(told, asked);
+    } catch (error) {
+      this.failure(error);
+    }
   }
 }
