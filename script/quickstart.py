@@ -8,12 +8,15 @@ measured on this machine and written down, so that an interrupted run ends in th
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -51,7 +54,8 @@ class Training:
     lr: float = 3e-4
     lambda_g: float = 1.0
     gpu: bool = False
-    threads: int = 1
+    threads: int = 1  # of each process
+    processes: int = 1  # that share a batch
     pairs: int = 0  # an epoch
     epochs: int = 1  # the learning rate decays in the second half of them
 
@@ -66,7 +70,7 @@ class Training:
         return (
             f"--name {name} --dataroot {data} {COMMON} --load_size {height} {width} "
             f"--heatmap_sigma {self.sigma} {self.networks} --lambda_g {self.lambda_g} "
-            f"--lr {self.lr} --batchSize {self.batch} --max_dataset_size {pairs} "
+            f"--lr {self.lr} --batchSize {self.batch // self.processes} --max_dataset_size {pairs} "
             f"--niter {self.epochs - self.epochs // 2} --niter_decay {self.epochs // 2} "
             f"--gpu_ids {'0' if self.gpu else '-1'} --nThreads {allotted_cpus() // 2} "
             f"--save_latest_freq {2 * pairs} --display_freq {pairs} "
@@ -90,17 +94,31 @@ RECIPES = {
 }
 
 
-def run(title: str, command: str, threads: int | None = None) -> None:
-    """Print and run one command of the project; its failure ends everything."""
+def run(title: str, command: str, threads: int | None = None, processes: int = 1) -> None:
+    """Print and run one command of the project; its failure ends everything.
+
+    Several processes are started as torchrun would start them, without its report of a Ctrl-C.
+    """
     minutes, seconds = divmod(int(time.monotonic() - START), 60)
-    print(f"\n== [{minutes}:{seconds:02d}] {title}\n$ python {command}", flush=True)
+    launcher = f"torchrun --standalone --nproc_per_node {processes}" if processes > 1 else "python"
+    print(f"\n== [{minutes}:{seconds:02d}] {title}\n$ {launcher} {command}", flush=True)
     # Threads that wait actively for a late one keep the core that it needs.
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
+    if processes > 1:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": processes}
+        environment |= {name: str(value) for name, value in group.items()}
     words = shlex.split(command)
     words = words if words[0] == "-m" else [str(ROOT / words[0]), *words[1:]]
-    status = subprocess.call([sys.executable, "-u", *words], env=environment)
+    started = []
+    for rank in range(processes):
+        if processes > 1:
+            environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        started.append(subprocess.Popen([sys.executable, "-u", *words], env=environment))
+    status = next(filter(None, [process.wait() for process in started]), 0)
     if status:
         raise UserError(
             f"the step '{title}' {_ended(status)} and run the same command again: it continues "
@@ -159,14 +177,30 @@ def seconds_a_sample(training: Training, data: Path) -> float:
 
 def lay_out(training: Training, minutes: float, data: Path) -> Training:
     """The training with the threads that are fastest here and the epochs that fit into the time."""
-    counts = sorted({1, min(8, allotted_cpus())})
-    speeds = {n: seconds_a_sample(replace(training, threads=n), data) for n in counts}
-    threads = min(speeds, key=speeds.get)
-    for count, each in speeds.items():
-        print(f"{count} thread{'s' * (count > 1)}: {1000 * each:.1f} ms a training sample")
-    samples = max(60 * minutes / speeds[threads], 8 * training.batch)
-    pairs = min(2000, max(training.batch, int(samples / 12) // training.batch * training.batch))
-    return replace(training, threads=threads, pairs=pairs, epochs=max(4, int(samples / pairs)))
+    cpus = min(8, allotted_cpus())
+    ways = {(1, 1), (1, cpus)}  # processes, threads of each
+    if cpus > 1 and not training.gpu and os.name == "posix":
+        ways.add((2, cpus // 2))
+    speeds = {}
+    for processes, threads in sorted(ways):
+        way = replace(training, processes=processes, threads=threads)
+        speeds[way] = side_by_side(way, data) if processes > 1 else seconds_a_sample(way, data)
+        words = (
+            f"{processes} process{'es' * (processes > 1)}, {threads} thread{'s' * (threads > 1)}"
+        )
+        print(f"{words}: {1000 * speeds[way]:.1f} ms a training sample")
+    way = min(speeds, key=speeds.get)
+    batch, samples = training.batch, max(60 * minutes / speeds[way], 8 * training.batch)
+    pairs = min(2000, max(batch, int(samples / 12) // batch * batch))
+    return replace(way, pairs=pairs, epochs=max(4, int(samples / pairs)))
+
+
+def side_by_side(training: Training, data: Path) -> float:
+    """Time of one training sample when ``training.processes`` compute their shares at once."""
+    count = training.processes
+    share = replace(training, processes=1, batch=training.batch // count)
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+        return max(pool.map(seconds_a_sample, [share] * count, [data] * count)) / count
 
 
 def planned(path: Path, training: Training, minutes: float, data: Path) -> Training:
@@ -184,7 +218,12 @@ def train(title: str, name: str, training: Training, data: Path) -> None:
     """Train, or continue an interrupted training."""
     folder = Path("checkpoints") / name
     resume = " --continue_train" if any(folder.glob("latest_*.pth")) else ""
-    run(title, f"train.py {training.arguments(name, data)}{resume}", training.threads)
+    run(
+        title,
+        f"train.py {training.arguments(name, data)}{resume}",
+        training.threads,
+        training.processes,
+    )
 
 
 # ---- the steps ---------------------------------------------------------------------------------
@@ -211,7 +250,8 @@ def report(recipe: Recipe, training: Training, folder: Path, shipped: Path | Non
     print(
         f"\nDone in {(time.monotonic() - START) / 60:.1f} minutes: {training.samples:,} training "
     )
-    print(f"samples on {'a GPU' if training.gpu else f'{training.threads} CPU thread(s)'}.")
+    threads = training.processes * training.threads
+    print(f"samples on {'a GPU' if training.gpu else f'{threads} CPU thread(s)'}.")
     print(f"On {mine['pairs']} pairs of people the model has never seen:")
     for view in ("copy", "wrong source"):
         psnr, ssim = (mine[k] - table[view][k] for k in ("psnr", "ssim"))

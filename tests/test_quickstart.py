@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from script import quickstart
 from script.quickstart import Recipe, Training, follow
 from util.errors import UserError
+from util.run import checkpoint
 
 TINY = Training((16, 16), 1.0, "--ngf 4 --ndf 4 --dis_layers 1")
 
@@ -62,3 +64,24 @@ def test_a_plan_of_an_earlier_start_is_kept(folder):
     path.write_text(json.dumps(planned.__dict__))
     assert quickstart.planned(path, TINY, 99, folder) == planned
     assert planned.samples == 40
+
+
+def test_two_processes_share_the_batch_and_train_what_one_trains(folder):
+    recipe = Recipe("tiny", 3, 0.001, TINY)
+    data = folder / "people"
+    quickstart.render(data, 3, 2, 6)
+    numbers = {}
+    for processes in (1, 2):
+        training = Training((16, 16), 1.0, recipe.training.networks, pairs=8, epochs=1)
+        training = quickstart.replace(training, processes=processes)
+        quickstart.train("Training", f"run_{processes}", training, data)
+        state = checkpoint.load(folder / f"checkpoints/run_{processes}/latest_net_G.pth")
+        numbers[processes] = torch.cat([v.flatten() for v in state.values()])
+    # Adam makes a full step of a gradient that is nearly zero, whatever its sign.
+    assert (numbers[1] - numbers[2]).abs().median() < 1e-6, (numbers[1] - numbers[2]).abs().mean()
+
+
+def test_a_training_of_two_processes_that_fails_is_named_once(folder):
+    broken = quickstart.replace(TINY, processes=2)
+    with pytest.raises(UserError, match="the step 'Training' ended with status 2"):
+        quickstart.train("Training", "run", broken, folder / "nowhere")
