@@ -5,7 +5,9 @@
 For every pair the generated image is scored against the photograph of the target, beside two
 baselines: the source photograph itself ("copy"), and the image that the same model makes of a
 *different person's* photograph in the same pose ("wrong source"). PSNR and SSIM are those of
-``script/metrics.py --protocol standard`` on the files that test.py writes.
+``script/metrics.py --protocol standard`` on the files that test.py writes. With --result_size all
+are compared at that size, such as that of a small network, to which photographs are brought with
+antialiasing; without it at the photographs' own.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import numpy as np
 import torch
+from PIL import Image
 
 from data import create_dataset
 from data.loader import create_dataloader
@@ -79,10 +82,17 @@ def generated_views(model, dataset, loader, size: tuple[int, int]) -> Iterator[d
             if batch["source_name"][i] == batch["target_name"][i]:
                 continue  # a copy would be perfect: one view of a turned object is its source
             source, target = (photograph(dataset, batch, role, i) for role in ("source", "target"))
-            truth = resize_linear(target, size)
+            truth = resized(target, size)
             images = (own[i], source, wrong[i])
-            yield {v: (truth, resize_linear(x, size)) for v, x in zip(VIEWS, images, strict=True)}
+            yield {v: (truth, resized(x, size)) for v, x in zip(VIEWS, images, strict=True)}
         index += count
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3) -> (h, w, 3): enlarged as test.py does, made smaller with antialiasing."""
+    if image.shape[0] <= size[0] and image.shape[1] <= size[1]:
+        return resize_linear(image, size)
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def photograph(dataset, batch, role: str, i: int) -> np.ndarray:
@@ -102,7 +112,8 @@ def compare(opt) -> dict[str, dict[str, float]]:
     columns = columns_for(find_protocol("standard"), ("psnr", "ssim"))
     values: dict[str, list[list[float]]] = {view: [] for view in VIEWS}
     colours = OneColour()
-    for pair in generated_views(model, dataset, loader, dataset.annotation_size):
+    size = tuple(opt.result_size or dataset.annotation_size)
+    for pair in generated_views(model, dataset, loader, size):
         colours.see(pair["generated"][1])
         for view in VIEWS:
             scores, refused = score_pair(*pair[view], columns)
@@ -111,7 +122,7 @@ def compare(opt) -> dict[str, dict[str, float]]:
             values[view].append(scores)
     if colours.found:
         warn(colours.sentence("generated images"))
-    print(headline(dataset.annotation_size, tuple(opt.result_size or model.result_size)))
+    print(headline(size, tuple(opt.result_size or model.result_size), dataset.annotation_size))
     return {
         view: {
             **{
@@ -124,13 +135,20 @@ def compare(opt) -> dict[str, dict[str, float]]:
     }
 
 
-def headline(size: tuple[int, int], of_results: tuple[int, int]) -> str:
+def headline(
+    size: tuple[int, int], of_results: tuple[int, int], of_photographs: tuple[int, int]
+) -> str:
     """What the numbers are, and when metrics gives others for the files of test.py."""
     text = f"protocol standard, images of {size[0]} x {size[1]} px (height x width)"
     if size != of_results:
-        text += (
+        return text + (
             f"; test.py writes {of_results[0]} x {of_results[1]}, of which script/metrics.py gives "
             "other numbers"
+        )
+    if size != tuple(of_photographs):
+        return text + (
+            f"; photographs of {of_photographs[0]} x {of_photographs[1]} px are brought to this "
+            "size, which script/metrics.py does not do"
         )
     return text
 

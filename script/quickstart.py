@@ -89,7 +89,7 @@ class Recipe:
 
 
 RECIPES = {
-    "quick": Recipe("quickstart", 1000, 5.5, Training((64, 48), 2.0, "--ngf 32 --ndf 16")),
+    "quick": Recipe("quickstart", 1000, 7.4, Training((64, 48), 2.0, "--ngf 32 --ndf 16", lr=6e-4)),
     "long": Recipe("quickstart_long", 3000, 60, Training((128, 88), 3.0, "--ngf 32 --ndf 16")),
 }
 
@@ -252,7 +252,8 @@ def report(recipe: Recipe, training: Training, folder: Path, shipped: Path | Non
     )
     threads = training.processes * training.threads
     print(f"samples on {'a GPU' if training.gpu else f'{threads} CPU thread(s)'}.")
-    print(f"On {mine['pairs']} pairs of people the model has never seen:")
+    size = "{} x {}".format(*training.size)
+    print(f"On {mine['pairs']} pairs of people the model has never seen, at its size of {size}:")
     for view in ("copy", "wrong source"):
         psnr, ssim = (mine[k] - table[view][k] for k in ("psnr", "ssim"))
         words = {"copy": "copying the source photo", "wrong source": "a different person's photo"}
@@ -306,10 +307,11 @@ def follow(recipe: Recipe, test_people: int = 50, test_pairs: int = 250) -> None
         f"{' '.join(map(str, tests))} --name {name} "
         "--metrics psnr ssim psnr_unpadded ssim_unpadded l1 mae",
     )
+    height, width = training.size
     run(
         "Is the source photo really used?",
         f"-m script.baselines --name {name} --dataroot {data} --results_dir {results} "
-        "--batchSize 8 --ema 0.999",
+        f"--batchSize 8 --ema 0.999 --result_size {height} {width}",
     )
     beside = f"--beside {shipped}" if shipped else ""
     run("One picture", f"-m script.overview --results {results} {beside} -o results/{name}.png")

@@ -165,12 +165,14 @@ def publish(name: str) -> Path:
     return folder
 
 
-def compare(name: str, data: Path, results: Path, device: str) -> dict:
-    """Generate and measure the test pairs of a data set; what script.baselines writes."""
+def compare(name: str, data: Path, results: Path, device: str, size: tuple[int, int]) -> dict:
+    """Generate the test pairs of a data set and measure them at the network's size; what
+    script.baselines writes."""
     gpu = "0" if device == "cuda" else "-1"
     test = f"--name {name} --dataroot {data} --results_dir {results} --batchSize 8 --gpu_ids {gpu}"
     run(f"Generating the test people of {data.name}", f"test.py {test}")
-    run("Against copying and a different person", f"-m script.baselines {test}")
+    own = f"--result_size {size[0]} {size[1]}"
+    run("Against copying and a different person", f"-m script.baselines {test} {own}")
     return json.loads((results / "baselines.json").read_text())
 
 
@@ -188,7 +190,7 @@ repository renders. Licence: MIT, like the code; no data or weights of others we
 | losses | all of DPTN-TA, on a centred random VGG-19 of a quarter of the width |
 | weights | moving average (0.999) of the generator, float16, {megabytes:.1f} MB |
 
-{pairs} pairs of people it has never seen, compared at the size of the files:
+{pairs} pairs of people it has never seen, compared at {size} pixels:
 
 | | PSNR | SSIM |
 |---|---|---|
@@ -254,8 +256,10 @@ def main() -> None:
         "hours": before["hours"] + sum(seconds.values()) / 3600,
     }
     folder = publish(opt.name)
-    results = Path("results") / opt.name
-    tables = tuple(compare(opt.name, root, results / root.name, device) for root in (data, others))
+    results, size = Path("results") / opt.name, stages[-1].size
+    tables = tuple(
+        compare(opt.name, root, results / root.name, device, size) for root in (data, others)
+    )
     text = card(job, before, spent, stages[-1], people, tables)
     write_file(folder / "README.md", text.encode())
     numbers = {"training": spent, "tables": tables}

@@ -5,6 +5,7 @@ from argparse import Namespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from script import baselines
@@ -120,10 +121,27 @@ def test_the_wrong_source_has_the_picture_the_keypoints_and_the_name_of_another_
 
 
 def test_the_headline_names_the_difference_to_the_files_of_a_test_run():
-    assert headline((256, 176), (256, 176)) == (
+    photos = (256, 176)
+    assert headline(photos, photos, photos) == (
         "protocol standard, images of 256 x 176 px (height x width)"
     )
-    assert "test.py writes 256 x 256, of which" in headline((256, 176), (256, 256))
+    assert "test.py writes 256 x 256, of which" in headline(photos, (256, 256), photos)
+    assert "photographs of 256 x 176 px are brought" in headline((64, 48), (64, 48), photos)
+
+
+def test_a_size_of_results_is_the_size_of_the_comparison(monkeypatch, capsys):
+    monkeypatch.setattr(baselines, "load_for_test", lambda opt: Copier())
+    monkeypatch.setattr(baselines, "create_dataset", lambda opt: Photographs())
+    monkeypatch.setattr(baselines, "create_dataloader", lambda data, opt: DataLoader(data))
+    table = baselines.compare(Namespace(result_size=LOADED))
+    assert "images of 16 x 16 px" in capsys.readouterr().out
+    small = [
+        np.asarray(Image.fromarray(picture(i, SIZE)).resize(LOADED, Image.Resampling.BILINEAR))
+        for i in range(4)
+    ]
+    differences = [(small[i + 1].astype(float) - small[i]) ** 2 for i in (0, 2)]
+    expected = np.mean([10 * np.log10(255**2 / d.mean()) for d in differences])
+    assert abs(table["copy"]["psnr"] - expected) < 1e-9
 
 
 def test_results_of_one_colour_are_said(monkeypatch, capsys):
