@@ -13,19 +13,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.losses.perceptual import RANDOM_NOTE, VGG19Features
+from models.losses.perceptual import RANDOM_NOTE, VGG19Features, spread_images
 from models.networks.layers import check_sides, synchronize_batch_norms
 from models.optim import Stepper, update_average
 from util.errors import UserError
 from util.person.maps import keypoints_to_heatmaps, view_maps
 from util.run import checkpoint, distributed
-from util.run.device import Precision, rng_state, set_rng_state, use_tf32
+from util.run.device import (
+    Precision,
+    compile_in_place,
+    rng_state,
+    set_rng_state,
+    use_tf32,
+    without_graphs,
+)
 from util.run.folder import check_architecture, save_architecture
 from util.skeleton import JOINTS
 from util.tensors import normalise_uint8
 
-CENTRE_IMAGES = 64  # most images that centre a random VGG-19; more hardly change the means
-CENTRE_PIXELS = 2**19  # of all these images: large ones must cost seconds, not minutes
 Batch = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
 
@@ -65,6 +70,7 @@ class BaseModel(ABC):
         self.configs: dict[str, Any] = {}
         self.ema: dict[str, Tensors] = {}  # moving averages of state dicts, by label
         self.precision = Precision(opt.precision, self.device)
+        self.graphs: bool = self.is_train and opt.cuda_graphs
         use_tf32(opt.tf32)
         if self.is_train:
             self.stepper = Stepper(
@@ -126,9 +132,7 @@ class BaseModel(ABC):
             self.stepper.add(label, network, lr, betas)
             if label == "G" and self.opt.ema:
                 self.ema[label] = {k: v.clone() for k, v in network.state_dict().items()}
-        if self.opt.compile:
-            network.compile()
-        return network
+        return compile_in_place(network, self.opt.compile, self.graphs)
 
     def make_vgg(self) -> VGG19Features:
         """The frozen VGG-19 of ``--vgg_weights`` on this model's device, in this run's
@@ -136,10 +140,7 @@ class BaseModel(ABC):
         if self.opt.vgg_weights == "random":
             self.notes.append(RANDOM_NOTE)
         vgg = VGG19Features(self.opt.vgg_weights, self.precision, self.opt.vgg_width)
-        vgg.to(self.device)
-        if self.opt.compile:
-            vgg.compile()
-        return vgg
+        return compile_in_place(vgg.to(self.device), self.opt.compile, self.graphs)
 
     def features(self, images: torch.Tensor, layers: Collection[str]) -> Tensors:
         """VGG-19 features of ``images`` (B, 3, H, W) by layer; no layers, no pass."""
@@ -153,10 +154,7 @@ class BaseModel(ABC):
         """
         if self.vgg is None or self.opt.vgg_weights != "random" or not self.opt.vgg_centre:
             return
-        height, width = self.opt.load_size
-        count = min(CENTRE_IMAGES, max(1, CENTRE_PIXELS // (height * width)), len(dataset))
-        rows = [k * len(dataset) // count for k in range(count)]
-        images = torch.stack([dataset[row]["target_image"] for row in rows])
+        images = spread_images(dataset, self.opt.load_size)
         self.vgg.centre(normalise_uint8(images.to(self.device)))
         distributed.broadcast_network(self.vgg)  # other machines round differently
 
@@ -201,6 +199,8 @@ class BaseModel(ABC):
 
     def set_input(self, batch: Batch) -> None:
         """Prepare a batch for the next training step."""
+        if self.graphs:
+            torch.compiler.cudagraph_mark_step_begin()
         self.stepper.begin()
         self.inputs = self.prepare(batch)
 
@@ -308,7 +308,8 @@ class BaseModel(ABC):
         """Evaluation mode inside the block, training mode after it."""
         self.eval_mode()
         try:
-            yield
+            with without_graphs(self.graphs):  # others keep what is generated here
+                yield
         finally:
             self.train_mode()
 

@@ -53,8 +53,9 @@ class Stepper:
         self.scalers: dict[str, torch.amp.GradScaler] = {}
         self.grad_norms: dict[str, torch.Tensor] = {}  # of the last step, before clipping
         self._overflows: dict[str, torch.Tensor] = {}  # steps in a row that fp16 left out
+        self.late = precision.device.type == "cuda"  # flags are read one step late: nothing waits
         self._flags: list[tuple[str, torch.Tensor]] = []  # "gradient is not finite", of this step
-        self._older: list[tuple[str, torch.Tensor]] = []  # and of the step before, on a GPU
+        self._older: list[tuple[str, torch.Tensor]] = []  # and of the step before, if late
         self._copied: torch.cuda.Event | None = None  # after the copies of those to the host
         self._statistics: list[tuple[torch.Tensor, torch.Tensor]] = []  # (buffer, its value before)
 
@@ -122,16 +123,19 @@ class Stepper:
     def not_finite(self) -> str | None:
         """Label of a network whose last gradient was not finite; call once a training step.
 
-        On a GPU the answer is about the step before the last, so that nothing waits for the device.
+        On a GPU (``late``) the answer is about the step before the last, so that nothing waits for
+        the device; a second call without a step in between waits and tells of the last one.
         """
         flags, self._flags = self._flags, []
-        if any(f.is_cuda for _, f in flags):
+        if self.late:
             copies = [(k, f.to("cpu", non_blocking=True)) for k, f in flags]  # to pinned memory
-            copied, event = self._copied, torch.cuda.Event()
-            event.record()
+            copied, self._copied = self._copied, None
+            if any(f.is_cuda for _, f in flags):
+                self._copied = torch.cuda.Event()
+                self._copied.record()
             if copied is not None:
                 copied.synchronize()  # the step just given keeps the device busy meanwhile
-            flags, self._older, self._copied = self._older, copies, event
+            flags, self._older = self._older, copies
         return next((label for label, flag in flags if flag.item()), None)
 
     def steps_done(self, label: str) -> torch.Tensor | int:

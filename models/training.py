@@ -69,7 +69,7 @@ class Progress:
 class Resumable(Protocol):
     """What a run needs of a model."""
 
-    device: Any
+    stepper: Any
     notes: list[str]
     networks: Mapping[str, torch.nn.Module]
     ema: Mapping[str, Mapping[str, torch.Tensor]]
@@ -284,32 +284,41 @@ class TrainingRun:
     def watch(self, batch: Mapping[str, Any], bad: str | None, on_nan: str) -> bool:
         """Report a step whose gradient was not finite; True when the run must stop.
 
-        ``bad`` is the answer of the model's stepper, which on a GPU is about the batch before.
+        ``bad`` is the answer of the model's stepper, which on a GPU is about the batch before; the
+        very last step of the run is waited for.
         """
-        late = self.model.device.type == "cuda"
-        suspect, self._before = (self._before if late else batch), batch
+        stepper, at = self.model.stepper, self.progress
+        if not stepper.late:
+            return self._judge(batch, bad, at.total, on_nan)
+        suspect, self._before = self._before, batch
+        stop = bool(suspect) and self._judge(suspect, bad, at.previous, on_nan)
+        if self.at_end() and not stop:
+            stop = self._judge(batch, stepper.not_finite(), at.total, on_nan)
+        return stop
+
+    def _judge(self, batch: Mapping[str, Any], bad: str | None, samples: int, on_nan: str) -> bool:
+        """The same of the step that ended after ``samples`` samples."""
         if bad is None:
             self.skipped = 0
             return False
         self.skipped += 1
         stop = on_nan == "stop" or self.skipped >= MAX_SKIPPED
         names = ", ".join(
-            f"{a} to {b}"
-            for a, b in zip(suspect["source_name"], suspect["target_name"], strict=True)
+            f"{a} to {b}" for a, b in zip(batch["source_name"], batch["target_name"], strict=True)
         )
         self.warn(
-            f"the gradient of {bad} is not finite after {self.progress.total:,} samples; the step "
-            f"was left out{' and training stops' if stop else ''}. Its pairs: {names}"
-            f"{self._dump({'network': bad, **suspect})}"
+            f"the gradient of {bad} is not finite after {samples:,} samples; the step was left out"
+            f"{' and training stops' if stop else ''}. Its pairs: {names}"
+            f"{self._dump({'network': bad, **batch}, samples)}"
         )
         return stop
 
-    def _dump(self, content: Mapping[str, Any]) -> str:
+    def _dump(self, content: Mapping[str, Any], samples: int) -> str:
         """Save a batch for reproduction, unless there are enough; says where."""
         if len(list(self.path.glob("not_finite_*.pth"))) >= KEPT_DUMPS:
             return ""
         process = f"_process{distributed.rank()}" if distributed.rank() else ""
-        path = self.path / f"not_finite_{self.progress.total}{process}.pth"
+        path = self.path / f"not_finite_{samples}{process}.pth"
         try:
             checkpoint.save(path, dict(content))
         except OSError as error:

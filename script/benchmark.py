@@ -289,7 +289,7 @@ def offers(opt: Namespace) -> dict[str, dict[str, object]]:
     """Options of train.py that a run may switch on beyond ``opt``, by what is typed."""
     found: dict[str, dict[str, object]] = {"--compile": {"compile": True}}
     if opt.device.startswith("cuda"):
-        found["--tf32"] = {"tf32": True}
+        found |= {"--cuda_graphs": {"cuda_graphs": True}, "--tf32": {"tf32": True}}
         found |= {f"--precision {p}": {"precision": p} for p in PRECISIONS if p != opt.precision}
     return found
 

@@ -52,5 +52,6 @@ def test_every_part_is_measured(tmp_path, monkeypatch):
 
 def test_a_gpu_benchmark_tries_every_option_that_is_not_on():
     offered = benchmark.offers(parsed("--device", "cuda", "--precision", "bf16"))
-    assert set(offered) == {"--compile", "--tf32", "--precision fp32", "--precision fp16"}
+    formats = {"--precision fp32", "--precision fp16"}
+    assert set(offered) == {"--compile", "--cuda_graphs", "--tf32", *formats}
     assert set(benchmark.offers(parsed())) == {"--compile"}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from argparse import Namespace
 
 import pytest
 
 from script import gpu_check
+from util.errors import UserError
 
 
 def new_check(folder, minutes=1.0):
-    opt = Namespace(device="cpu", small=True, minutes=minutes, out=folder)
+    parts = list(gpu_check.PARTS)
+    opt = Namespace(device="cpu", small=True, minutes=minutes, out=folder, parts=parts)
     return gpu_check.Check(opt, folder)
 
 
@@ -37,6 +40,36 @@ def test_nothing_begins_after_the_time_is_over(tmp_path):
     check = new_check(tmp_path, minutes=0.0)
     check.run("speed", "late", lambda: pytest.fail("too late"))
     assert check.results["rows"] == []
+    kept = json.loads((tmp_path / "gpu_check.json").read_text())
+    assert "Not reached in time: speed: late" in gpu_check.table(kept)
+
+
+def test_a_check_that_takes_longer_than_its_part_fails_and_the_next_part_has_its_time(tmp_path):
+    check = new_check(tmp_path, minutes=1 / 60)
+    check.begin("right")
+    check.run("right", "endless", lambda: time.sleep(60))
+    check.run("right", "late", lambda: pytest.fail("too late"))
+    check.begin("speed")
+    check.run("speed", "quick", lambda: {"ok": True})
+    assert [row["ok"] for row in check.results["rows"]] == [False, True]
+    assert "TimeoutError: not done after" in check.results["rows"][0]["error"]
+    assert check.results["not_reached"] == ["right: late"]
+
+
+def test_a_command_and_what_it_started_end_with_the_time_of_the_part(tmp_path):
+    check, mark = new_check(tmp_path, minutes=1 / 60), tmp_path / "alive"
+    check.begin("showcase")
+    shell = f"(sleep 3; touch {mark}) & wait"
+    check.run("showcase", "endless", lambda: gpu_check.outside(check, ["bash", "-c", shell]))
+    assert check.results["rows"][0]["ok"] is False
+    time.sleep(3)
+    assert not mark.exists()
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--table", str(tmp_path / "none.json")])
+    with pytest.raises(UserError, match=r"none\.json"):
+        gpu_check.main()
 
 
 @pytest.mark.slow

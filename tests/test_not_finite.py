@@ -2,6 +2,7 @@
 
 import copy
 import os
+from argparse import Namespace
 
 import pytest
 import torch
@@ -123,14 +124,28 @@ def test_skip_leaves_one_step_out_and_goes_on(argv, tmp_path):
     assert "grad_G: nan" in lines[2]
 
 
+@needs_signals
+@pytest.mark.parametrize("step", [3, 7, 8])
+def test_on_a_gpu_every_step_is_judged_the_very_last_one_too(step, argv, tmp_path):
+    """There a step is judged after the next one: nothing waits for the device."""
+    plan = {"tiny": True, "nan_step": step, "late": True}
+    status, text = run([*argv, "--on_nan", "stop"], plan, tmp_path / "output")
+    assert status == EXIT_NOT_FINITE
+    (warning,) = warnings_in(text)
+    assert f"is not finite after {2 * step} samples; the step was left out" in warning
+    dump = checkpoint.load(tmp_path / "run" / f"not_finite_{2 * step}.pth")
+    for source, target in zip(dump["source_name"], dump["target_name"], strict=True):
+        assert f"{source} to {target}" in warning
+
+
 # ---- the report ----------------------------------------------------------------------------------
 
 
 class Idle:
-    """A model that a run only asks for its device."""
+    """A model that a run only asks for its stepper."""
 
-    def __init__(self, device="cpu"):
-        self.device = torch.device(device)
+    def __init__(self, late=False):
+        self.stepper = Namespace(late=late)
 
 
 class Recorder(NullVisualizer):
@@ -142,8 +157,8 @@ class Recorder(NullVisualizer):
         self.warnings.append(text)
 
 
-def new_run(folder, device="cpu") -> TrainingRun:
-    run = TrainingRun(Idle(device), RunFolder(folder, True, False), Recorder())
+def new_run(folder, late=False) -> TrainingRun:
+    run = TrainingRun(Idle(late), RunFolder(folder, True, False), Recorder())
     run.progress.total = 1
     return run
 
@@ -157,7 +172,7 @@ def batch_of(name: str) -> dict:
 
 
 def test_on_a_gpu_the_report_is_about_the_batch_before(tmp_path):
-    run = new_run(tmp_path, "cuda")
+    run = new_run(tmp_path, late=True)
     assert not run.watch(batch_of("a"), None, "stop")
     assert run.watch(batch_of("b"), "G", "stop")
     assert "a <1>.jpg to ü.jpg" in run.visualizer.warnings[0]

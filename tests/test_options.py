@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 
 import pytest
 
 from options.parser import SYNONYMS, options_elsewhere
 from options.test_options import TestOptions
-from options.train_options import TrainOptions
+from options.train_options import TrainOptions, check_cuda_graphs
 from util.errors import UserError
 
 PUBLISHED_TRAIN = (
@@ -113,6 +114,10 @@ def test_the_published_defaults_are_the_defaults():
         ("--model dptm", "did you mean dptn"),
         ("--dataset_mode fashon", "did you mean fashion"),
         ("--gpu_ids first", "expected numbers"),
+        (
+            "--cuda_graphs --gpu_ids -1",
+            "replays the work of a GPU, but the device is the CPU",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_sentence(words, message):
@@ -129,6 +134,20 @@ def test_what_other_programs_call_it_leads_to_options_that_exist():
     known = set(options_elsewhere())
     assert {ours for words in SYNONYMS.values() for ours in words} - known == {"--output"}
     assert known & {f"--{word}" for word in SYNONYMS} == {"--resume", "--continue_train"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"accumulate": 2}, "does not go with --accumulate 2: leave one of them out"),
+        ({"gan_mode": "wgangp"}, "does not go with --gan_mode wgangp"),
+    ],
+)
+def test_cuda_graphs_are_refused_where_they_would_not_hold(changed, message):
+    wanted = {"device": "cuda:0", "accumulate": 1, "gan_mode": "lsgan"}
+    check_cuda_graphs(Namespace(**wanted))
+    with pytest.raises(UserError, match=message):
+        check_cuda_graphs(Namespace(**wanted | changed))
 
 
 def test_what_is_not_the_default_is_printed_and_everything_is_saved(tmp_path, capsys):

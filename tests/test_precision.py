@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from models import create_model
 from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, VGG19Features
 from tests.helpers import fill_by_rule, random_batch, train_options
 from util.run import device
-from util.run.device import Precision, in_full_precision, to_float32, use_tf32
+from util.run.device import (
+    Precision,
+    compile_in_place,
+    in_full_precision,
+    to_float32,
+    use_tf32,
+    without_graphs,
+)
 
 CPU = torch.device("cpu")
 BF16_ERROR = 2e-2  # bfloat16 has a relative rounding error of 4e-3
@@ -124,3 +132,29 @@ def test_tf32_is_off_unless_asked_for(tmp_path):
             assert torch.backends.cudnn.allow_tf32 is expected
     finally:
         use_tf32(False)
+
+
+# ---- compilation -------------------------------------------------------------------------------
+
+
+def test_compile_and_cuda_graphs_choose_how_a_network_is_compiled(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **words: chosen.append(words))
+    network = nn.Linear(2, 2)
+    for wanted, graphs in ((False, False), (True, False), (False, True)):
+        assert compile_in_place(network, wanted, graphs) is network
+    assert chosen == [{}, {"mode": "reduce-overhead"}]
+
+
+def test_what_is_evaluated_while_cuda_graphs_are_used_is_not_compiled():
+    calls = []
+
+    def backend(graph, inputs):
+        return lambda *values: (calls.append(len(values)), graph(*values))[1]
+
+    network, x = nn.Linear(2, 2), torch.ones(1, 2)
+    network.compile(backend=backend)
+    for used, count in ((False, 1), (True, 1), (False, 2)):
+        with without_graphs(used):
+            network(x)
+        assert len(calls) == count

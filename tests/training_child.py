@@ -7,6 +7,7 @@ second. A plan says what happens inside a child::
     {"operation": 30}                   SIGKILL at the 30th change of a file by a save
     {"nan_step": 2}                     the 2nd step of the child has a gradient that is not finite
     {"kill_worker": 3}                  SIGKILL to a loader process after the 3rd step
+    {"late": True}                      as on a GPU, a step's gradient is judged after the next step
     {"tiny": True}                      networks of a few numbers instead of the model's own
     {"early": SIGTERM}                  the signal comes while the model is being built
     {"full_from": 5}                    from the 5th step on every write of a checkpoint is refused
@@ -121,6 +122,9 @@ def _install(plan: dict[str, Any]) -> None:
     if plan.get("tiny"):
         train.create_model = TinyModel
     os.environ.update(plan.get("environment", {}))
+    if plan.get("late"):
+        make = Stepper.__init__
+        Stepper.__init__ = lambda own, *words: (make(own, *words), setattr(own, "late", True))[0]
     if "early" in plan:
         model = train.create_model
         train.create_model = lambda opt: (os.kill(os.getpid(), plan["early"]), model(opt))[1]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,8 @@ VGG19 = PublishedFile(
     "dcbb9e9d",
 )
 RANDOM_SEED = 7
+CENTRE_IMAGES = 64  # most images that centre a random VGG-19; more hardly change the means
+CENTRE_PIXELS = 2**19  # of all these images: large ones must cost seconds, not minutes
 RANDOM_NOTE = (
     "The VGG-19 of the perceptual losses has fixed random weights (--vgg_weights random): good for "
     "trying things, not for published numbers"
@@ -185,6 +188,14 @@ class VGG19Features(nn.Module):
             if index in wanted:
                 outputs[wanted[index]] = x
         return outputs
+
+
+def spread_images(dataset: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> torch.Tensor:
+    """Target images (N, 3, h, w) of ``size`` spread evenly over ``dataset``: enough to centre a
+    VGG-19 on."""
+    count = min(CENTRE_IMAGES, max(1, CENTRE_PIXELS // (size[0] * size[1])), len(dataset))
+    rows = [k * len(dataset) // count for k in range(count)]
+    return torch.stack([dataset[row]["target_image"] for row in rows])
 
 
 @in_full_precision

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from util.errors import UserError
 
@@ -107,6 +108,24 @@ def use_tf32(enabled: bool) -> None:
     """
     torch.backends.cuda.matmul.allow_tf32 = enabled
     torch.backends.cudnn.allow_tf32 = enabled
+
+
+def compile_in_place(network: nn.Module, wanted: bool, graphs: bool) -> nn.Module:
+    """``network``, compiled if ``wanted``; with ``graphs`` its kernels are replayed as CUDA graphs.
+
+    Then what a step computes may be overwritten once
+    ``torch.compiler.cudagraph_mark_step_begin()`` is called for the next one.
+    """
+    if graphs:
+        network.compile(mode="reduce-overhead")
+    elif wanted:
+        network.compile()
+    return network
+
+
+def without_graphs(used: bool) -> AbstractContextManager:
+    """Region in which compiled networks run uncompiled where they would replay CUDA graphs."""
+    return torch.compiler.set_stance("force_eager") if used else contextlib.nullcontext()
 
 
 class Precision:
