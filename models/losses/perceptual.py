@@ -76,7 +76,7 @@ def _vgg19_layers(width: float = 1.0) -> nn.Sequential:
                 layers.append(nn.MaxPool2d(2))
                 continue
             count = max(1, round(full * width))
-            layers += [nn.Conv2d(channels, count, 3, padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(channels, count, 3, padding=1), nn.ReLU(inplace=True)]
             channels = count
     return nn.Sequential(*layers)
 
@@ -150,8 +150,7 @@ class VGG19Features(nn.Module):
         self.features.load_state_dict(load_vgg19_state(weights, width))
         self.requires_grad_(False).eval()
         self.precision = precision
-        if precision is not None and precision.vgg_channels_last:
-            self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # the layout that convolutions compute in
 
     def forward(self, images: torch.Tensor, layers: Collection[str]) -> dict[str, torch.Tensor]:
         """Features of ``images`` (B, 3, H, W), used as given; nothing deeper than asked is
@@ -180,8 +179,7 @@ class VGG19Features(nn.Module):
             x = layer(x)
 
     def _run(self, x: torch.Tensor, wanted: dict[int, str]) -> dict[str, torch.Tensor]:
-        if self.precision is not None and self.precision.vgg_channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last)
         outputs = {}
         for index, layer in enumerate(self.features[: max(wanted) + 1]):
             x = layer(x)
@@ -207,8 +205,8 @@ def content_loss(
 
 
 class _Gram(torch.autograd.Function):
-    """A A^T of matrices A (B, C, N); the gradient (G + G^T) A is one product, not autograd's
-    two."""
+    """A A^T of matrices A (B, C, N); the gradient (G + G^T) A is one product, not autograd's two,
+    and has the layout of A."""
 
     @staticmethod
     def forward(ctx, a: torch.Tensor) -> torch.Tensor:
@@ -218,7 +216,8 @@ class _Gram(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
         (a,) = ctx.saved_tensors
-        return (gradient + gradient.transpose(1, 2)) @ a
+        both = gradient + gradient.transpose(1, 2)
+        return both @ a if a.stride(2) == 1 else (a.transpose(1, 2) @ both).transpose(1, 2)
 
 
 @in_full_precision
