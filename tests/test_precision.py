@@ -96,6 +96,7 @@ def test_on_a_cpu_bf16_is_for_vgg_only_and_only_where_the_processor_has_it(monke
             assert (x @ weight).dtype == torch.float32
         with chosen.vgg():
             assert (x @ weight).dtype == expected
+        assert chosen.vgg_channels_last is gains
 
 
 def test_on_a_gpu_low_precision_is_for_all_networks():
@@ -103,6 +104,7 @@ def test_on_a_gpu_low_precision_is_for_all_networks():
         chosen = Precision(name, torch.device("cuda"))
         assert chosen._networks
         assert chosen._vgg
+        assert chosen.vgg_channels_last
         assert (chosen.name == "fp16") is scaled
     assert not Precision("fp32", torch.device("cuda"))._networks
 

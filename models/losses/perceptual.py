@@ -150,7 +150,8 @@ class VGG19Features(nn.Module):
         self.features.load_state_dict(load_vgg19_state(weights, width))
         self.requires_grad_(False).eval()
         self.precision = precision
-        self.to(memory_format=torch.channels_last)  # the layout that convolutions compute in
+        if precision is not None and precision.vgg_channels_last:
+            self.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor, layers: Collection[str]) -> dict[str, torch.Tensor]:
         """Features of ``images`` (B, 3, H, W), used as given; nothing deeper than asked is
@@ -179,7 +180,8 @@ class VGG19Features(nn.Module):
             x = layer(x)
 
     def _run(self, x: torch.Tensor, wanted: dict[int, str]) -> dict[str, torch.Tensor]:
-        x = x.contiguous(memory_format=torch.channels_last)
+        if self.precision is not None and self.precision.vgg_channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
         outputs = {}
         for index, layer in enumerate(self.features[: max(wanted) + 1]):
             x = layer(x)

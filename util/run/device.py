@@ -155,6 +155,14 @@ class Precision:
         """Region for the frozen VGG-19."""
         return self._autocast(self._vgg)
 
+    @property
+    def vgg_channels_last(self) -> bool:
+        """Low-precision convolutions are fastest with channels last in memory.
+
+        In float32 on a CPU they gain 1 %, and sum up in another order: not worth it.
+        """
+        return self._vgg
+
     def scaler(self) -> torch.amp.GradScaler:
         """A gradient scaler; it does nothing unless the format is fp16."""
         return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
