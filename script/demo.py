@@ -48,6 +48,7 @@ from util.show.attention import flow_source, maps_at
 from util.show.server import LOOPBACK, PageServer, Reply, Request, Route, json_reply, page_files
 from util.skeleton import JOINTS, LIMBS, MISSING, present
 from util.tables.poses import poses_in
+from util.tensors import keep_last_result
 
 PAGE = Path(__file__).resolve().parent / "demo_page"
 PORT = 8097
@@ -83,6 +84,9 @@ class Studio:
         self.sample = lru_cache(maxsize=4 * SAMPLES_A_PAGE)(self._sample)
         self._own: OrderedDict[str, Source] = OrderedDict()
         self._lock = threading.Lock()
+        encoder = getattr(transfer.model.networks.get("G"), "source_encoder", None)
+        if encoder is not None:  # of DPTN: the person stays while the pose is dragged
+            keep_last_result(encoder)
         self._explained: tuple[Any, Explanation | None] = (None, None)  # of the last origin()
 
     def routes(self) -> list[Route]:

@@ -70,6 +70,21 @@ def test_the_picture_is_that_of_the_api_and_of_a_data_set_s_pair(demo, people):
     assert np.array_equal(picture_of(body), np.asarray(expected))
 
 
+def test_a_person_is_encoded_once_while_the_pose_changes_and_the_pixels_are_those_of_the_api(
+    people, tmp_path
+):
+    run = make_run(tmp_path / "run", "dptn")
+    studio, fresh = studio_of(run, people), PoseTransfer.from_checkpoint(run, device="cpu")
+    encoded = []
+    encoder = studio.transfer.model.networks["G"].source_encoder
+    encoder.block0.register_forward_hook(lambda *_: encoded.append(1))
+    for person, times in ((0, 1), (0, 1), (3, 2), (0, 3)):
+        source, pose = studio.sample(person), STANDING + len(encoded)
+        rows = source.image, pose, STANDING
+        assert np.array_equal(studio.transfer.transfer(*rows), fresh.transfer(*rows))
+        assert len(encoded) == times
+
+
 @pytest.mark.parametrize("model", list_models())
 def test_every_model_makes_pictures(model, tmp_path):
     transfer = PoseTransfer.from_checkpoint(make_run(tmp_path / model, model), device="cpu")

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 # Mean and deviation of [0, 1] images (R, G, B) for networks that torchvision trained on ImageNet.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -25,6 +26,21 @@ def constant(values: tuple, dtype: torch.dtype, device: torch.device) -> torch.T
     """
     with torch.inference_mode(False):  # it may be needed for gradients later
         return torch.tensor(values, dtype=dtype, device=device)
+
+
+def keep_last_result(module: nn.Module) -> None:
+    """Let a module whose weights are final give its last result again while its one input, a
+    tensor, stays the same."""
+    compute, last = module.forward, None
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        nonlocal last
+        known = last  # several threads may be here
+        if known is None or not torch.equal(known[0], x):
+            last = known = x, compute(x)
+        return known[1]
+
+    module.forward = forward
 
 
 def image_to_tensor(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
