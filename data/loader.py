@@ -136,9 +136,7 @@ def _validation_data(opt: Namespace) -> Dataset:
     return create_dataset(Namespace(**{**vars(opt), **of_phase}))
 
 
-def fixed_samples(
-    opt: Namespace, training: Dataset, count: int = FIXED_PAIRS
-) -> list[tuple[str, dict[str, Any]]]:
+def fixed_samples(opt: Namespace, training: Dataset) -> list[tuple[str, dict[str, Any]]]:
     """Name and sample of pairs that the training page shows at every update, spread evenly.
 
     They are of ``--val_phase``, where the data set has such a list, else of the training list.
@@ -149,7 +147,7 @@ def fixed_samples(
         dataset, kind = _validation_data(opt), opt.val_phase
     except UserError:
         dataset, kind = training, f"{opt.phase}, trained on"
-    last, count = len(dataset) - 1, min(count, len(dataset))
+    last, count = len(dataset) - 1, min(FIXED_PAIRS, len(dataset))
     chosen = [round(i * last / max(count - 1, 1)) for i in range(count)]
     samples = [dataset[index] for index in chosen]
     return [(f"{s['source_name']} → {s['target_name']} ({kind})", s) for s in samples]

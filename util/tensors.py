@@ -53,9 +53,9 @@ def image_to_tensor(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
     return torch.from_numpy(planes)
 
 
-def normalise_uint8(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """uint8 [0, 255] -> float [-1, 1]: (v/255 - 0.5) / 0.5."""
-    return (images.to(dtype) / 255 - 0.5) / 0.5
+def normalise_uint8(images: torch.Tensor) -> torch.Tensor:
+    """uint8 [0, 255] -> float32 [-1, 1]: (v/255 - 0.5) / 0.5."""
+    return (images.float() / 255 - 0.5) / 0.5
 
 
 def standardise(images: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from util.show.grid import grid
 from util.tables.views import NAMINGS, Source, Views
 from util.tensors import image_to_tensor
 
+WIDTH = 96  # of a picture on the sheet
 Progress = Callable[[Iterable, int], Iterable]  # (items, total) -> items, e.g. a progress bar
 
 
@@ -131,7 +132,7 @@ def _check_between(train: ViewPhase, test: ViewPhase) -> list[Finding]:
     return findings
 
 
-def view_sheet(phases: list[ViewPhase], objects: int, width: int = 96) -> np.ndarray | None:
+def view_sheet(phases: list[ViewPhase], objects: int) -> np.ndarray | None:
     """The first objects of each phase, one a row, from up to nine sides; None without any."""
     rows = []
     for phase in (p for p in phases if p.source):
@@ -142,10 +143,10 @@ def view_sheet(phases: list[ViewPhase], objects: int, width: int = 96) -> np.nda
         for names in list(shown.values())[:objects]:
             names = [name for _, name in sorted(names)]
             chosen = names[:: -(-len(names) // 9)]
-            rows.append([_tile(phase.source.store.image(name), width) for name in chosen])
+            rows.append([_tile(phase.source.store.image(name)) for name in chosen])
     return grid(rows) if rows else None
 
 
-def _tile(image: Image.Image, width: int) -> np.ndarray:
-    size = (round(width * image.height / image.width), width)
+def _tile(image: Image.Image) -> np.ndarray:
+    size = (round(WIDTH * image.height / image.width), WIDTH)
     return image_to_tensor(image, size).permute(1, 2, 0).numpy()

@@ -17,7 +17,7 @@ def plain(colour: Colour) -> Material:
     return lambda local, unit: np.broadcast_to(colour, local.shape)
 
 
-def wood(colour: Colour, seed: float, grain: float = 0.16, rings: float = 55.0) -> Material:
+def wood(colour: Colour, seed: float, grain: float = 0.16) -> Material:
     """Grain along the longest axis of the part: rings of a slightly bent trunk."""
     colour = np.asarray(colour, dtype=np.float64)
 
@@ -27,7 +27,7 @@ def wood(colour: Colour, seed: float, grain: float = 0.16, rings: float = 55.0) 
         a, b = (local[:, i] for i in range(3) if i != long)
         along = local[:, long]
         r = np.hypot(a + 0.13 + 0.012 * np.sin(9 * along + seed), 0.8 * b + 0.05)
-        ring = np.sin(2 * np.pi * rings * r + 1.3 * np.sin(23 * along + 3 * seed))
+        ring = np.sin(2 * np.pi * 55.0 * r + 1.3 * np.sin(23 * along + 3 * seed))
         fine = np.sin(430 * a + 310 * b + 5 * np.sin(31 * along + seed))
         return colour * (1 + grain * (0.75 * ring + 0.25 * fine))[:, None]
 

@@ -19,6 +19,7 @@ AMBIENT, DIRECT = 0.6, 0.52  # light from everywhere, and from the lamp
 SHADOW = 0.15  # what is left of the lamp's light behind another solid
 FAR = np.float32(1e6)
 TINY = 1e-9
+SUPERSAMPLE = 2  # samples of a pixel along each side
 BALL, BOX, TUBE = "ball", "box", "tube"
 
 # Colour (N, 3) in [0, 1] of points on a solid: ``local`` (N, 3) are lengths along the
@@ -173,18 +174,16 @@ class Scene:
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
-def render_view(
-    scene: Scene, azimuth: float, elevation: float, size: int, supersample: int = 2
-) -> np.ndarray:
+def render_view(scene: Scene, azimuth: float, elevation: float, size: int) -> np.ndarray:
     """One square picture, uint8 (size, size, 3), seen from azimuth and elevation in degrees."""
     axes = view_axes(azimuth, elevation)
-    buffer = _cast(scene, axes, size * supersample)
+    buffer = _cast(scene, axes, size * SUPERSAMPLE)
     picture = np.empty((*buffer.depth.shape, 3), np.float32)
     picture[:] = scene.background
     seen = buffer.part >= 0
     if seen.any():
         picture[seen] = _shade(scene, axes, buffer, seen)
-    fine = picture.reshape(size, supersample, size, supersample, 3).mean(axis=(1, 3))
+    fine = picture.reshape(size, SUPERSAMPLE, size, SUPERSAMPLE, 3).mean(axis=(1, 3))
     return (fine.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
