@@ -179,7 +179,7 @@ def right(check: Check) -> None:
     """Part a."""
     gpu = check.device.type == "cuda"
     for precision in ("fp32", "bf16", "fp16") if gpu else ("fp32", "bf16"):
-        for case in CASES:
+        for case in CASES if gpu or precision == "fp32" else ("DPTN-TA",):  # a CPU has one format
             name = f"{case}, {precision}, first step as on the CPU"
             check.run("right", name, lambda c=case, p=precision: like_the_cpu(check, c, p))
     for case in CASES if gpu else ():
