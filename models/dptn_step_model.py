@@ -15,8 +15,8 @@ from models.base_model import Batch, Tensors
 from models.gan_model import GANModel
 from models.losses.adversarial import gradient_penalty
 from models.losses.perceptual import content_loss, layers_of, style_loss
-from models.losses.step import face_loss, step_loss
-from models.losses.terms import detached, halves
+from models.losses.step import chroma_loss, face_loss, step_loss
+from models.losses.terms import detached, halves, weighted
 from models.networks.dptn_step import (
     DPTNStepConfig,
     StepDiscriminator,
@@ -245,7 +245,8 @@ class DPTNStepModel(GANModel):
     def generator_loss(self) -> torch.Tensor:
         """The chunk's share of L_G: both branches against their coarse images, D, step and face.
 
-        The eight terms of the paper; all chunks add up to their means over the steps.
+        The eight terms of the paper, and one for hue; all chunks add up to their means over the
+        steps.
         """
         opt, c, w, r = self.opt, self.chunk, self.weight, self.opt.t_s_ratio
         (content_t, style_t), (content_s, style_s) = self._perceptual()
@@ -263,6 +264,7 @@ class DPTNStepModel(GANModel):
             "Step_loss": w * 0.5 * opt.lambda_step * step,
             "Face_target": w * opt.lambda_face * face_t,
             "Face_source": w * opt.lambda_face * face_s,
+            "Chroma": self._chroma(),
         })  # fmt: skip
 
     def _perceptual(self) -> list[tuple[Any, Any]]:
@@ -304,6 +306,13 @@ class DPTNStepModel(GANModel):
             eyes, has_face = eye_pixels(keypoints, opt.annotation_size, opt.load_size)
             losses.append(face_loss(self.vgg, fake, real, eyes, has_face))
         return losses
+
+    def _chroma(self) -> Any:
+        """The chunk's share of the hue loss of both branches, weighted as L1; 0 if unweighted."""
+        opt, c, r = self.opt, self.chunk, self.opt.t_s_ratio
+        of_t = weighted(r * opt.lambda_chroma, chroma_loss, c.fake_target, c.real_target)
+        of_s = weighted((1 - r) * opt.lambda_chroma, chroma_loss, c.fake_source, c.real_source)
+        return self.weight * (of_t + of_s)
 
     def discriminator_loss(self) -> torch.Tensor:
         """The chunk's share of L_D; the real images of step j are the coarse targets of level j.

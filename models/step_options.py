@@ -53,6 +53,8 @@ def add_training_options(parser, discriminators: Sequence[str]) -> None:
     add("--lambda_g", weight, 2.0, "weight of the adversarial loss (half of it with step loss)")
     add("--lambda_step", weight, 2.0, "weight of the step prediction loss")
     add("--lambda_face", weight, 1.0, "weight of the face loss; 0 = off")
+    chroma = "weight of an L1 loss of hue, R-G and B-G (ours); 0 = off, as published"
+    add("--lambda_chroma", weight, 0.0, chroma)
     add("--t_s_ratio", fraction, 0.5, "share of the target branch in the reconstruction losses")
     backward = "backward pass after every step (least memory) or once; equal gradients"
     add("--step_backward", choice(("per_step", "joint")), "per_step", backward)

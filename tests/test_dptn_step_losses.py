@@ -1,4 +1,4 @@
-"""Step prediction loss and face term, against hand-made crops."""
+"""Step prediction loss, hue loss, and face term against hand-made crops."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 
 from models.losses.perceptual import CONTENT_LAYERS, VGG19Features
-from models.losses.step import crop_faces, face_boxes, face_loss, imagenet_normalise, step_loss
+from models.losses.step import (
+    chroma_loss,
+    crop_faces,
+    face_boxes,
+    face_loss,
+    imagenet_normalise,
+    step_loss,
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +116,11 @@ def test_step_loss_is_the_mean_cross_entropy():
     p = logits.exp() / logits.exp().sum(1, keepdim=True)
     expected = -np.mean([np.log(float(p[i, y])) for i, y in enumerate(labels)])
     assert float(step_loss(logits.log_softmax(1), labels)) == pytest.approx(expected)
+
+
+def test_the_hue_loss_is_the_mean_difference_of_red_and_blue_to_green():
+    fake = torch.tensor([0.5, 0.1, -0.3]).view(1, 3, 1, 1).expand(2, 3, 4, 4)
+    real = torch.tensor([0.2, 0.3, 0.4]).view(1, 3, 1, 1).expand(2, 3, 4, 4)
+    # R - G: 0.4 against -0.1; B - G: -0.4 against 0.1
+    assert float(chroma_loss(fake, real)) == pytest.approx(0.5)
+    assert float(chroma_loss(fake + 0.3, fake)) == pytest.approx(0, abs=1e-6)  # brightness alone

@@ -7,6 +7,7 @@ import torch
 
 from models.dptn_step_model import join
 from models.losses.perceptual import CONTENT_LAYERS, STYLE_LAYERS, content_loss, style_loss
+from models.losses.step import chroma_loss
 from models.networks.dptn_step import coarse_image
 from tests.helpers import train_options
 from tests.step_helpers import make_batch, make_model, to_double, warm_up
@@ -120,6 +121,23 @@ def test_losses_without_weight_leave_vgg_19_out(tmp_path, monkeypatch):
         "L1_target", "L1_source", "GAN_target", "Step_loss",
         "Real_loss", "Fake_loss", "Real_step", "Fake_step",
     }  # fmt: skip
+
+
+def test_the_hue_loss_is_added_once_and_is_absent_without_weight(tmp_path):
+    model = make_model(tmp_path, "--lambda_chroma", "3", t_s_ratio=0.75)
+    model.set_input(make_batch())
+    model.eval_mode()
+    model.forward()
+    chunk = model.chunk
+    with torch.no_grad():
+        total = model.generator_loss()
+        hue = model.losses["Chroma"]
+        target = chroma_loss(chunk.fake_target, chunk.real_target)
+        source = chroma_loss(chunk.fake_source, chunk.real_source)
+        assert float(hue) == pytest.approx(3 * float(0.75 * target + 0.25 * source), rel=1e-5)
+        model.opt.lambda_chroma, model.losses = 0.0, {}
+        assert float(total) == pytest.approx(float(model.generator_loss() + hue), rel=1e-6)
+        assert "Chroma" not in model.losses
 
 
 def test_the_perceptual_losses_are_those_of_both_branches(tmp_path):

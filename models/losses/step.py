@@ -1,4 +1,4 @@
-"""Losses of DPTN step generation: step prediction and the face term."""
+"""Losses of DPTN step generation: step prediction, the face term, and a term for hue."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def step_loss(log_probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Te
     with their true step, G is rewarded when its image is recognised as its own step.
     """
     return F.nll_loss(log_probabilities, labels)
+
+
+def chroma_loss(fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Mean |difference| of R - G and B - G of images (B, 3, H, W); shades of grey differ by 0.
+
+    Not published. L1 on RGB alone has a plateau where everything is brown: a grey of the right
+    brightness is most of it.
+    """
+    red, green, blue = (fake - real).unbind(1)
+    return ((red - green).abs() + (blue - green).abs()).mean() / 2
 
 
 def face_boxes(
