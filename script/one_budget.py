@@ -1,40 +1,57 @@
 """Five systems, one budget: the same people, size and number of training samples, one record each.
 
-    python -m script.one_budget --samples 8000
+    python -m script.one_budget --samples 2800
     python -m script.one_budget --table docs/records/one_budget.json
 
 Each system trains with its published losses; their weights and the learning rate are chosen for
 small images and stand in SYSTEMS, below. A record is one JSON object; --table prints the records
-of a file, yours among them, as the table of BENCHMARKS.md. Interrupted, it continues.
+of a file, yours among them, as the tables of BENCHMARKS.md. Interrupted, it continues.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
+import statistics
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
 
+import numpy as np
+import torch
+
+from data import create_dataset
+from data.loader import create_dataloader
+from models import load_for_test
 from options.parser import OUTPUT, Parser, add_debug
+from options.test_options import TestOptions
+from script.overview import files_of
 from script.quickstart import ROOT, run
 from util.errors import UserError
-from util.files import write_file
+from util.files import read_json, write_file
+from util.image import load_image, resize_linear, save_image
 from util.kinds import choice, path, positive, positive_int, several
 from util.parallel import allotted_cpus
-from util.run import checkpoint
 from util.run.main import run_main
+from util.show.grid import grid
 
-PEOPLE, TEST_PAIRS = 1500, 250
+PEOPLE, TEST_PEOPLE, TEST_PAIRS = 1500, 50, 250
 NOISE_SEEDS = (0, 1, 2)  # of systems that draw noise when they generate
+BATCH, EPOCHS = 4, 10  # the learning rate decays in the second half of the epochs
+TIMED_IMAGES = 40
+ROWS, TILE = 6, (144, 99)  # of the picture: people, and (h, w) of each
 SHARED = (
-    "--dataset_mode fashion --load_size 64 64 --batchSize 4 --lr 3e-4 --init_type orthogonal "
-    "--init_gain 1.0 --vgg_weights random --vgg_width 0.25 --ema 0.999 --lr_policy lambda "
-    "--nThreads 1 --gpu_ids -1 --no_tensorboard"
+    f"--dataset_mode fashion --load_size 64 32 --batchSize {BATCH} --init_type orthogonal "
+    f"--init_gain 1.0 --vgg_weights random --vgg_width 0.25 --niter {EPOCHS // 2} "
+    f"--niter_decay {EPOCHS - EPOCHS // 2} --lr_policy lambda --nThreads 1 --gpu_ids -1"
 )
 
 
@@ -45,33 +62,20 @@ class System:
     paper: str
     stages: tuple[tuple[float, str], ...]
     noise: bool = False  # draws noise when it generates
+    ema: float = 0.99  # of the generator; 0: the last weights are used
 
 
-L1 = "--lambda_rec 100 --lambda_content 2"
+SMALL = "--ngf 32 --ndf 16 --lambda_rec 100 --lambda_g 1"
+DPTN = f"--model DPTN --lr 6e-4 {SMALL} --lambda_content 2 --t_s_ratio 0.8 --heatmap_sigma 2"
+FLOW = "--attn_layer 2,3 --kernel_size 2=5,3=3 --heatmap_sigma 2"
 SYSTEMS = {
-    "DPTN": System(
-        "CVPR 2022",
-        (
-            (
-                1.0,
-                f"--model DPTN --netD res --lambda_affi 0 {L1} --lambda_g 1 --ngf 32 --ndf 16 "
-                "--heatmap_sigma 2",
-            ),
-        ),
-    ),
-    "DPTN-TA": System(
-        "TVCG 2023",
-        ((1.0, f"--model DPTN {L1} --lambda_g 1 --ngf 32 --ndf 16 --heatmap_sigma 2"),),
-    ),
+    "DPTN": System("CVPR 2022", ((1.0, f"{DPTN} --netD res --lambda_affi 0"),)),
+    "DPTN-TA": System("TVCG 2023", ((1.0, DPTN),)),
     "GFLA": System(
         "CVPR 2020",
         (
-            (0.4, "--model poseflownet --attn_layer 2,3 --kernel_size 2=5,3=3 --heatmap_sigma 2"),
-            (
-                0.6,
-                f"--model pose --attn_layer 2,3 --kernel_size 2=5,3=3 {L1} --lambda_g 1 "
-                "--heatmap_sigma 2",
-            ),
+            (0.4, f"--model poseflownet --lr 3e-4 --ngf 32 {FLOW}"),
+            (0.6, f"--model pose --lr 3e-4 {SMALL} --lambda_content 2 {FLOW}"),
         ),
     ),
     "MAGPT": System(
@@ -79,17 +83,21 @@ SYSTEMS = {
         (
             (
                 1.0,
-                "--model pose2pose --lambda_l1 100 --lambda_gan 1 --lambda_per 5 --ngf 32 --ndf 16",
+                "--model pose2pose --lr 1e-3 --ngf 16 --ndf 16 --lambda_l1 100 --lambda_gan 1 "
+                "--lambda_per 5 --init_type normal --init_gain 0.02 --val_freq 1000000000 "
+                "--val_pairs 1 --bn_in_saves",
             ),
         ),
+        ema=0,  # an average has no batch statistics of its own
     ),
     "DPTN_step": System(
         "2023",
         (
             (
                 1.0,
-                f"--model DPTN_step --no_spect_g {L1} --lambda_g 1 --ngf 32 --ndf 16 --kp_sigma 2 "
-                "--limb_sigma 1",
+                f"--model DPTN_step --lr 4e-4 --no_TTUR --no_spect_g {SMALL} --lambda_chroma 100 "
+                "--lambda_content 0 --lambda_style 0 --lambda_face 0 --t_s_ratio 0.8 "
+                "--step_backward joint --d_reuse_fakes --kp_sigma 2 --limb_sigma 1",
             ),
         ),
         noise=True,
@@ -101,153 +109,288 @@ def build_parser() -> Parser:
     """The command line of this script."""
     parser = Parser(__doc__)
     add = parser.option
-    add("--samples", positive_int, 8000, "training samples of each system")
+    add("--samples", positive_int, 2800, "training samples of each system")
     add("--cpu_minutes", positive, None, "instead: CPU minutes of training for each system")
     add("--systems", several(choice(SYSTEMS)), list(SYSTEMS), "which")
-    add(OUTPUT, path, Path("results/one_budget"), "results and records", "out")
+    folder = "checkpoints, results, records and the picture; another folder, another run"
+    add(OUTPUT, path, Path("results/one_budget"), folder, "out")
     table = "print the records of this file and end"
     add("--table", path, None, table, metavar="RECORDS")
     add_debug(add)
     return parser
 
 
-def cpu_seconds() -> float:
-    """CPU time of the finished children of this process; 0 on Windows, which does not say."""
-    used = os.times()
-    return used.children_user + used.children_system
+# ---- one system --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of one system."""
+
+    folder: Path  # of the run
+    options: str
+    pairs: int  # an epoch
+
+    @property
+    def state(self) -> Path:
+        """The checkpoint that an interrupted training goes on from."""
+        return self.folder / "latest_state.pth"
+
+    def seen(self) -> int:
+        """Training samples that the newest checkpoint has seen."""
+        position = self.folder / "iter.txt"
+        if not (position.is_file() and self.state.is_file()):
+            return 0
+        epoch, samples = map(int, position.read_text().split())
+        return (epoch - 1) * self.pairs + samples
+
+
+@dataclass(frozen=True)
+class Job:
+    """One system on one budget; everything that it makes is under ``out``."""
+
+    name: str
+    budget: str  # in words, for the table
+    samples: int
+    out: Path
+
+    @property
+    def record(self) -> Path:
+        """Its record."""
+        return self.out / f"{self.name}.json"
+
+    @property
+    def system(self) -> System:
+        """How it trains."""
+        return SYSTEMS[self.name]
+
+    def stages(self) -> list[Stage]:
+        """The trainings; the last one has the name of the system."""
+        stages, last = [], len(self.system.stages)
+        for number, (share, options) in enumerate(self.system.stages, 1):
+            name = self.name if number == last else f"{self.name}_stage_{number}"
+            steps = max(1, int(self.samples * share) // (EPOCHS * BATCH))
+            stages.append(Stage(self.out / "checkpoints" / name, options, steps * BATCH))
+        return stages
+
+    def results(self, seed: int) -> Path:
+        """Generated images of a seed of the noise."""
+        return self.out / (f"{self.name}_seed_{seed}" if seed else self.name)
+
+
+def load(job: Job) -> dict[str, Any]:
+    """The record of an interrupted run, or a new one; one of other settings is refused."""
+    plan = {
+        "system": job.name,
+        "paper": job.system.paper,
+        "budget": job.budget,
+        "settings": f"{SHARED} --ema {job.system.ema}",
+        "options": [f"{s.options} --max_dataset_size {s.pairs}" for s in job.stages()],
+    }
+    if not job.record.is_file():
+        return {**plan, "stages": [], "scores": []}
+    record = read_json(job.record, "delete it and the checkpoints beside it to start anew")
+    for key, value in plan.items():
+        if not isinstance(record, dict) or record.get(key) != value:
+            raise UserError(
+                f"{job.record} belongs to a run with another {key}; continue that one with its own "
+                "options, or give another folder as -o"
+            )
+    return record
+
+
+def save(job: Job, record: dict[str, Any]) -> None:
+    """Write a record to its file."""
+    job.record.parent.mkdir(parents=True, exist_ok=True)
+    write_file(job.record, json.dumps(record, indent=1).encode())
 
 
 def timed(title: str, command: str) -> float:
-    """Run one command of the project; returns its CPU seconds."""
-    before = cpu_seconds()
-    run(title, command)
-    return cpu_seconds() - before
+    """Run one command of the project on one thread; returns its CPU seconds."""
+    before = os.times()
+    run(title, command, threads=1)
+    after = os.times()
+    used = [getattr(after, k) - getattr(before, k) for k in ("children_user", "children_system")]
+    return sum(used)
 
 
-def train(name: str, system: System, data: Path, samples: int, record: dict) -> None:
-    """All stages of one system; a later stage continues from the weights of the one before."""
-    for index, (share, options) in enumerate(system.stages):
-        done = record.setdefault("stages", [])
-        if len(done) > index:
+def where(folder: Path) -> str:
+    """The options that name a run's folder."""
+    return f"--name {folder.name} --checkpoints_dir {shlex.quote(str(folder.parent))}"
+
+
+def train(job: Job, data: Path, record: dict[str, Any]) -> None:
+    """All stages that are not done; a stage takes the flow estimator of the one before.
+
+    CPU seconds of an interrupted training are those of its last part, in proportion.
+    """
+    before = None
+    for index, stage in enumerate(job.stages()):
+        if index >= len(record["stages"]):
+            start = f"--flow_checkpoint {before}/latest_net_G.pth" if before else ""
+            start = "--continue_train" if stage.state.is_file() else start
+            total, seen, pairs = EPOCHS * stage.pairs, stage.seen(), stage.pairs
+            seconds = timed(
+                f"Training {job.name}, stage {index + 1} of {len(job.system.stages)}",
+                f"train.py {where(stage.folder)} --dataroot {data} {SHARED} {stage.options} "
+                f"--ema {job.system.ema} --max_dataset_size {pairs} --save_latest_freq {2 * pairs} "
+                f"--save_epoch_freq {EPOCHS} --display_freq {5 * pairs} --no_tensorboard "
+                f"--print_freq {max(BATCH, pairs // 2)} {start}",
+            )
+            if seen < total:
+                seconds *= total / (total - seen)
+            record["stages"].append({"samples": total, "cpu_seconds": round(seconds, 1)})
+            save(job, record)
+        before = shlex.quote(str(stage.folder))
+
+
+def measure(job: Job, data: Path, record: dict[str, Any]) -> None:
+    """Generate the test pairs and score them, the latter once for each seed of the noise."""
+    test = f"{where(job.stages()[-1].folder)} --dataroot {data} --gpu_ids -1 --ema {job.system.ema}"
+    for seed in NOISE_SEEDS if job.system.noise else NOISE_SEEDS[:1]:
+        if len(record["scores"]) > seed:
             continue
-        pairs = max(4, int(samples * share) // 10 // 4 * 4)  # an epoch; ten of them
-        state = Path("checkpoints") / name / "latest_state.pth"
-        resume = " --continue_train" if index or state.is_file() else ""
-        seconds = timed(
-            f"Training {name}, stage {index + 1} of {len(system.stages)}",
-            f"train.py --name {name} --dataroot {data} {SHARED} {options} --niter 5 "
-            f"--niter_decay 5 --max_dataset_size {pairs} --save_latest_freq {2 * pairs} "
-            f"--display_freq {2 * pairs} --print_freq {max(4, pairs // 2)} "
-            f"--save_epoch_freq 1000{resume}",
-        )
-        done.append({"options": options, "samples": 10 * pairs, "cpu_seconds": seconds})
-        save(record)
+        results = job.results(seed)
+        words = f"{test} --results_dir {shlex.quote(str(results))} --seed {seed}"
+        if seed == 0:
+            timed(f"Generating with {job.name}", f"test.py {words}")
+        timed("Against copying and a different person", f"-m script.baselines {words}")
+        scores = json.loads((results / "baselines.json").read_text())
+        record["scores"].append({"seed": seed, **scores})
+        save(job, record)
+    if "cpu_seconds_an_image" not in record:
+        record |= cost(f"{test} --how_many {TIMED_IMAGES}")
+        save(job, record)
 
 
-def measure(name: str, system: System, data: Path, folder: Path, record: dict) -> None:
-    """Generate and score the test pairs, once for each seed of the noise."""
-    rows = record.setdefault("scores", [])
-    for seed in NOISE_SEEDS if system.noise else NOISE_SEEDS[:1]:
-        if len(rows) > seed:
-            continue
-        results = folder / name / f"seed_{seed}"
-        test = (
-            f"--name {name} --dataroot {data} --results_dir {results} --batchSize 8 --seed {seed} "
-            "--gpu_ids -1 --ema 0.999"
-        )
-        seconds = timed(f"Generating with {name}, seed {seed}", f"test.py {test}")
-        run("Against copying and a different person", f"-m script.baselines {test}")
-        table = json.loads((results / "baselines.json").read_text())
-        rows.append({**table, "cpu_seconds_an_image": seconds / table["generated"]["pairs"]})
-        save(record)
+def cost(test: str) -> dict[str, Any]:
+    """Parameters of the generator, and its CPU seconds an image on one thread, one by one."""
+    torch.set_num_threads(1)
+    opt = TestOptions().parse(shlex.split(test))
+    model = load_for_test(opt)
+    inputs = [model.prepare(batch) for batch in create_dataloader(create_dataset(opt), opt)]
+    model.generate(inputs[0])
+    started = time.process_time()
+    for each in inputs:
+        model.generate(each)
+    seconds = (time.process_time() - started) / sum(len(x["source_image"]) for x in inputs)
+    parameters = sum(p.numel() for p in model.networks["G"].parameters())
+    return {"parameters": parameters, "cpu_seconds_an_image": round(seconds, 4)}
 
 
-def parameters(name: str) -> int:
-    """Parameters of the trained generator."""
-    state = checkpoint.load(Path("checkpoints") / name / "latest_net_G.pth")
-    return sum(value.numel() for value in {v.data_ptr(): v for v in state.values()}.values())
+# ---- all systems -------------------------------------------------------------------------------
 
 
-def save(record: dict) -> None:
-    """Write a record to its file."""
-    path = Path(record["file"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, json.dumps(record, indent=1).encode())
+def seconds_a_sample(record: dict[str, Any]) -> float:
+    """CPU seconds of a training sample."""
+    return sum(s["cpu_seconds"] for s in record["stages"]) / samples_of(record)
 
 
-def load(path: Path, system: str, samples: int) -> dict:
-    """The record of an interrupted run, or a new one."""
-    if path.is_file():
-        return json.loads(path.read_text())
-    return {"system": system, "samples": samples, "settings": SHARED, "file": str(path)}
+def samples_of(record: dict[str, Any]) -> int:
+    """Training samples of all stages."""
+    return sum(stage["samples"] for stage in record["stages"])
 
 
-def row(record: dict) -> str:
-    """One line of the table: means over the seeds of the noise."""
-    scores, stages = record["scores"], record["stages"]
+def row(record: dict[str, Any]) -> str:
+    """One line of a table: means over the seeds of the noise, with their standard deviation."""
 
-    def mean(view: str, metric: str) -> float:
-        return sum(s[view][metric] for s in scores) / len(scores)
+    def scores(metric: str, minus: str | None = None) -> list[float]:
+        return [s["generated"][metric] - (s[minus][metric] if minus else 0) for s in scored]
 
-    psnr, ssim = mean("generated", "psnr"), mean("generated", "ssim")
-    each = sum(s["cpu_seconds"] for s in stages) / sum(s["samples"] for s in stages)
-    image = sum(s["cpu_seconds_an_image"] for s in scores) / len(scores)
+    scored = record["scores"]
+    psnr, ssim = scores("psnr"), scores("ssim")
+    scatter = f" ± {statistics.stdev(psnr):.2f}" if len(psnr) > 1 else ""
+    gains = [statistics.mean(scores("psnr", view)) for view in ("copy", "wrong source")]
+    each = seconds_a_sample(record)
     return (
-        f"| {record['system']} | {sum(s['samples'] for s in stages):,} | {psnr:.2f} | {ssim:.3f} "
-        f"| {psnr - mean('copy', 'psnr'):+.2f} | {psnr - mean('wrong source', 'psnr'):+.2f} "
-        f"| {record['parameters'] / 1e6:.2f} M | {each:.3f} | {image:.2f} |"
+        f"| {record['system']} | {samples_of(record):,} | {each * samples_of(record) / 60:.1f} "
+        f"| {statistics.mean(psnr):.2f}{scatter} | {statistics.mean(ssim):.3f} "
+        f"| {gains[0]:+.2f} | {gains[1]:+.2f} | {record['parameters'] / 1e6:.2f} M "
+        f"| {1000 * each:.0f} | {1000 * record['cpu_seconds_an_image']:.0f} |"
     )
 
 
-def table(records: list[dict]) -> str:
-    """The records as a Markdown table."""
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """The records as Markdown, one table for each budget."""
     head = (
-        "| system | training samples | PSNR | SSIM | over copying, dB | over another person, dB "
-        "| parameters of G | CPU s a training sample | CPU s an image |"
+        "| system | training samples | CPU minutes | PSNR, dB | SSIM | over copying, dB "
+        "| over another person, dB | parameters of G | CPU ms a training sample | CPU ms an image |"
     )
-    return "\n".join([head, "|---" * 9 + "|", *map(row, records)])
+    budgets = dict.fromkeys(record["budget"] for record in records)
+    tables = []
+    for budget in budgets:
+        rows = [row(record) for record in records if record["budget"] == budget]
+        tables.append("\n".join([f"**{budget}**", "", head, "|---" * 10 + "|", *rows]))
+    return "\n\n".join(tables)
+
+
+def picture(out: Path, systems: Sequence[str]) -> np.ndarray:
+    """People that no system has seen: source, pose, what each system makes of them, and truth."""
+    first, *others = [out / name for name in systems]
+    results = sorted(first.glob("*_vis.png"))
+    rows = []
+    for i in np.linspace(0, len(results) - 1, ROWS).astype(int):
+        files = files_of(first, results[i], False, (), others)
+        rows.append([resize_linear(np.asarray(load_image(f)), TILE) for f in files.values()])
+    return grid(rows, ["source", "pose", *systems, "truth"])
+
+
+def table_of(path: Path) -> str:
+    """The tables of a file of records."""
+    remedy = "expected the records that this command writes, see BENCHMARKS.md"
+    records = read_json(path, remedy)
+    try:
+        return table(records)
+    except (TypeError, KeyError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{path} holds no records ({error!r}); {remedy}") from error
 
 
 def samples_for(minutes: float, out: Path, system: str) -> int:
     """Training samples that take so many CPU minutes, by the record at equal samples."""
     path = out / f"{system}.json"
-    if not path.is_file():
+    record = read_json(path, "run without --cpu_minutes first") if path.is_file() else {}
+    if "cpu_seconds_an_image" not in record:  # the last thing that is measured
         raise UserError(
-            f"{path} does not exist; run without --cpu_minutes first: it tells how long a sample "
-            f"of {system} takes"
+            f"{path} does not tell how long a training sample of {system} takes; run without "
+            "--cpu_minutes first"
         )
-    stages = json.loads(path.read_text())["stages"]
-    each = sum(s["cpu_seconds"] for s in stages) / sum(s["samples"] for s in stages)
-    return int(60 * minutes / each)
+    return int(60 * minutes / seconds_a_sample(record))
+
+
+def finished(out: Path) -> list[dict[str, Any]]:
+    """The finished records of both budgets, in the order of SYSTEMS."""
+    paths = [f / f"{name}.json" for f in (out, out / "equal_minutes") for name in SYSTEMS]
+    records = [json.loads(p.read_text()) for p in paths if p.is_file()]
+    return [record for record in records if "cpu_seconds_an_image" in record]
 
 
 def main() -> None:
     """Train, generate and measure every system, or print a table of records."""
     opt = build_parser().parse()
     if opt.table is not None:
-        print(table(json.loads(opt.table.read_text())))
+        print(table_of(opt.table))
         return
     os.chdir(ROOT)
-    data = Path(f"dataset/synthetic_{PEOPLE}")
+    data, out = Path(f"dataset/synthetic_{PEOPLE}"), opt.out
     run(
-        f"Rendering {PEOPLE:,} people",
+        f"Rendering {PEOPLE:,} people, and {TEST_PEOPLE} for testing",
         f"-m script.make_synthetic_dataset --out {data} --layout fashion --identities {PEOPLE} "
-        f"--test_identities 50 --poses 5 --test_pairs {TEST_PAIRS} --workers {allotted_cpus()}",
+        f"--test_identities {TEST_PEOPLE} --poses 5 --test_pairs {TEST_PAIRS} "
+        f"--workers {allotted_cpus()}",
     )
-    records, out = [], opt.out
-    for system in opt.systems:
-        samples, name = opt.samples, f"one_budget_{system}"
-        folder = out
+    for name in opt.systems:
+        job = Job(name, f"{opt.samples:,} training samples each", opt.samples, out)
         if opt.cpu_minutes:
-            samples, name = samples_for(opt.cpu_minutes, out, system), f"{name}_minutes"
-            folder = out / "equal_minutes"
-        record = load(folder / f"{system}.json", system, samples)
-        train(name, SYSTEMS[system], data, samples, record)
-        record["parameters"] = parameters(name)
-        measure(name, SYSTEMS[system], data, folder, record)
-        records.append(record)
-    write_file(folder / "records.json", json.dumps(records, indent=1).encode())
-    print(f"\n{table(records)}\n\nrecords: {folder / 'records.json'}")
+            samples, budget = samples_for(opt.cpu_minutes, out, name), f"{opt.cpu_minutes:g} CPU"
+            job = Job(name, f"{budget} minutes each", samples, out / "equal_minutes")
+        record = load(job)
+        train(job, data, record)
+        measure(job, data, record)
+    records = finished(out)
+    write_file(out / "records.json", json.dumps(records, indent=1).encode())
+    systems = [name for name in SYSTEMS if (out / name).is_dir()]
+    save_image(out / "one_budget.png", picture(out, systems))
+    print(f"\n{table(records)}\n\n{out / 'records.json'}\n{out / 'one_budget.png'}")
 
 
 if __name__ == "__main__":
