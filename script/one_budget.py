@@ -34,12 +34,11 @@ from models import load_for_test
 from options.parser import OUTPUT, Parser, add_debug
 from options.test_options import TestOptions
 from script.overview import files_of
-from script.quickstart import ROOT, run
+from script.quickstart import ROOT, render, run
 from util.errors import UserError
 from util.files import read_json, write_file
 from util.image import load_image, resize_linear, save_image
 from util.kinds import choice, path, positive, positive_int, several
-from util.parallel import allotted_cpus
 from util.run.main import run_main
 from util.show.grid import grid
 
@@ -47,7 +46,7 @@ PEOPLE, TEST_PEOPLE, TEST_PAIRS = 1500, 50, 250
 NOISE_SEEDS = (0, 1, 2)  # of systems that draw noise when they generate
 BATCH, EPOCHS = 4, 10  # the learning rate decays in the second half of the epochs
 TIMED_IMAGES = 40
-ROWS, TILE = 6, (144, 99)  # of the picture: people, and (h, w) of each
+ROWS, TILE = 6, (112, 77)  # of the picture: people, and (h, w) of each
 SHARED = (
     f"--dataset_mode fashion --load_size 64 32 --batchSize {BATCH} --init_type orthogonal "
     f"--init_gain 1.0 --vgg_weights random --vgg_width 0.25 --niter {EPOCHS // 2} "
@@ -372,12 +371,7 @@ def main() -> None:
         return
     os.chdir(ROOT)
     data, out = Path(f"dataset/synthetic_{PEOPLE}"), opt.out
-    run(
-        f"Rendering {PEOPLE:,} people, and {TEST_PEOPLE} for testing",
-        f"-m script.make_synthetic_dataset --out {data} --layout fashion --identities {PEOPLE} "
-        f"--test_identities {TEST_PEOPLE} --poses 5 --test_pairs {TEST_PAIRS} "
-        f"--workers {allotted_cpus()}",
-    )
+    render(data, PEOPLE, TEST_PEOPLE, TEST_PAIRS)
     for name in opt.systems:
         job = Job(name, f"{opt.samples:,} training samples each", opt.samples, out)
         if opt.cpu_minutes:
