@@ -47,8 +47,9 @@ NOISE_SEEDS = (0, 1, 2)  # of systems that draw noise when they generate
 BATCH, EPOCHS = 4, 10  # the learning rate decays in the second half of the epochs
 TIMED_IMAGES = 40
 ROWS, TILE = 6, (112, 77)  # of the picture: people, and (h, w) of each
+SIZE = "64 32"  # (h, w) of the networks' images, at which all are compared
 SHARED = (
-    f"--dataset_mode fashion --load_size 64 32 --batchSize {BATCH} --init_type orthogonal "
+    f"--dataset_mode fashion --load_size {SIZE} --batchSize {BATCH} --init_type orthogonal "
     f"--init_gain 1.0 --vgg_weights random --vgg_width 0.25 --niter {EPOCHS // 2} "
     f"--niter_decay {EPOCHS - EPOCHS // 2} --lr_policy lambda --nThreads 1 --gpu_ids -1"
 )
@@ -253,7 +254,8 @@ def measure(job: Job, data: Path, record: dict[str, Any]) -> None:
         words = f"{test} --results_dir {shlex.quote(str(results))} --seed {seed}"
         if seed == 0:
             timed(f"Generating with {job.name}", f"test.py {words}")
-        timed("Against copying and a different person", f"-m script.baselines {words}")
+        compare = f"-m script.baselines {words} --result_size {SIZE}"
+        timed("Against copying and a different person", compare)
         scores = json.loads((results / "baselines.json").read_text())
         record["scores"].append({"seed": seed, **scores})
         save(job, record)
