@@ -89,7 +89,7 @@ class Recipe:
 
 
 RECIPES = {
-    "quick": Recipe("quickstart", 1000, 7.4, Training((64, 48), 2.0, "--ngf 32 --ndf 16", lr=6e-4)),
+    "quick": Recipe("quickstart", 1000, 6.0, Training((64, 48), 2.0, "--ngf 32 --ndf 16", lr=6e-4)),
     "long": Recipe("quickstart_long", 3000, 60, Training((128, 88), 3.0, "--ngf 32 --ndf 16")),
 }
 
