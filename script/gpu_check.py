@@ -314,7 +314,7 @@ def resumed(check: Check, *words: str) -> Row:
     if "--deterministic" in words:
         runs.append(train(check, "whole", "--overwrite", *words))
         files = [check.opt.out / "runs" / name / "latest_net_G.pth" for name in ("run", "whole")]
-        ours, whole = (torch.load(file, map_location="cpu") for file in files)
+        ours, whole = (torch.load(file, map_location="cpu", weights_only=True) for file in files)
         same = {"same_weights": all(torch.equal(ours[key], whole[key]) for key in whole)}
     codes = [code for code, _ in runs]
     ok = codes[0] in (75, 0) and not any(codes[1:]) and all(same.values())  # 0: it was faster

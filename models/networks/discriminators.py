@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from models.networks.layers import InstanceNorm2d, activation, channels_at, maybe_spectral
+from models.networks.layers import activation, channels_at, maybe_spectral
 
 
 class ResDownBlock(nn.Module):
@@ -90,11 +90,11 @@ class ResnetBlock(nn.Module):
         self.conv_block = nn.Sequential(
             nn.ReflectionPad2d(1),
             nn.Conv2d(channels, channels, kernel_size=3),
-            InstanceNorm2d(channels),
+            nn.InstanceNorm2d(channels),
             nn.ReLU(),
             nn.ReflectionPad2d(1),
             nn.Conv2d(channels, channels, kernel_size=3),
-            InstanceNorm2d(channels),
+            nn.InstanceNorm2d(channels),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -113,14 +113,14 @@ class ResnetDiscriminator(nn.Module):
         model: list[nn.Module] = [
             nn.ReflectionPad2d(3),
             nn.Conv2d(3, ndf, kernel_size=7),
-            InstanceNorm2d(ndf),
+            nn.InstanceNorm2d(ndf),
             nn.ReLU(),
         ]
         for i in range(2):
             width = ndf * 2**i
             model += [
                 nn.Conv2d(width, 2 * width, kernel_size=3, stride=2, padding=1),
-                InstanceNorm2d(2 * width),
+                nn.InstanceNorm2d(2 * width),
                 nn.ReLU(),
             ]
         model += [ResnetBlock(4 * ndf) for _ in range(layers)]
