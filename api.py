@@ -12,6 +12,7 @@ global state or touches the random state of the caller.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -52,7 +53,7 @@ FRAME = (SIZE, SIZE)
 SMALL = 100  # pixels; published generators see 128 x 64 at least, of Market-1501
 
 
-class _Transfer:
+class _Transfer(ABC):
     """The run loop of both classes: rows become samples, batches of them become pictures."""
 
     def _pictures(self, rows: Iterable[tuple], batch_size: int) -> Iterator[Image.Image]:
@@ -65,17 +66,17 @@ class _Transfer:
             )
             yield from (self._finish(*made) for made in zip(to_uint8(fakes), batch, strict=True))
 
+    @abstractmethod
     def _sample(self, *row: Any) -> dict[str, Any]:
         """One sample as a data set gives it, without the target image."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _generate(self, batch: dict[str, Any]) -> torch.Tensor:
         """The generated images (B, 3, H, W), [-1, 1]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _finish(self, fake: np.ndarray, sample: dict[str, Any]) -> Image.Image:
         """The result of one sample from the network's uint8 picture (H, W, 3)."""
-        raise NotImplementedError
 
 
 class Pose2Pose(_Transfer):

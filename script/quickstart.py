@@ -118,7 +118,8 @@ def run(title: str, command: str, threads: int | None = None, processes: int = 1
         if processes > 1:
             environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         started.append(subprocess.Popen([sys.executable, "-u", *words], env=environment))
-    status = next(filter(None, [process.wait() for process in started]), 0)
+    # A process that a signal ended (a negative status) is why the others failed.
+    status = min(filter(None, [process.wait() for process in started]), default=0)
     if status:
         raise UserError(
             f"the step '{title}' {_ended(status)} and run the same command again: it continues "
@@ -247,11 +248,9 @@ def report(recipe: Recipe, training: Training, folder: Path, shipped: Path | Non
     """What was reached and what to try next."""
     table = json.loads((folder / "baselines.json").read_text())
     mine = table["generated"]
-    print(
-        f"\nDone in {(time.monotonic() - START) / 60:.1f} minutes: {training.samples:,} training "
-    )
-    threads = training.processes * training.threads
-    print(f"samples on {'a GPU' if training.gpu else f'{threads} CPU thread(s)'}.")
+    threads, minutes = training.processes * training.threads, (time.monotonic() - START) / 60
+    device = "a GPU" if training.gpu else f"{threads} CPU thread{'s' * (threads > 1)}"
+    print(f"\nDone in {minutes:.1f} minutes: {training.samples:,} training samples on {device}.")
     size = "{} x {}".format(*training.size)
     print(f"On {mine['pairs']} pairs of people the model has never seen, at its size of {size}:")
     for view in ("copy", "wrong source"):

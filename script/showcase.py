@@ -26,7 +26,9 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import torch
 
+from models import create_model
 from options.parser import Parser, add_debug
+from options.train_options import TrainOptions
 from script.quickstart import ROOT, SHIPPED, Training, planned, render, run, train
 from util.errors import UserError
 from util.files import write_file
@@ -122,15 +124,14 @@ def train_stage(job: Run, index: int, data: Path) -> Training:
     name = f"{job.name}_{stage}"
     training = planned(job.plan(stage), TRAININGS[job.device][index], share * job.minutes, data)
     folder = Path("checkpoints") / name
-    if job.start_from and not any(folder.glob("latest_*.pth")):
+    if index and not any(folder.glob("latest_*.pth")):
         folder.mkdir(parents=True, exist_ok=True)
-        state = checkpoint.load(job.start_from / "latest_net_G.safetensors")
-        checkpoint.save(folder / "latest_net_G.pth", {k: v.float() for k, v in state.items()})
-    elif index and not any(folder.glob("latest_*.pth")):
-        before = Path("checkpoints") / f"{job.name}_{STAGES[0]}"
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(before / "latest_net_G_ema.pth", folder / "latest_net_G.pth")
-        shutil.copy(before / "latest_net_D.pth", folder / "latest_net_D.pth")
+        if job.start_from:
+            start_from(job.start_from, folder, training.arguments(name, data))
+        else:
+            before = Path("checkpoints") / f"{job.name}_{STAGES[0]}"
+            shutil.copy(before / "latest_net_G_ema.pth", folder / "latest_net_G.pth")
+            shutil.copy(before / "latest_net_D.pth", folder / "latest_net_D.pth")
     height, width = training.size
     started = time.monotonic()
     try:
@@ -138,6 +139,15 @@ def train_stage(job: Run, index: int, data: Path) -> Training:
     finally:  # the time of an interrupted training counts, too
         add_seconds(job, stage, time.monotonic() - started)
     return training
+
+
+def start_from(published: Path, folder: Path, arguments: str) -> None:
+    """Write networks to continue from: the published generator, and a new discriminator, since
+    that of the earlier run is not published."""
+    state = checkpoint.load(published / "latest_net_G.safetensors")
+    discriminator = create_model(TrainOptions().parse(arguments.split())).networks["D"]
+    checkpoint.save(folder / "latest_net_D.pth", discriminator.state_dict())
+    checkpoint.save(folder / "latest_net_G.pth", {k: v.float() for k, v in state.items()})
 
 
 def add_seconds(job: Run, stage: str, seconds: float) -> None:

@@ -81,7 +81,15 @@ def test_two_processes_share_the_batch_and_train_what_one_trains(folder):
     assert (numbers[1] - numbers[2]).abs().median() < 1e-6, (numbers[1] - numbers[2]).abs().mean()
 
 
-def test_a_training_of_two_processes_that_fails_is_named_once(folder):
+def test_a_training_of_two_processes_that_fails_is_named(folder):
     broken = quickstart.replace(TINY, processes=2)
     with pytest.raises(UserError, match="the step 'Training' ended with status 2"):
         quickstart.train("Training", "run", broken, folder / "nowhere")
+
+
+def test_of_two_processes_the_killed_one_is_named_not_the_one_that_missed_it(folder):
+    """One process is killed, the other fails for lack of it."""
+    die = "import os; os.kill(os.getpid(), 9) if os.environ['RANK'] == '1' else os._exit(1)"
+    (folder / "step.py").write_text(die)
+    with pytest.raises(UserError, match=r"step 'Training' was killed .SIGKILL"):
+        quickstart.run("Training", str(folder / "step.py"), processes=2)

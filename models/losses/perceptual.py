@@ -207,8 +207,8 @@ def content_loss(
 
 
 class _Gram(torch.autograd.Function):
-    """A A^T of matrices A (B, C, N); the gradient (G + G^T) A is one product, not autograd's two,
-    and has the layout of A."""
+    """A A^T of matrices A (B, C, N); the gradient (G + G^T) A is one product, not autograd's
+    two."""
 
     @staticmethod
     def forward(ctx, a: torch.Tensor) -> torch.Tensor:
@@ -218,8 +218,7 @@ class _Gram(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
         (a,) = ctx.saved_tensors
-        both = gradient + gradient.transpose(1, 2)
-        return both @ a if a.stride(2) == 1 else (a.transpose(1, 2) @ both).transpose(1, 2)
+        return (gradient + gradient.transpose(1, 2)) @ a
 
 
 @in_full_precision
