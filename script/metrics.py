@@ -13,6 +13,7 @@ was refused, the rest is computed and saved.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ from util.metrics.registry import MetricUnavailableError, columns_for, list_metr
 from util.metrics.report import (
     check_output_folder,
     compare,
-    markdown,
+    comparison_table,
     report_folder,
     table,
     write_comparison,
@@ -245,6 +246,11 @@ def check_rank_by(rank_by: str | None, protocols: Sequence[Protocol], metrics) -
         raise UserError(f"--rank_by {rank_by}: expected one of {', '.join(columns)}.")
 
 
+def terminal_width() -> int | None:
+    """Columns of the terminal that reads the output; None for a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def measure(
     options: Namespace, folder: str, output: Path, protocols, metrics, settings, title: str
 ) -> Evaluation:
@@ -253,7 +259,7 @@ def measure(
         folder, options.gt_path, options.fid_real_path, protocols, metrics, settings
     )
     print(f"\n{folder}")
-    print(table(evaluation))
+    print(table(evaluation, terminal_width()))
     write_report(evaluation, settings, output)
     if not options.no_html:
         page = {title: evaluation}
@@ -269,7 +275,7 @@ def write_together(
     """The comparison of all folders; for several also its table on the screen and their page."""
     comparison = compare(evaluations)
     if len(evaluations) > 1:
-        print("\n" + markdown(comparison), end="")
+        print("\n" + comparison_table(comparison, terminal_width()), end="")
     written = write_comparison(comparison, output)
     if len(evaluations) > 1 and not options.no_html:
         written.append(

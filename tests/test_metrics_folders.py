@@ -203,6 +203,23 @@ def test_page_shows_pairs_by_rank_from_copies(folders):
     assert f"{found['metrics']['dptn.l1']['value']:.4f}" in page
 
 
+def test_a_narrow_terminal_gets_lines_that_fit_and_all_numbers(
+    folders, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("script.metrics.terminal_width", lambda: 80)
+    shutil.copytree(folders["--distorated_path"], tmp_path / "results_b")
+    metrics = ["--metrics", "psnr", "ssim", "l1", "mae"]
+    words = arguments(folders, *metrics, "--name", "both", "--no_html")
+    words.insert(words.index("--distorated_path") + 2, str(tmp_path / "results_b"))
+    assert main(words) == 0
+    rows = [x for x in capsys.readouterr().out.splitlines() if x.startswith("dptn.")]
+    assert max(map(len, rows)) <= 80
+    assert any(row.endswith("…") for row in rows)  # a definition, not a number
+    psnr = [row.split() for row in rows if row.startswith("dptn.psnr ")]
+    value = f"{float(psnr[0][1]):.4f}"
+    assert psnr[-1] == ["dptn.psnr", "*", value, "*", value]  # equal folders, both the best
+
+
 def test_several_folders_make_one_comparison(folders, tmp_path, capsys):
     other = tmp_path / "results_b"
     for i in range(6):

@@ -194,11 +194,16 @@ def counted(evaluation: Evaluation) -> str:
     return ", ".join(parts)
 
 
-def table(evaluation: Evaluation) -> str:
-    """The report for the screen: one line for each column, then what was refused."""
+def table(evaluation: Evaluation, width: int | None = None) -> str:
+    """The report for the screen: one line for each column, then what was refused.
+
+    ``width``: of a terminal, beyond which definitions are cut; the page and metrics.json have all.
+    """
     lines = [describe_generation(evaluation.generation), f"images: {counted(evaluation)}"]
-    lines += aligned([HEADS, *score_rows(evaluation)])
-    return "\n".join([*lines, *remarks(evaluation)])
+    rows = aligned([HEADS, *score_rows(evaluation)])
+    if width is not None:
+        rows = [row if len(row) <= width else row[: width - 1] + "…" for row in rows]
+    return "\n".join([*lines, *rows, *remarks(evaluation)])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -257,6 +262,16 @@ def markdown(comparison: DataFrame) -> str:
     lines = [head, ["---", *("---:" for _ in upward)], *cells(comparison, "**{}**")]
     rows = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
     return "".join(f"| {row} |\n" for row in rows)
+
+
+def comparison_table(comparison: DataFrame, width: int | None = None) -> str:
+    """The comparison for the screen: as Markdown, or where a terminal of ``width`` is too narrow
+    for it, with a line for each column; best values are starred there."""
+    text = markdown(comparison)
+    if width is None or max(map(len, text.splitlines())) <= width:
+        return text
+    rows = [["results", *comparison.columns], *cells(comparison, "* {}")]
+    return "\n".join(aligned(list(zip(*rows, strict=True)))) + "\n"
 
 
 _LATEX = str.maketrans(
