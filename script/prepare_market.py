@@ -17,25 +17,14 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
 
-from data.prepare.images import (
-    FILTERS,
-    ImageSource,
-    Job,
-    Output,
-    complete_manifest,
-    count_outdated,
-    images_in,
-    run,
-)
+from data.prepare.images import FILTERS, ImageSource
 from options.parser import DATA, Parser, add_debug, add_workers
+from script.generate_fashion_datasets import make_folders
 from util.errors import UserError
-from util.files import make_folder
-from util.kinds import choice, flag, text
+from util.kinds import choice, text
 from util.parallel import allotted_cpus
 from util.run.main import run_main
-from util.run.progress import progress_bar
-from util.tables.layouts import LAYOUTS, MARKET_PREPARATIONS, PHASES, Preparation
-from util.tables.manifest import differences, read_manifest, update_manifest
+from util.tables.layouts import LAYOUTS, MARKET_PREPARATIONS, PHASES
 
 PLACES = (".", "Market-1501-v15.09.15", "Market-1501-v15.09.15.zip", "Market-1501.zip", "Market")
 
@@ -45,7 +34,6 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     add = parser.option
     add(DATA, text, "./dataset/market", "folder that receives the image folders")
     add("--source", text, None, "the release, a folder or a zip file; default: look in DATAROOT")
-    add("--no_12864", flag, False, "make train/ and test/ only")
     add("--filter", choice(FILTERS), "bicubic", "for files not 128 x 64")
     add_workers(add, allotted_cpus(), "processes")
     add_debug(add)
@@ -54,29 +42,28 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
 
 def find_images(source: ImageSource) -> dict[str, dict[str, str]]:
     """Phase -> file name -> path of the images in bounding_box_train and bounding_box_test."""
+    phases = {f"bounding_box_{phase}": phase for phase in PHASES}
     found: dict[str, dict[str, str]] = {phase: {} for phase in PHASES}
-    places: dict[str, str] = {}
-    total = 0
-    for path in source.names():
-        total += 1
+    places: dict[str, PurePosixPath] = {}
+    names = source.names()
+    for path in names:
         inner = PurePosixPath(path.replace("\\", "/"))  # of zips made on Windows
-        folder, name = inner.parent.name, inner.name
-        for phase in PHASES:
-            if folder == f"bounding_box_{phase}":
-                place = places.setdefault(phase, str(inner.parent))
-                if place != str(inner.parent):
-                    raise UserError(
-                        f"{source.path} holds two releases, {place} and {inner.parent}; expected "
-                        "one: give the folder above the right one with --source."
-                    )
-                found[phase][name] = path
-    missing = [f"bounding_box_{phase}" for phase in PHASES if not found[phase]]
+        phase = phases.get(inner.parent.name)
+        if phase is None:
+            continue
+        place = places.setdefault(phase, inner.parent)
+        if place != inner.parent:
+            raise UserError(
+                f"{source.path} holds two releases, {place} and {inner.parent}; expected one: give "
+                "the folder above the right one with --source."
+            )
+        found[phase][inner.name] = path
+    missing = [folder for folder, phase in phases.items() if not found[phase]]
     if missing:
-        there = ", ".join(source.sample()) or "nothing"
         raise UserError(
-            f"{source.path} holds no images in {' and '.join(missing)}; found {total:,} image "
-            f"files in all, and at the top {there}: get {LAYOUTS['market'].origins['images']}, "
-            "and give its place with --source."
+            f"{source.path} holds no images in {' and '.join(missing)}; found {len(names):,} image "
+            f"files in all, and at the top {source.sample()}: get "
+            f"{LAYOUTS['market'].origins['images']}, and give its place with --source."
         )
     return found
 
@@ -93,73 +80,15 @@ def find_source(root: Path) -> Path:
     )
 
 
-def make_records(
-    images: dict[str, dict[str, str]],
-    preparations: tuple[Preparation, ...],
-    options: Namespace,
-) -> dict[str, dict]:
-    """What the manifest says about each folder before its images are made."""
-    return {
-        how.folder.format(phase=phase): {
-            "source": "Market-1501",
-            "steps": list(how.steps),
-            "filter": options.filter if how.size else None,
-            "size": list(how.size) if how.size else None,
-            "file_format": how.file_format,
-            "quality": None,
-            "images": 0,
-            "expected": len(images[phase]),
-            "complete": False,
-        }
-        for phase in PHASES
-        for how in preparations
-    }
-
-
-def refuse_foreign_folders(root: Path, records: dict[str, dict]) -> None:
-    """UserError when a folder already holds images that were made otherwise or by others."""
-    known = read_manifest(root) or {}
-    for folder, record in records.items():
-        count = len(images_in(root / folder))
-        if count and (folder not in known or differences(known[folder], record)):
-            raise UserError(
-                f"{root / folder} already holds {count:,} images that this script did not make "
-                "with these settings; expected an empty folder: move it away, or choose another "
-                "--dataroot."
-            )
-
-
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     root = Path(options.dataroot)
-    source = ImageSource(options.source or find_source(root))
+    source = ImageSource(Path(options.source or find_source(root)))
     images = find_images(source)
-    preparations = MARKET_PREPARATIONS[:1] if options.no_12864 else MARKET_PREPARATIONS
-    records = make_records(images, preparations, options)
-    make_folder(root)
-    refuse_foreign_folders(root, records)
-    update_manifest(root, records)
-    tasks = {
-        path: [Output(root / r.folder.format(phase=phase) / name, r) for r in preparations]
-        for phase in PHASES
-        for name, path in images[phase].items()
-    }
-    outdated = count_outdated(source, tasks)
-    if outdated:
-        print(f"{outdated:,} images are older than {source.path}: they are made again")
-    job = Job(source, options.filter)
-    steps = progress_bar(run(job, tasks, options.workers), total=len(tasks), unit="image")
-    problems = [problem for _, _, problem in steps if problem]
-    complete_manifest(root, records, tasks)
-    for folder, record in records.items():
-        print(f"{root / folder}: {record['images']:,} of {record['expected']:,} images")
-    published = LAYOUTS["market"].image_counts
-    for phase in PHASES:
-        if len(images[phase]) != published[phase]:
-            print(f"note: {len(images[phase]):,} {phase} images; published: {published[phase]:,}")
-    for problem in problems[:5]:
-        print(f"  not readable: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    for phase, published in LAYOUTS["market"].image_counts.items():
+        if len(images[phase]) != published:
+            print(f"note: {len(images[phase]):,} {phase} images; published: {published:,}")
+    return make_folders(root, source, "Market-1501", MARKET_PREPARATIONS, images, options)
 
 
 if __name__ == "__main__":

@@ -245,7 +245,7 @@ def test_images_whose_source_changed_are_made_again(tmp_path, capsys):
     later = (root / "train" / name).stat().st_mtime + 5
     os.utime(root / "img" / path, (later, later))
     assert generate(root) == 0
-    assert "1 images are older than" in capsys.readouterr().out
+    assert "1 files made, 5 were there" in capsys.readouterr().out
     assert (root / "train" / name).read_bytes() != before
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,66 +20,68 @@ from util.files import OutputError, make_folder, remove_leftovers, write_file
 from util.image import image_from_bytes
 from util.names import flatten_deepfashion_path, is_image, unflatten_deepfashion_name
 from util.parallel import map_in_order
-from util.tables.layouts import CROP_BOX, RELEASE_SIZE, Preparation
-from util.tables.manifest import differences, read_manifest, update_manifest
+from util.tables.layouts import CROP_BOX, MARKET_SIZE, RELEASE_SIZE, Preparation
+from util.tables.manifest import differences, file_sha256, read_manifest, update_manifest
 
 MAX_BYTES = 200_000_000  # of one image file, unpacked
+QUALITY = 75  # of JPEG files: Pillow's default, as published
+FILTERS = {
+    name: Image.Resampling[name.upper()]
+    for name in ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+}
+Tasks = dict[str, list[tuple[Path, Preparation]]]  # image of the release -> files to make from it
 
 
+@functools.lru_cache(maxsize=1)  # each process has its own: a file position cannot be shared
+def _archive(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(
+            f"{path} cannot be opened as a zip file ({error}); expected a complete "
+            "download: fetch it again, or unpack it and give the folder."
+        ) from None
+
+
+@dataclass(frozen=True)
 class ImageSource:
-    """Image files below a folder or inside a zip; cheap to send to another process.
+    """Image files below a folder or inside a zip; names have ``/`` and are relative to the root."""
 
-    ``names()`` yields paths with ``/`` relative to the root; ``read(name)`` returns the bytes.
-    """
+    path: Path
+    password: str | None = None
 
-    def __init__(self, path: str | os.PathLike, password: str | None = None):
-        self.path, self.password = Path(path), password
-        self.is_zip = self.path.is_file()
+    def __post_init__(self) -> None:
         if not self.path.exists():
             raise UserError(
                 f"{self.path} does not exist; expected a folder of images or a zip file."
             )
 
-    def __getstate__(self) -> dict:
-        return {k: v for k, v in self.__dict__.items() if k != "archive"}  # handles stay here
-
-    def reopen(self) -> None:
-        """Forget the open zip: a forked process must not share its file position with others."""
-        self.__dict__.pop("archive", None)
-
-    @cached_property
-    def archive(self) -> zipfile.ZipFile:
-        try:
-            return zipfile.ZipFile(self.path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(
-                f"{self.path} cannot be opened as a zip file ({error}); expected a complete "
-                "download: fetch it again, or unpack it and give the folder."
-            ) from None
-
-    def names(self) -> Iterator[str]:
+    def names(self) -> list[str]:
         """Every image file, in a fixed order."""
-        if self.is_zip:
-            names = (info.filename for info in self.archive.infolist() if not info.is_dir())
-            yield from sorted(filter(is_image, names))
-            return
+        if self.path.is_file():
+            return sorted(filter(is_image, _archive(self.path).namelist()))
+        found = []
         for folder, folders, files in os.walk(self.path):
             folders.sort()
-            prefix = Path(folder).relative_to(self.path).as_posix()
-            for file in sorted(files):
-                path = file if prefix == "." else f"{prefix}/{file}"
-                if is_image(path) and (self.path / path).is_file():
-                    yield path
+            inner = Path(folder).relative_to(self.path)
+            found += [(inner / file).as_posix() for file in sorted(files)]
+        return [name for name in found if is_image(name) and (self.path / name).is_file()]
 
-    def sample(self, count: int = 3) -> list[str]:
+    def sample(self) -> str:
         """A few paths of whatever is there, for messages about a source without images."""
-        if self.is_zip:
-            return [info.filename for info in self.archive.infolist()[:count]]
-        return sorted(path.name for path in self.path.iterdir())[:count]
+        if self.path.is_file():
+            names = _archive(self.path).namelist()
+        else:
+            names = sorted(path.name for path in self.path.iterdir())
+        return ", ".join(names[:3]) or "nothing"
+
+    def changed(self, name: str) -> float:
+        """When the file of an image, or the zip that holds it, was changed (seconds)."""
+        return (self.path if self.path.is_file() else self.path / name).stat().st_mtime
 
     def read(self, name: str) -> bytes:
         """Bytes of one image; UserError for a wrong password, a damaged zip and a huge file."""
-        if not self.is_zip:
+        if not self.path.is_file():
             try:
                 self._check_size(name, (self.path / name).stat().st_size)
                 return (self.path / name).read_bytes()
@@ -87,23 +89,29 @@ class ImageSource:
                 raise UserError(
                     f"{self.path / name} cannot be read ({error.strerror}): check the file."
                 ) from None
-        self._check_size(name, self.archive.getinfo(name).file_size)
-        password = self.password.encode() if self.password else None
+        member = _archive(self.path).getinfo(name)
+        self._check_size(name, member.file_size)
         try:
-            return self.archive.read(name, pwd=password)
+            return _archive(self.path).read(member, pwd=(self.password or "").encode() or None)
         except NotImplementedError as error:
             raise UserError(
                 f"{self.path} uses a protection or compression that cannot be read here ({error}): "
                 "unpack it with 7-Zip or unzip and give the folder."
             ) from None
-        except RuntimeError as error:
-            raise UserError(self._password_message(error)) from None
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            if self.password and self.is_protected(name):
-                raise UserError(self._password_message(error)) from None
-            raise UserError(
-                f"{self.path}: {name} is damaged ({error}); fetch the zip again."
-            ) from None
+        except (RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            protected = member.flag_bits & 1
+            if not protected:
+                problem = f"{name} is damaged ({error}); fetch the zip again."
+            elif self.password:
+                problem = f"the given --password does not open it ({error}); check its spelling."
+            else:
+                problem = (
+                    "it is protected by a password; give it with --password. The authors of "
+                    "DeepFashion send the password of img_highres.zip after the signed agreement, "
+                    "which may take long; the 256x256 release img.zip is the one DPTN and PATN "
+                    "were made from."
+                )
+            raise UserError(f"{self.path}: {problem}") from None
 
     def _check_size(self, name: str, size: int) -> None:
         if size > MAX_BYTES:
@@ -112,55 +120,31 @@ class ImageSource:
                 "replace the file."
             )
 
-    def changed(self, name: str) -> float:
-        """When the file of an image, or the zip that holds it, was changed (seconds)."""
-        return (self.path if self.is_zip else self.path / name).stat().st_mtime
-
-    def is_protected(self, name: str) -> bool:
-        """Whether a member of the zip is encrypted."""
-        return self.is_zip and bool(self.archive.getinfo(name).flag_bits & 1)
-
-    def _password_message(self, error: Exception) -> str:
-        if self.password:
-            return (
-                f"{self.path}: the given --password does not open it ({error}); check its spelling."
-            )
-        return (
-            f"{self.path} is protected by a password; give it with --password. The authors of "
-            "DeepFashion send the password of img_highres.zip after the signed agreement, which "
-            "may take long; the 256x256 release img.zip is the one DPTN and PATN were made from."
-        )
-
 
 def deepfashion_entries(source: ImageSource) -> tuple[dict[str, str], list[str]]:
     """Flat name -> path of every DeepFashion image in ``source``, and all other image paths.
 
     Images that are flat already (from another project's preparation) count where there is no other.
     """
-    names = list(source.names())
-    entries, others = _entries(source, names, flatten_deepfashion_path)
-    if not entries:
-        entries, others = _entries(source, names, _flat_already)
-    return entries, others
-
-
-def _entries(
-    source: ImageSource, names: Iterable[str], flatten: Callable[[str], str]
-) -> tuple[dict[str, str], list[str]]:
-    entries: dict[str, str] = {}
-    others: list[str] = []
-    for path in names:
-        try:
-            flat = flatten(path.replace("\\", "/"))  # of zips made on Windows
-        except UserError:
-            others.append(path)
-            continue
-        if flat in entries:
-            raise UserError(
-                f"{source.path} holds {path} and {entries[flat]}, which are the same image of two "
-                "releases; expected one of them: choose with --source PATH/img or PATH/img_highres."
-            )
-        entries[flat] = path
+    names = source.names()
+    for flat_name in (flatten_deepfashion_path, _flat_already):
+        entries: dict[str, str] = {}
+        others: list[str] = []
+        for path in names:
+            try:
+                flat = flat_name(path.replace("\\", "/"))  # of zips made on Windows
+            except UserError:
+                others.append(path)
+                continue
+            if flat in entries:
+                raise UserError(
+                    f"{source.path} holds {path} and {entries[flat]}, which are the same image of "
+                    "two releases; expected one of them: choose with --source PATH/img or "
+                    "PATH/img_highres."
+                )
+            entries[flat] = path
+        if entries:
+            break
     return entries, others
 
 
@@ -170,50 +154,108 @@ def _flat_already(path: str) -> str:
     return name
 
 
-FILTERS = {
-    name: Image.Resampling[name.upper()]
-    for name in ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
-}
+def begin(
+    root: Path,
+    kind: str,  # of the release
+    preparations: Sequence[Preparation],
+    images: Mapping[str, Mapping[str, str | None]],  # phase -> name -> its path in the release
+    resampling: str,  # key of FILTERS
+    lists: Mapping[str, Path] | None = None,  # phase -> file that lists the names
+) -> tuple[dict[str, dict[str, Any]], Tasks]:
+    """Records of the folders to make, which are in the manifest then, and what to make.
+
+    UserError when a folder holds images that were made in another way.
+    """
+    records, tasks = {}, {}
+    for phase, found in images.items():
+        for how in preparations:
+            folder = how.folder.format(phase=phase)
+            records[folder] = _record(how, kind, resampling, len(found))
+            if lists:
+                file = lists[phase]
+                records[folder] |= {"list": file.name, "list_sha256": file_sha256(file)}
+            for name, member in found.items():
+                if member is not None:
+                    file = Path(name).with_suffix(".png") if how.file_format == "PNG" else name
+                    tasks.setdefault(member, []).append((root / folder / file, how))
+    make_folder(root)
+    _refuse_other_settings(root, records)
+    update_manifest(root, records)
+    for folder in records:
+        make_folder(root / folder)
+        remove_leftovers(root / folder)
+    return records, tasks
 
 
-@dataclass(frozen=True)
-class Output:
-    """One file to make: destination and recipe."""
+def _record(how: Preparation, kind: str, resampling: str, expected: int) -> dict[str, Any]:
+    """What the manifest says about one folder before its images are made."""
+    resizes = "resize" in how.steps or how.size == MARKET_SIZE
+    size = RELEASE_SIZE if "pad" in how.steps else how.size
+    encodes = how.steps != ("copy",) and how.file_format == "JPEG"
+    return {
+        "source": kind,
+        "steps": list(how.steps),
+        "filter": resampling if resizes else None,
+        "size": list(size) if size else None,
+        "file_format": how.file_format,
+        "quality": QUALITY if encodes else None,
+        "images": 0,
+        "expected": expected,
+        "complete": False,
+    }
 
-    path: Path
-    how: Preparation
+
+def _refuse_other_settings(root: Path, records: dict[str, dict[str, Any]]) -> None:
+    known = read_manifest(root) or {}
+    for folder, record in records.items():
+        changes = differences(known.get(folder), record)
+        if folder not in known:
+            changes = ["no manifest tells how"]
+        elif known[folder].get("list_sha256") != record.get("list_sha256"):
+            changes.append(f"another {record.get('list')}")
+        count = len(images_in(root / folder))
+        if count and changes:
+            raise UserError(
+                f"{root / folder} already holds {count:,} images that were made differently "
+                f"({'; '.join(changes)}); expected an empty folder or the same settings: move it "
+                "away, or choose another folder for the new ones."
+            )
 
 
-@dataclass(frozen=True)
-class Job:
-    """Settings every worker process needs."""
+def images_in(folder: Path) -> list[Path]:
+    """Image files directly in a folder; none when it does not exist."""
+    return [path for path in folder.glob("*") if is_image(path.name)]
 
-    source: ImageSource
-    filter: str = "bicubic"
-    quality: int = 75  # Pillow's default, as published
 
-    def make(self, member: str, outputs: Iterable[Output]) -> int:
-        """Write the missing ones of ``outputs`` from one source image; how many were made."""
-        changed = self.source.changed(member)
-        missing = [output for output in outputs if not _is_current(output.path, changed)]
-        if not missing:
-            return 0
-        data = self.source.read(member)
-        image = image_from_bytes(data, f"{self.source.path}: {member}")
-        for output in missing:
-            write_file(output.path, self.encode(data, image, output.how, member))
-        return len(missing)
+def run(
+    source: ImageSource, tasks: Tasks, resampling: str, workers: int
+) -> Iterator[tuple[int, str | None]]:
+    """Make everything; yields (files made, problem or None) for each image of the release.
 
-    def encode(self, data: bytes, image: Image.Image, how: Preparation, member: str) -> bytes:
-        """Bytes of the result; ``copy`` keeps the source bytes, everything else encodes once."""
-        if how.steps == ("copy",) and (how.size is None or _size(image) == how.size):
-            return data
-        for step in how.steps:
-            image = STEPS[step](image, how.size or _size(image), FILTERS[self.filter], member)
-        buffer = io.BytesIO()
-        options = {"quality": self.quality} if how.file_format == "JPEG" else {}
-        image.save(buffer, how.file_format, **options)
-        return buffer.getvalue()
+    A damaged source image is reported and the others go on; a full disk stops.
+    """
+    make = functools.partial(_make, source, resampling)
+    yield from map_in_order(make, tasks.items(), workers, chunk=32)
+
+
+def _make(
+    source: ImageSource, resampling: str, task: tuple[str, list[tuple[Path, Preparation]]]
+) -> tuple[int, str | None]:
+    """Write the missing files of one source image."""
+    member, outputs = task
+    try:
+        changed = source.changed(member)
+        missing = [output for output in outputs if not _is_current(output[0], changed)]
+        if missing:
+            data = source.read(member)
+            image = image_from_bytes(data, f"{source.path}: {member}")
+        for path, how in missing:
+            write_file(path, encode(data, image, how, FILTERS[resampling], member))
+        return len(missing), None
+    except OutputError:
+        raise
+    except UserError as error:
+        return 0, str(error)
 
 
 def _is_current(path: Path, changed: float) -> bool:
@@ -224,116 +266,39 @@ def _is_current(path: Path, changed: float) -> bool:
     if not path.is_file() or path.stat().st_mtime < changed:
         return False
     with path.open("rb") as stream:
-        length = stream.seek(0, 2)
-        stream.seek(max(0, length - 8))
+        stream.seek(max(0, path.stat().st_size - 8))
         return stream.read().endswith((b"\xff\xd9", b"IEND\xaeB`\x82"))
 
 
-def _size(image: Image.Image) -> tuple[int, int]:
-    return image.height, image.width
+def encode(
+    data: bytes, image: Image.Image, how: Preparation, resampling: int, member: str
+) -> bytes:
+    """Bytes of the result; ``copy`` keeps the source bytes, everything else encodes once."""
+    if how.steps == ("copy",) and how.size in (None, (image.height, image.width)):
+        return data
+    for step in how.steps:
+        if step == "crop":
+            if image.size != RELEASE_SIZE[::-1]:
+                raise UserError(
+                    f"{member} has {image.width}x{image.height} pixels; expected 256x256, as the "
+                    "other images of the release 'img': replace the file."
+                )
+            image = image.crop(CROP_BOX)
+        elif step == "pad":
+            canvas = Image.new("RGB", RELEASE_SIZE[::-1], "white")
+            canvas.paste(image, CROP_BOX[:2])
+            image = canvas
+        else:  # resize, and copies of another size
+            image = image.resize(how.size[::-1], resampling)
+    buffer = io.BytesIO()
+    image.save(buffer, how.file_format, quality=QUALITY)
+    return buffer.getvalue()
 
 
-def _crop(image: Image.Image, size: tuple[int, int], resampling: int, member: str) -> Image.Image:
-    if _size(image) != RELEASE_SIZE:
-        raise UserError(
-            f"{member} has {image.width}x{image.height} pixels; expected 256x256, the release "
-            "'img': if this is img_highres, say so with --source_kind img_highres."
-        )
-    return image.crop(CROP_BOX)
-
-
-def _resize(image: Image.Image, size: tuple[int, int], resampling: int, member: str) -> Image.Image:
-    return image.resize((size[1], size[0]), resampling)
-
-
-def _pad(image: Image.Image, size: tuple[int, int], resampling: int, member: str) -> Image.Image:
-    canvas = Image.new("RGB", (RELEASE_SIZE[1], RELEASE_SIZE[0]), "white")
-    canvas.paste(image, CROP_BOX[:2])
-    return canvas
-
-
-STEPS: dict[str, Callable[..., Image.Image]] = {
-    "copy": _resize,  # reached only when the source has another size than asked for
-    "crop": _crop,
-    "resize": _resize,
-    "pad": _pad,
-}
-
-
-def run(
-    job: Job, tasks: Mapping[str, list[Output]], workers: int
-) -> Iterator[tuple[str, int, str | None]]:
-    """Make everything; yields (source name, files made, problem or None) in any order.
-
-    A damaged source image is reported and the others go on; a full disk or a wrong password stops.
-    """
-    for folder in {o.path.parent for outputs in tasks.values() for o in outputs}:
-        make_folder(folder)
-        remove_leftovers(folder)
-    yield from map_in_order(_make_one, tasks.items(), workers, _start, (job,), chunk=32)
-
-
-def count_outdated(source: ImageSource, tasks: Mapping[str, list[Output]]) -> int:
-    """How many finished images are older than their source: they will be made again."""
-    return sum(
-        output.path.is_file() and output.path.stat().st_mtime < source.changed(member)
-        for member, outputs in tasks.items()
-        for output in outputs
-    )
-
-
-def images_in(folder: Path) -> list[Path]:
-    """Image files directly in a folder; none when it does not exist."""
-    return [path for path in folder.glob("*") if is_image(path.name)]
-
-
-def refuse_other_settings(output: Path, records: dict[str, dict], overwrite: bool) -> None:
-    """Never mix images made in two ways: UserError; ``overwrite`` removes the old ones first."""
-    known = read_manifest(output) or {}
-    for folder, record in records.items():
-        files = images_in(output / folder)
-        unknown = folder not in known
-        changes = differences(known.get(folder), record)
-        if not unknown and known[folder].get("list_sha256") != record["list_sha256"]:
-            changes.append(f"another {record['list']}")
-        if not files or not (unknown or changes):
-            continue
-        if not overwrite:
-            how = "; ".join(changes) or "no manifest tells how"
-            raise UserError(
-                f"{output / folder} already holds {len(files):,} files that were made differently "
-                f"({how}); expected an empty folder or the same settings: choose another --output, "
-                "or replace them with --overwrite."
-            )
-        for file in files:
-            file.unlink()
-
-
-def complete_manifest(
-    root: Path, records: dict[str, dict[str, Any]], tasks: Mapping[str, list[Output]]
-) -> None:
+def finish(root: Path, records: dict[str, dict[str, Any]], tasks: Tasks) -> None:
     """Count the files that exist, enter the counts in the records and write the manifest."""
-    made = Counter(o.path.parent for outputs in tasks.values() for o in outputs if o.path.is_file())
+    made = Counter(p.parent for files in tasks.values() for p, _ in files if p.is_file())
     for folder, record in records.items():
         record["images"] = made[root / folder]
         record["complete"] = record["images"] == record["expected"]
     update_manifest(root, records)
-
-
-_job: Job | None = None
-
-
-def _start(job: Job) -> None:
-    global _job
-    job.source.reopen()
-    _job = job
-
-
-def _make_one(task: tuple[str, list[Output]]) -> tuple[str, int, str | None]:
-    member, outputs = task
-    try:
-        return member, _job.make(member, outputs), None
-    except OutputError:
-        raise
-    except UserError as error:
-        return member, 0, str(error)
