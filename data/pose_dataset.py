@@ -18,7 +18,7 @@ from data.augmentation import (
     ranges_from_options,
 )
 from data.base_dataset import BaseDataset
-from data.prepare.pictures import shape_note
+from data.prepare.checks import shape_note
 from util.errors import UserError
 from util.image import load_image
 from util.skeleton import MISSING, present

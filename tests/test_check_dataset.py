@@ -21,7 +21,6 @@ from tests.dataset_damage import (
     edit,
     enlarge_keypoints,
     missing_image,
-    same_image_twice,
     truncated_image,
 )
 from util.errors import UserError
@@ -95,12 +94,6 @@ def test_the_published_counts_are_expected_unless_the_data_is_ones_own(root, cap
     assert "holds 4 images, the published set 48,674" in output
     assert "holds 2 images, the published set 4,038" in output
     assert "0 errors, 4 warnings" in output
-
-
-def test_strict_makes_warnings_count(root, capsys):
-    same_image_twice(root)
-    assert check(root, capsys)[0] == 0
-    assert check(root, capsys, "--strict")[0] == 1
 
 
 def test_quick_reads_headers_only(root, capsys):

@@ -1,33 +1,46 @@
-"""What is wrong with the tables of a data set: pairs, keypoints, people in both phases."""
+"""What is wrong with a data set: its tables, its images, people in both phases."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partialmethod
+from functools import partial, partialmethod
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from data.prepare.identities import group_by_identity, is_distractor, recognise_rule
+from data.prepare.identities import identity_rule, is_distractor, recognise_rule
 from util.errors import UserError
-from util.names import file_id, parse_result_name, result_name, stem
+from util.image import load_image, upright_size
+from util.names import file_id, is_image, parse_result_name, result_name, stem
+from util.parallel import map_in_order
+from util.run.progress import progress_bar
 from util.skeleton import present
 from util.tables.layouts import Layout
 from util.tables.magpt import read_magpt_keypoints
-from util.tables.manifest import differences, folder_record
+from util.tables.manifest import differences, folder_record, problems
 from util.tables.patn import find_row, read_keypoints, read_pairs
 
-ERROR, WARNING, NOTE = "error", "warning", "note"
+LEVELS = ERROR, WARNING, NOTE = ("error", "warning", "note")
 MARGIN = 40  # pixels beyond the frame at which joints of the published tables still lie
+LOOKED_AT = 200  # images whose headers are read when a training starts
+ASPECT_TOLERANCE = 0.03  # 750 x 1101 files and 176 x 256 strips differ by 0.9 %
+
+Size = tuple[int, int]  # (h, w)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing to know: what is wrong and what to do."""
+class Findings(list[tuple[str, str]]):
+    """Things to know: level, and one sentence that says what is wrong and what to do."""
 
-    level: str
-    text: str
+    def add(self, level: str, text: str) -> None:
+        """Add one."""
+        self.append((level, text))
+
+    error = partialmethod(add, ERROR)
+    warn = partialmethod(add, WARNING)
+    note = partialmethod(add, NOTE)
 
 
 @dataclass
@@ -41,119 +54,86 @@ class Phase:
     keypoints_path: Path | None = None
     pairs: list[tuple[str, str]] = field(default_factory=list)
     keypoints: dict[str, np.ndarray] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-
-    def add(self, level: str, text: str) -> None:
-        self.findings.append(Finding(level, text))
-
-    error = partialmethod(add, ERROR)
-    warn = partialmethod(add, WARNING)
-    note = partialmethod(add, NOTE)
 
     @property
     def names(self) -> list[str]:
         """Images the pairs ask for, in order of appearance."""
         return list(dict.fromkeys(name for pair in self.pairs for name in pair))
 
-    def row_of(self, name: str) -> int | None:
-        """Row of the pairs table in which a name appears first (the header is row 1)."""
-        return self.row_where(lambda pair: name in pair)
-
-    def row_where(self, wanted: Callable[[tuple[str, str]], bool]) -> int | None:
-        """The first row whose pair is wanted."""
+    def row(self, wanted: Callable[[tuple[str, str]], bool]) -> int | None:
+        """The first row of the pairs table whose pair is wanted (the header is row 1)."""
         return find_row(self.pairs_path, self.layout.pair_columns, wanted)
 
 
-def read_phase(root: Path, layout: Layout, name: str) -> Phase:
+def read_phase(root: Path, layout: Layout, name: str, found: Findings) -> Phase:
     """Find and read the tables of one phase; what is missing or malformed becomes a finding."""
     phase = Phase(name, layout, root / layout.image_folder.format(phase=name))
-    phase.pairs_path = _find(phase, root, "pairs", layout.pairs)
-    phase.keypoints_path = _find(phase, root, "keypoints", layout.annotations)
     if not phase.folder.is_dir():
-        phase.error(
+        found.error(
             f"the image folder {phase.folder} does not exist; get {layout.origins['images']}."
         )
-    if phase.pairs_path:
-        _read_pairs(phase)
-    if phase.keypoints_path:
-        try:
-            phase.keypoints = _read_keypoints(phase)
-        except UserError as error:
-            phase.error(str(error))
-    return phase
-
-
-def _find(phase: Phase, root: Path, kind: str, names: tuple[str, ...]) -> Path | None:
-    path = phase.layout.find(root, names, phase.name)
-    if path is None:
-        wanted = " or ".join(name.format(phase=phase.name) for name in names)
-        phase.error(
-            f"the {kind} table {wanted} is missing in {root}; get it from "
-            f"{phase.layout.origins[kind]}, or make your own with script/make_pairs.py."
-        )
-    return path
-
-
-def _read_pairs(phase: Phase) -> None:
-    columns = phase.layout.pair_columns
+    paths = {}
+    for kind, names in (("pairs", layout.pairs), ("keypoints", layout.annotations)):
+        paths[kind] = layout.find(root, names, name)
+        if paths[kind] is None:
+            wanted = " or ".join(file.format(phase=name) for file in names)
+            found.error(
+                f"the {kind} table {wanted} is missing in {root}; get it from "
+                f"{layout.origins[kind]}, or make your own with script/make_pairs.py."
+            )
+    phase.pairs_path, phase.keypoints_path = paths["pairs"], paths["keypoints"]
     try:
-        phase.pairs = read_pairs(phase.pairs_path, columns)
+        if phase.pairs_path:
+            phase.pairs = read_pairs(phase.pairs_path, layout.pair_columns)
     except UserError as error:
-        phase.error(str(error))
-        try:  # duplicated rows are an error, but the rest of the table can still be checked
-            phase.pairs = read_pairs(phase.pairs_path, columns, allow_duplicates=True)
-        except UserError:
-            return
+        found.error(str(error))
+    try:
+        if phase.keypoints_path:
+            phase.keypoints = _read_keypoints(phase)
+    except UserError as error:
+        found.error(str(error))
+    return phase
 
 
 def _read_keypoints(phase: Phase) -> dict[str, np.ndarray]:
     if phase.layout.mode != "magpt":
         return read_keypoints(phase.keypoints_path)
     table = read_magpt_keypoints(phase.keypoints_path)
-    size = phase.layout.annotation_size
-    return {
-        name: table[file_id(name)].in_frame(size) for name in phase.names if file_id(name) in table
-    }
+    names = [name for name in phase.names if file_id(name) in table]
+    return {name: table[file_id(name)].in_frame(phase.layout.annotation_size) for name in names}
 
 
-def check_tables(phase: Phase, own: bool) -> None:
+def check_tables(phase: Phase, own: bool, found: Findings) -> None:
     """Everything that can be said about one phase without opening an image."""
-    _check_keypoint_rows(phase)
-    _check_frame(phase)
-    _check_pairs(phase)
-    _check_result_names(phase)
+    if phase.pairs:
+        _check_pairs(phase, found)
+        _check_result_names(phase, found)
+    if phase.keypoints:
+        _check_keypoints(phase, found)
     expected = phase.layout.pair_counts.get(phase.name)
     if phase.pairs and expected and len(phase.pairs) != expected and not own:
-        phase.warn(
+        found.warn(
             f"{phase.pairs_path.name} holds {len(phase.pairs):,} pairs, the published one "
             f"{expected:,}: results cannot be compared with published numbers; for your own data "
             "this is fine (--own)."
         )
 
 
-def _check_keypoint_rows(phase: Phase) -> None:
-    if not (phase.pairs and phase.keypoints):
-        return
+def _check_keypoints(phase: Phase, found: Findings) -> None:
     lacking = [name for name in phase.names if name not in phase.keypoints]
     if lacking:
-        phase.error(
+        found.error(
             f"{len(lacking):,} images of {phase.pairs_path} have no keypoints in "
             f"{phase.keypoints_path}, the first is {lacking[0]!r} (row "
-            f"{phase.row_of(lacking[0])}): add their rows "
+            f"{phase.row(lambda pair: lacking[0] in pair)}): add their rows "
             "(script/extract_keypoints.py) or remove the pairs."
         )
     nobody = [n for n, points in phase.keypoints.items() if not present(points).any()]
     if nobody:
-        phase.warn(
+        found.warn(
             f"{len(nobody):,} images in {phase.keypoints_path} have no joint at all, the first is "
             f"{nobody[0]!r}: their pose map is empty; remove their pairs if nobody is shown."
         )
-
-
-def _check_frame(phase: Phase) -> None:
-    """Joints outside the annotation frame: few are normal, many mean another frame."""
-    if not phase.keypoints:
-        return
     points = np.stack(list(phase.keypoints.values()))  # (N, 18, 2)
     seen, frame = present(points), np.array(phase.layout.annotation_size)
     outside = seen & ((points < 0) | (points >= frame)).any(axis=-1)
@@ -161,8 +141,6 @@ def _check_frame(phase: Phase) -> None:
     if not outside.any():
         return
     many = outside.sum() > 0.1 * seen.sum()
-    image, joint = (int(i) for i in np.argwhere(far if far.any() else outside)[0])
-    y, x = points[image, joint]
     advice = "only their tail is drawn, as in the published tables."
     if many:
         advice = (
@@ -171,7 +149,9 @@ def _check_frame(phase: Phase) -> None:
         )
     elif far.any():
         advice = "correct the row."
-    phase.add(
+    image, joint = (int(i) for i in np.argwhere(far if far.any() else outside)[0])
+    y, x = points[image, joint]
+    found.add(
         WARNING if many or far.any() else NOTE,
         f"{outside.sum():,} of {seen.sum():,} joints in {phase.keypoints_path} lie outside the "
         f"{frame[0]} high, {frame[1]} wide frame ({far.sum():,} of them by more than {MARGIN} "
@@ -180,48 +160,53 @@ def _check_frame(phase: Phase) -> None:
     )
 
 
-def _check_pairs(phase: Phase) -> None:
+def _check_pairs(phase: Phase, found: Findings) -> None:
     same = sum(a == b for a, b in phase.pairs)
     if same:
-        row = phase.row_where(lambda pair: pair[0] == pair[1])
-        phase.warn(
+        found.warn(
             f"{same:,} pairs of {phase.pairs_path} have one image as source and target, the "
-            f"first in row {row}: such a pair is no test of anything; remove it."
+            f"first in row {phase.row(lambda pair: pair[0] == pair[1])}: such a pair is no test of "
+            "anything; remove it."
         )
-    if not phase.pairs or phase.layout.identities == "prefix":
+    rule = _known_rule(phase.names)
+    if rule == "prefix":  # names of own data say nothing about people
         return
-    try:
-        people = _people(phase)
-    except UserError:
-        return  # names of own data say nothing about people
+    person = identity_rule(rule)
+    people = {name: person(name) for name in phase.names}
     mixed = [pair for pair in phase.pairs if people[pair[0]] != people[pair[1]]]
     if mixed:
         a, b = mixed[0]
-        phase.warn(
+        found.warn(
             f"{len(mixed):,} pairs of {phase.pairs_path} join two people, the first in row "
-            f"{phase.row_where(mixed[0].__eq__)}: {a!r} and {b!r}; correct them."
+            f"{phase.row(mixed[0].__eq__)}: {a!r} and {b!r}; correct them."
         )
 
 
-def _people(phase: Phase) -> dict[str, str]:
-    groups = group_by_identity(phase.names, phase.layout.identities)
-    return {name: person for person, names in groups.items() for name in names}
+def _known_rule(names: Sequence[str]) -> str:
+    try:
+        return recognise_rule(names)
+    except UserError:  # a mixture
+        return "prefix"
 
 
-def _check_result_names(phase: Phase) -> None:
+def _check_result_names(phase: Phase, found: Findings) -> None:
     """Names of results must tell the two images apart again: metrics pair by them."""
     owners: dict[str, str] = {}
     for name in phase.names:
         other = owners.setdefault(stem(name), name)
         if other != name:
-            phase.error(
+            found.error(
                 f"{name!r} and {other!r} in {phase.pairs_path} give results of the same name; "
                 "rename one of them."
             )
             return
     for target in dict.fromkeys(target for _, target in phase.pairs):
-        if not _reads_back(target):
-            phase.warn(
+        try:
+            back = parse_result_name(result_name("a.jpg", target))
+        except UserError:  # too long
+            back = None
+        if back != ("a", stem(target)):
+            found.warn(
                 f"{phase.pairs_path}: the target name {target!r} holds '_2_' or '_vis', so the "
                 "published metric commands cannot read it back from a result name; rename the "
                 "image if you use them."
@@ -229,58 +214,135 @@ def _check_result_names(phase: Phase) -> None:
             return
 
 
-def _reads_back(target: str) -> bool:
-    try:
-        return parse_result_name(result_name("a.jpg", target)) == ("a", stem(target))
-    except UserError:  # too long
-        return False
+def check_between(train: Phase, test: Phase, rule: str | None, found: Findings) -> None:
+    """Images and people in both phases, and folders that were made in different ways.
 
-
-def check_between(train: Phase, test: Phase, rule: str | None) -> list[Finding]:
-    """Images and people in both phases, and folders that were made in different ways."""
-    findings = []
+    ``rule`` tells people apart, see :func:`identity_rule`; None: as the names do.
+    """
     both = sorted(set(train.names) & set(test.names))
+    person = identity_rule(rule or _known_rule([*train.names, *test.names]))
+    people = [{person(n) for n in p.names if not is_distractor(n)} for p in (train, test)]
+    shared = sorted(people[0] & people[1])
     if both:
-        findings.append(
-            Finding(
-                ERROR,
-                f"{len(both):,} images are in the pairs of train and of test, the first is "
-                f"{both[0]!r}: results on seen images prove nothing; remove them from one table.",
-            )
+        found.error(
+            f"{len(both):,} images are in the pairs of train and of test, the first is {both[0]!r}:"
+            " results on seen images prove nothing; remove them from one table."
         )
-    people = _shared_people(train, test, rule) if not both else []
-    if people:
-        findings.append(
-            Finding(
-                WARNING,
-                f"{len(people):,} people are in train and in test, the first is {people[0]!r}: "
-                "results on seen people are too good; make a new split (script/make_pairs.py "
-                "--test_share), or say with --identity how names tell people apart.",
-            )
+    elif shared:
+        found.warn(
+            f"{len(shared):,} people are in train and in test, the first is {shared[0]!r}: "
+            "results on seen people are too good; make a new split (script/make_pairs.py "
+            "--test_share), or say with --identity how names tell people apart."
         )
     changes = differences(*(folder_record(phase.folder) for phase in (train, test)))
     if changes:
-        findings.append(
-            Finding(
-                WARNING,
-                f"{train.folder} and {test.folder} were made in different ways "
-                f"({'; '.join(changes)}): FID and all comparisons change with it; make both the "
-                "same way.",
-            )
+        found.warn(
+            f"{train.folder} and {test.folder} were made in different ways ({'; '.join(changes)}): "
+            "FID and all comparisons change with it; make both the same way."
         )
-    return findings
 
 
-def _shared_people(train: Phase, test: Phase, rule: str | None) -> list[str]:
-    def shared(rule: str) -> list[str]:
-        kept = [[n for n in p.names if not is_distractor(n)] for p in (train, test)]
-        first, second = (set(group_by_identity(names, rule)) for names in kept)
-        return sorted(first & second)
+# --- images -------------------------------------------------------------------------------------
 
-    if rule is not None:
-        return shared(rule)
-    known = train.layout.identities
+
+def examine(path: Path, quick: bool = False) -> tuple[Size, str] | str:
+    """((h, w), colour mode) of an image file as training would read it, or what is wrong with it.
+
+    ``quick`` reads the header only, so that a truncated file goes unnoticed.
+    """
     try:
-        return shared(recognise_rule([*train.names, *test.names]) if known == "prefix" else known)
-    except UserError:  # names of own data
-        return shared("prefix")
+        image = None if quick else load_image(path)
+        with Image.open(path) as header:
+            return (image.size if image else upright_size(header))[::-1], header.mode
+    except UserError as error:
+        return str(error)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return f"{path} is not a readable image ({error}); replace the file"
+
+
+def shape_note(folder: Path, names: Sequence[str], frame: Size) -> str | None:
+    """A sentence when images do not have the shape of the keypoint ``frame`` (h, w); else None.
+
+    Only headers are read: of :data:`LOOKED_AT` images spread over the list and of every file that
+    is many times larger than the others.
+    """
+    files = {name: (folder / name).stat().st_size for name in names}
+    large = 8 * sorted(files.values())[len(files) // 2]
+    spread = list(names)[:: max(1, len(names) // LOOKED_AT)]
+    chosen = dict.fromkeys([*(name for name, size in files.items() if size > large), *spread])
+    found = {name: examine(folder / name, quick=True) for name in chosen}
+    sizes = {name: result[0] for name, result in found.items() if not isinstance(result, str)}
+    odd = {name: size for name, size in sizes.items() if _is_odd(size, frame)}
+    if not odd:
+        return None
+    name, (height, width) = next(iter(odd.items()))
+    return (
+        f"{len(odd):,} of {len(found):,} images looked at in {folder} do not have the shape of the "
+        f"keypoint frame, {frame[1]}x{frame[0]} pixels (width x height): {name} has "
+        f"{width}x{height}. They are stretched; see python script/check_dataset.py"
+    )
+
+
+def _is_odd(size: Size, frame: Size) -> bool:
+    return abs(size[1] / size[0] / (frame[1] / frame[0]) - 1) > ASPECT_TOLERANCE
+
+
+def check_images(phase: Phase, quick: bool, workers: int, own: bool, found: Findings) -> None:
+    """Look at every image the pairs need, and count the files of the folder."""
+    if not phase.folder.is_dir():
+        return
+    files = [path.name for path in phase.folder.iterdir() if is_image(path.name)]
+    names = phase.names or sorted(files)
+    missing = [name for name in names if not (phase.folder / name).is_file()]
+    if missing:
+        found.error(
+            f"{len(missing):,} images of {phase.pairs_path} are not in {phase.folder}, the first "
+            f"is {missing[0]!r} (row {phase.row(lambda pair: missing[0] in pair)}): prepare the "
+            "images again or remove the pairs."
+        )
+    lost = set(missing)
+    paths = [phase.folder / name for name in names if name not in lost]
+    work = partial(examine, quick=quick)
+    results = map_in_order(work, paths, workers if len(paths) >= 200 else 1, chunk=64)
+    results = list(progress_bar(results, total=len(paths), unit="image", leave=False))
+    broken = [result for result in results if isinstance(result, str)]
+    if broken:
+        found.error(f"{len(broken):,} images cannot be read: {broken[0]}.")
+    read = {p: r for p, r in zip(paths, results, strict=True) if not isinstance(r, str)}
+    _check_sizes(phase, {path: size for path, (size, _) in read.items()}, found)
+    modes = Counter(mode for _, mode in read.values())
+    if set(modes) - {"RGB"}:
+        counts = ", ".join(f"{count:,} {mode}" for mode, count in sorted(modes.items()))
+        found.note(f"{phase.folder}: {counts}; all are read as 8-bit RGB.")
+    for problem in problems(phase.folder):
+        found.warn(problem)
+    expected = phase.layout.image_counts.get(phase.name, len(files))
+    if len(files) != expected and not own:
+        found.warn(
+            f"{phase.folder} holds {len(files):,} images, the published set {expected:,}: results "
+            "cannot be compared with published numbers; for your own data this is fine (--own)."
+        )
+
+
+def _check_sizes(phase: Phase, sizes: dict[Path, Size], found: Findings) -> None:
+    """Sizes that do not have the shape of the keypoint frame are errors, others notes."""
+    height, width = frame = phase.layout.annotation_size
+    counts = Counter(sizes.values())
+    wrong = [size for size in counts if _is_odd(size, frame)]
+    for size in wrong:
+        first = next(path for path in sizes if sizes[path] == size)
+        found.error(
+            f"{counts[size]:,} images in {phase.folder} have {size[1]}x{size[0]} pixels (width x "
+            f"height), the first is {first.name!r}; expected the shape of the keypoint frame, "
+            f"{width}x{height}: make them again (script/generate_fashion_datasets.py or "
+            "script/prepare_market.py), or say --annotation_size for a table in another frame."
+        )
+    if len(counts) > 1 and not wrong:
+        kinds = ", ".join(f"{n:,} of {w}x{h}" for (h, w), n in sorted(counts.items())[:5])
+        found.warn(
+            f"{phase.folder} holds images of {len(counts)} sizes ({kinds}): they were made in "
+            "different ways; make them again the same way."
+        )
+    elif counts and not wrong and frame not in counts:
+        ((h, w),) = counts
+        found.note(f"images of {phase.folder} have {w}x{h} pixels: resized when loaded.")

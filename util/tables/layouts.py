@@ -39,7 +39,6 @@ class Layout:
     image_counts: dict[str, int] = field(default_factory=dict)  # published, by phase
     pair_counts: dict[str, int] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)  # what -> where people get it
-    identities: str = "prefix"  # rule of data.prepare.identities
 
     def find(self, root: Path, names: tuple[str, ...], phase: str) -> Path | None:
         """The first of ``names`` that exists below ``root``."""
@@ -61,7 +60,6 @@ LAYOUTS: dict[str, Layout] = {
         image_counts={"train": 48_674, "test": 4_038},
         pair_counts={"train": 101_966, "test": 8_570},
         origins={"images": _DEEPFASHION, "pairs": _PATN, "keypoints": _PATN, "list": _PATN},
-        identities="deepfashion",
     ),
     "market": Layout(
         mode="market",
@@ -72,7 +70,6 @@ LAYOUTS: dict[str, Layout] = {
         image_counts={"train": 12_936, "test": 19_732},
         pair_counts={"train": 263_632, "test": 12_000},
         origins={"images": _MARKET, "pairs": _PATN, "keypoints": _PATN},
-        identities="market",
     ),
     "magpt": Layout(
         mode="magpt",
@@ -83,7 +80,6 @@ LAYOUTS: dict[str, Layout] = {
         pair_columns=("imgA", "imgB"),
         pair_counts={"train": 101_966, "test": 8_570},
         origins={"images": _DEEPFASHION, "pairs": _MAGPT, "keypoints": _MAGPT},
-        identities="deepfashion",
     ),
 }
 
