@@ -83,7 +83,7 @@ class SyntheticSamples:
 
     def __call__(self, index: int) -> tuple[str, Image.Image, Image.Image, np.ndarray]:
         rng = np.random.default_rng((2025, index))
-        pixels, keypoints = render(sample_identity(rng), sample_pose(rng), self.frame, rng=rng)
+        pixels, keypoints, _ = render(sample_identity(rng), sample_pose(rng), self.frame, rng=rng)
         shown = Image.fromarray(pixels)
         image = shown.resize(self.load_size[::-1], Image.Resampling.BILINEAR)
         return f"synthetic person {index}", image, shown, keypoints.astype(np.float64)

@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data import create_dataset
 from data.loader import create_dataloader
-from data.synthetic import write_dataset
+from data.synthetic.write import write_dataset
 from models import create_model
 from models.networks.gfla import LocalAttention
 from options.parser import BATCH, DATA, DEVICE, OUTPUT, WORKERS, Parser, add_debug

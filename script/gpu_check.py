@@ -34,7 +34,7 @@ import torch
 
 from data import create_dataset
 from data.loader import create_dataloader
-from data.synthetic import write_dataset
+from data.synthetic.write import write_dataset
 from models import create_model
 from models.base_model import BaseModel
 from options.parser import DEVICE, OUTPUT, Parser, add_debug

@@ -19,7 +19,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import numpy as np
 
 from data.synthetic.identity import sample_identity
-from data.synthetic.motion import MOVEMENTS, movement_keypoints
+from data.synthetic.picture import MOVEMENTS, movement_keypoints
 from options.parser import OUTPUT, Parser, add_debug
 from util.errors import UserError
 from util.files import make_folder, write_file

@@ -17,7 +17,7 @@ import pytest  # noqa: E402
 def people(tmp_path_factory):
     """A small synthetic data set in DeepFashion's layout: 4 training and 2 test people, 3 poses
     each."""
-    from data.synthetic import write_dataset
+    from data.synthetic.write import write_dataset
 
     folder = tmp_path_factory.mktemp("people") / "fashion"
     write_dataset(folder, "fashion", identities=4, poses=3, seed=1, test_identities=2)
@@ -27,7 +27,7 @@ def people(tmp_path_factory):
 @pytest.fixture(scope="session")
 def market_people(tmp_path_factory):
     """The same in Market-1501's layout."""
-    from data.synthetic import write_dataset
+    from data.synthetic.write import write_dataset
 
     folder = tmp_path_factory.mktemp("people") / "market"
     write_dataset(folder, "market", identities=4, poses=3, seed=1, test_identities=2)

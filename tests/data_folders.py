@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from data.synthetic import write_dataset
-from data.synthetic.views import ViewSettings, write_views
+from data.synthetic.write import write_dataset
 from script import convert_annotations, prepare_data
 from util.tables.frames import to_path
 
@@ -43,7 +42,7 @@ def _magpt(root: Path) -> Path:
 
 
 def _turned(root: Path) -> Path:
-    write_views(root, ViewSettings("faces", identities=2, test_identities=2, size=32))
+    write_dataset(root, "faces", identities=2, test_identities=2, size=32)
     return root
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from api import PoseTransfer
-from data.synthetic.motion import MOVEMENTS
+from data.synthetic.pose import MOVEMENTS
 from script import animate, make_poses
 from tests.photo_helpers import (
     StickFigureEstimator,

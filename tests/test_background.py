@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from data.synthetic.identity import sample_identity
-from data.synthetic.picture import light, render_layers
+from data.synthetic.picture import light, render
 from data.synthetic.pose import sample_pose
 from models.segmentation import MaskRcnn, create_masker
 from tests.photo_helpers import photo, standing
@@ -21,8 +21,8 @@ SIZE = (256, 176)
 def rendered(seed: int, background: str) -> tuple[Image.Image, np.ndarray, np.ndarray]:
     """A picture of a person before a scene, the person's true mask, and keypoints."""
     rng = np.random.default_rng(seed)
-    layers = render_layers(sample_identity(rng), sample_pose(rng, "full"), SIZE, background, rng)
-    return Image.fromarray(layers[0]), layers[1], layers[2]
+    layers = render(sample_identity(rng), sample_pose(rng, "full"), SIZE, background, rng)
+    return Image.fromarray(layers[0]), layers[2], layers[1]
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from PIL import Image
 
 import test as test_command
 import train as train_command
-from data.synthetic import write_dataset
+from data.synthetic.write import write_dataset
 from models.losses.perceptual import VGG19_FILE, random_vgg19_state
 from models.networks.gfla import GFLAGenerator
 from script import metrics

@@ -7,7 +7,7 @@ import torch
 
 from api import PoseTransfer
 from data.fashion_dataset import FashionDataset
-from data.synthetic import write_dataset
+from data.synthetic.write import write_dataset
 from tests.conftest import ROOT
 from util.run import checkpoint
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.synthetic import SIZES, contact_sheet, write_dataset
+from data.synthetic.write import SIZES, contact_sheet, write_dataset
 from script.make_synthetic_dataset import main
 from tests.conftest import ROOT
 from util.errors import UserError
@@ -199,42 +199,45 @@ def test_foreign_files_are_never_touched(tmp_path):
     (tmp_path / "train" / "holiday.jpg").write_bytes(b"mine")
     for overwrite in (False, True):
         with pytest.raises(UserError, match="is not a synthetic data set"):
-            write_dataset(tmp_path, "fashion", 1, 2, overwrite=overwrite)
+            write_dataset(tmp_path, identities=1, overwrite=overwrite)
     assert contents(tmp_path) == {"train/holiday.jpg": b"mine"}
     with pytest.raises(UserError, match="is a file"):
-        write_dataset(tmp_path / "train" / "holiday.jpg", "fashion", 1, 2)
+        write_dataset(tmp_path / "train" / "holiday.jpg", identities=1)
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"layout": "square"}, "--layout is 'square'; expected one of fashion, market"),
-        ({"background": "moon"}, "--background is 'moon'"),
-        ({"poses": 1}, "--poses is 1; expected a number of at least 2"),
-        ({"identities": 0}, "--identities is 0"),
-        ({"test_identities": 0}, "--test_identities is 0"),
-        ({"seed": -1}, "--seed is -1"),
-        ({"pairs": 0}, "--pairs is 0"),
-        ({"quality": 101}, "--quality is 101; expected a number of at most 100"),
-        ({"poses": 301}, "--poses is 301; expected a number of at most 300"),
-        ({"layout": "market", "identities": 9999}, "--identities is 9999; expected"),
+        ("--layout square", "--layout"),
+        ("--background moon", "light, studio, street, room, varied"),
+        ("--poses 1", "a whole number, 2 to 300"),
+        ("--identities 0", "--identities"),
+        ("--test_identities 0", "--test_identities"),
+        ("--seed -1", "--seed"),
+        ("--pairs 0", "--pairs"),
+        ("--quality 101", "a whole number, 1 to 100"),
+        ("--poses 301", "a whole number, 2 to 300"),
+        ("--layout market --identities 9999", "--identities is 9999; expected"),
     ],
 )
-def test_impossible_settings_are_refused_before_anything_is_written(wrong, message, tmp_path):
+def test_impossible_settings_are_refused_before_anything_is_written(
+    wrong, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "argv", ["make", "--out", str(tmp_path / "set"), *wrong.split()])
     with pytest.raises(UserError, match=re.escape(message)):
-        write_dataset(tmp_path / "set", **wrong)
+        main()
     assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.parametrize("layout", ["fashion", "market"])
 def test_the_contact_sheet_shows_pictures_and_skeletons(layout, tmp_path, request):
     path = tmp_path / "sheet.png"
-    contact_sheet(request.getfixturevalue(layout), path, layout, people=2, columns=3)
+    contact_sheet(request.getfixturevalue(layout), path)
     height, width = SIZES[layout]
     with Image.open(path) as sheet:
-        assert sheet.size == (6 * width, 2 * height)
+        assert sheet.size == (10 * width, 4 * height)
         pixels = np.asarray(sheet).astype(int)
-    assert (pixels[:, : 3 * width] != pixels[:, 3 * width :]).any(axis=-1).mean() > 0.01
+    assert (pixels[:, : 5 * width] != pixels[:, 5 * width :]).any(axis=-1).mean() > 0.01
 
 
 def test_the_command_writes_a_data_set_and_a_contact_sheet(tmp_path, monkeypatch, capsys):

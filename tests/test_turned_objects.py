@@ -9,9 +9,19 @@ from PIL import Image
 
 from data.synthetic.chairs import bounds, sample_chair
 from data.synthetic.heads import sample_head
-from data.synthetic.materials import plain, stripes
-from data.synthetic.solids import BALL, BOX, TUBE, Scene, render_view, rod, rotation, solid
-from data.synthetic.views import ViewSettings, write_views
+from data.synthetic.solids import (
+    BALL,
+    BOX,
+    TUBE,
+    Scene,
+    plain,
+    render_view,
+    rod,
+    rotation,
+    solid,
+    stripes,
+)
+from data.synthetic.write import write_dataset
 from data.view_dataset import ViewDataset
 from script import make_synthetic_dataset
 from util.errors import UserError
@@ -141,20 +151,23 @@ def files(root):
     }
 
 
-@pytest.mark.parametrize("settings", [
-    ViewSettings("chairs", 2, 1, seed=3, size=16),
-    ViewSettings("chairs", 1, 1, seed=3, size=16, hdf5=True),
-    ViewSettings("faces", 2, 1, seed=3, size=16),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"layout": "chairs", "identities": 2, "test_identities": 1, "seed": 3, "size": 16},
+        {"layout": "chairs", "identities": 1, "test_identities": 1, "size": 16, "hdf5": True},
+        {"layout": "faces", "identities": 2, "test_identities": 1, "seed": 3, "size": 16},
+    ],
+)
 def test_equal_settings_give_equal_bytes_with_any_number_of_workers(settings, tmp_path):
-    write_views(tmp_path / "one", settings)
-    write_views(tmp_path / "two", settings, workers=2)
+    write_dataset(tmp_path / "one", **settings)
+    write_dataset(tmp_path / "two", workers=2, **settings)
     assert files(tmp_path / "one") == files(tmp_path / "two")
-    assert write_views(tmp_path / "one", settings)["unchanged"]
+    assert write_dataset(tmp_path / "one", **settings)["unchanged"]
 
 
 def test_chairs_have_the_layout_of_the_shapenet_files(tmp_path):
-    write_views(tmp_path, ViewSettings("chairs", 2, 1, size=16, hdf5=True))
+    write_dataset(tmp_path, "chairs", identities=2, test_identities=1, size=16, hdf5=True)
     with h5py.File(tmp_path / "data_chair.hdf5") as file:
         assert len(file) == 3 * 54
         group = file["chair00003_34_20"]
@@ -167,14 +180,15 @@ def test_chairs_have_the_layout_of_the_shapenet_files(tmp_path):
 
 def test_the_file_holds_the_pixels_of_the_folder(tmp_path):
     for name, hdf5 in (("folder", False), ("file", True)):
-        write_views(tmp_path / name, ViewSettings("chairs", 1, 1, size=16, hdf5=hdf5))
+        sizes = {"identities": 1, "test_identities": 1, "size": 16}
+        write_dataset(tmp_path / name, "chairs", hdf5=hdf5, **sizes)
     with h5py.File(tmp_path / "file" / "data_chair.hdf5") as file:
         for path in (tmp_path / "folder" / "train").iterdir():
             assert np.array_equal(file[path.stem]["image"][...], np.asarray(Image.open(path)))
 
 
 def test_faces_have_multipie_names(tmp_path):
-    write_views(tmp_path, ViewSettings("faces", 1, 1, size=16))
+    write_dataset(tmp_path, "faces", identities=1, test_identities=1, size=16)
     names = sorted(p.name for p in (tmp_path / "train").iterdir())
     assert names == sorted(f"001_01_01_{camera}_07.png" for camera in CAMERAS)
 
@@ -182,6 +196,8 @@ def test_faces_have_multipie_names(tmp_path):
 @pytest.mark.parametrize(("words", "sentence"), [
     (["--layout", "faces", "--hdf5"], "--hdf5 is for --layout chairs"),
     (["--layout", "chairs", "--poses", "3"], "--poses means nothing for --layout chairs"),
+    (["--layout", "faces", "--contact_sheet"], "--contact_sheet means nothing for --layout faces"),
+    (["--layout", "chairs", "--identities", "9999"], "--identities is 9999; expected"),
     (["--size", "64"], "--size means nothing for --layout fashion"),
     (["--layout", "chairs", "--size", "4"], "--size"),
 ])  # fmt: skip

@@ -6,14 +6,15 @@ Metres; the chair stands on y = 0 and looks along +z.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
-from data.synthetic import materials
+from data.synthetic import solids
 from data.synthetic.solids import BALL, BOX, Material, Scene, Solid, rod, rotation, solid
 
-# Chances of the styles; a stranger should recognise each.
-STYLES = {"kitchen": 0.4, "dining": 0.24, "armchair": 0.18, "office": 0.18}
+# Chances of kitchen, dining, arm and office chairs; a stranger should recognise each.
+CHANCES = (0.4, 0.24, 0.18, 0.18)
 BACKS = ("panel", "ladder", "slats", "spindles", "oval", "frame")
 WOODS = (
     (0.72, 0.52, 0.33), (0.55, 0.36, 0.21), (0.40, 0.24, 0.14), (0.83, 0.68, 0.47),
@@ -44,6 +45,9 @@ class _Draft:
     shine: float
     solids: list[Solid]
 
+    def add(self, kind: str, centre, half, material: Material, turn=None, shine=0.0) -> None:
+        self.solids.append(solid(kind, centre, half, material, turn, shine=shine))
+
     def bar(self, start, end, radius: float, square: bool, taper: float = 0.0) -> None:
         kind = {"kind": BOX} if square else {"taper": taper}
         self.solids.append(rod(start, end, radius, self.frame, shine=self.shine, **kind))
@@ -51,18 +55,19 @@ class _Draft:
 
 def sample_chair(rng: np.random.Generator) -> Scene:
     """A chair of a random style, size and finish, framed so that it never leaves the picture."""
-    style = str(rng.choice(list(STYLES), p=list(STYLES.values())))
+    styles = (_kitchen, _dining, _armchair, _office)
+    style = styles[rng.choice(len(styles), p=CHANCES)]
     draft = _Draft(
         rng, rng.uniform(0.40, 0.50), rng.uniform(0.39, 0.47), rng.uniform(0.42, 0.49),
-        *_finish(rng, style), solids=[],
+        *_finish(rng, style is _office), solids=[],
     )  # fmt: skip
-    {"kitchen": _kitchen, "dining": _dining, "armchair": _armchair, "office": _office}[style](draft)
-    solids = tuple(draft.solids)
-    low, high = bounds(solids)
+    style(draft)
+    parts = tuple(draft.solids)
+    low, high = bounds(parts)
     middle = (0.0, (low[1] + high[1]) / 2, (low[2] + high[2]) / 2)
     around = np.hypot(max(-low[0], high[0]), (high[2] - low[2]) / 2)
     tall = (high[1] - low[1]) / 2 * np.cos(np.deg2rad(20)) + around * np.sin(np.deg2rad(20))
-    return Scene(solids, middle, float(2 * max(around, tall, (high[1] - low[1]) / 2) * 1.04))
+    return Scene(parts, middle, float(2 * max(around, tall, (high[1] - low[1]) / 2) * 1.04))
 
 
 def bounds(solids: tuple[Solid, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -72,18 +77,17 @@ def bounds(solids: tuple[Solid, ...]) -> tuple[np.ndarray, np.ndarray]:
     return (centres - reach).min(axis=0), (centres + reach).max(axis=0)
 
 
-def _finish(rng: np.random.Generator, style: str) -> tuple[Material, Material, float]:
+def _finish(rng: np.random.Generator, office: bool) -> tuple[Material, Material, float]:
     """Material of the frame and of the cushions, and how much the frame shines."""
-    seed = rng.uniform(0, 6)
-    tint = rng.uniform(0.9, 1.1)
-    if style == "office" or rng.random() < 0.12:
+    seed, tint = rng.uniform(0, 6), rng.uniform(0.9, 1.1)
+    if office or rng.random() < 0.12:
         dark = rng.random() < 0.5
-        frame, shine = materials.plain((0.16, 0.16, 0.17) if dark else METAL), 0.35
+        frame, shine = solids.plain((0.16, 0.16, 0.17) if dark else METAL), 0.35
     elif rng.random() < 0.62:
         colour = np.array(WOODS[rng.integers(len(WOODS))]) * tint
-        frame, shine = materials.wood(colour, seed, rng.uniform(0.1, 0.2)), 0.08
+        frame, shine = solids.wood(colour, seed, rng.uniform(0.1, 0.2)), 0.08
     else:
-        frame, shine = materials.plain(PAINTS[rng.integers(len(PAINTS))]), 0.15
+        frame, shine = solids.plain(PAINTS[rng.integers(len(PAINTS))]), 0.15
     return frame, _fabric(rng), shine
 
 
@@ -91,38 +95,30 @@ def _fabric(rng: np.random.Generator) -> Material:
     one, two = rng.choice(len(FABRICS), 2, replace=False)
     colour, accent = np.array(FABRICS[one]), np.array(FABRICS[two])
     width = rng.uniform(0.09, 0.16)
-    kind = rng.choice(["plain", "stripes", "checks", "dots"], p=[0.52, 0.2, 0.16, 0.12])
-    if kind == "plain":
-        return materials.plain(colour)
-    return getattr(materials, kind)(colour, accent, width)
+    patterns = (None, solids.stripes, solids.checks, solids.dots)
+    pattern = patterns[rng.choice(4, p=[0.52, 0.2, 0.16, 0.12])]
+    return pattern(colour, accent, width) if pattern else solids.plain(colour)
 
 
 def _legs(c: _Draft, top: float, splay: float, radius: float, square: bool, raked: float) -> None:
     """Four legs below the seat, perhaps joined by stretchers."""
     x, z = c.width / 2 - radius * 1.3, c.depth / 2 - radius * 1.3
-    feet = {}
-    for sx in (-1, 1):
-        for sz in (-1, 1):
-            foot = np.array([sx * (x + splay), 0.0, sz * z + (splay if sz > 0 else -splay - raked)])
-            feet[sx, sz] = foot
-            c.bar(foot, (sx * x, top, sz * z), radius, square, -0.28 if not square else 0.0)
-    kind = c.rng.choice(["none", "sides", "box"], p=[0.35, 0.35, 0.3])
-    if kind == "none":
-        return
-    share = c.rng.uniform(0.25, 0.5)
-
-    def at(sx: int, sz: int) -> np.ndarray:
-        return feet[sx, sz] * (1 - share) + np.array([sx * x, top, sz * z]) * share
-
-    ends = [((-1, -1), (-1, 1)), ((1, -1), (1, 1))]
-    ends += [((-1, -1), (1, -1)), ((-1, 1), (1, 1))] if kind == "box" else []
-    for a, b in ends:
-        c.bar(at(*a), at(*b), radius * 0.6, square)
+    legs = []
+    for sx, sz in product((-1, 1), (-1, 1)):
+        foot = np.array([sx * (x + splay), 0.0, sz * z + (splay if sz > 0 else -splay - raked)])
+        legs.append((foot, np.array([sx * x, top, sz * z])))
+        c.bar(*legs[-1], radius, square, -0.28)
+    joined = c.rng.choice([0, 2, 4], p=[0.35, 0.35, 0.3])  # the sides, then also front and back
+    if joined:
+        share = c.rng.uniform(0.25, 0.5)
+        places = [foot * (1 - share) + high * share for foot, high in legs]
+        for a, b in ((0, 1), (2, 3), (0, 2), (1, 3))[:joined]:
+            c.bar(places[a], places[b], radius * 0.6, square)
 
 
 def _seat(c: _Draft, thickness: float, cushion: bool) -> None:
     half = (c.width / 2, thickness / 2, c.depth / 2)
-    c.solids.append(solid(BOX, (0, c.seat - thickness / 2, 0), half, c.frame, shine=c.shine))
+    c.add(BOX, (0, c.seat - thickness / 2, 0), half, c.frame, shine=c.shine)
     if cushion:
         high = c.rng.uniform(0.035, 0.06)
         _cushion(c, (0, c.seat + high * 0.55, 0.0), (c.width * 0.48, high, c.depth * 0.48))
@@ -134,10 +130,8 @@ def _cushion(c: _Draft, centre, half, turn: np.ndarray | None = None) -> None:
     axes = (np.eye(3) if turn is None else turn) * np.asarray(half, dtype=np.float64)
     inverse, cuts = np.linalg.inv(axes), []
     thin = int(np.argmin(half))
-    for i in (i for i in range(3) if i != thin):
-        for sign in (1, -1):
-            normal = sign * inverse[i]
-            cuts.append((tuple(normal), float(normal @ np.asarray(centre)) + 1.0))
+    for side, sign in product(np.delete(inverse, thin, axis=0), (1, -1)):
+        cuts.append((tuple(sign * side), float(sign * side @ np.asarray(centre)) + 1.0))
     grow = np.where(np.arange(3) == thin, 1.05, 1.48)
     c.solids.append(Solid(BALL, np.asarray(centre, float), axes * grow, c.fabric, cuts=tuple(cuts)))
 
@@ -154,29 +148,28 @@ def _back(c: _Draft, kind: str, tall: float, tilt: float) -> None:
     x = c.width / 2 - radius * 1.2
     if kind != "oval":
         for sx in (-1, 1):
-            c.bar(at(sx * x, 0), at(sx * x, 1), radius, square, 0.12 if not square else 0.0)
+            c.bar(at(sx * x, 0), at(sx * x, 1), radius, square, 0.12)
     turn = rotation("x", -tilt)
 
-    def board(low: float, high: float, half_width: float, material: Material, thick=0.011) -> None:
+    def board(low: float, high: float, half_width: float, thick=0.011) -> None:
         half = (half_width, (high - low) * tall / 2 / np.cos(np.deg2rad(tilt)), thick)
-        middle = at(0, (low + high) / 2)
-        c.solids.append(solid(BOX, middle, half, material, turn, shine=c.shine))
+        c.add(BOX, at(0, (low + high) / 2), half, c.frame, turn, c.shine)
 
     if kind == "panel":
-        board(0.22, 0.97, x, c.frame)
+        board(0.22, 0.97, x)
     elif kind == "ladder":
         for up in np.linspace(0.35, 0.93, int(c.rng.integers(2, 5))):
-            board(up - 0.055, up + 0.055, x, c.frame)
+            board(up - 0.055, up + 0.055, x)
     elif kind in ("slats", "spindles"):
-        board(0.88, 1.0, x + radius, c.frame, 0.016)
-        board(0.16, 0.24, x, c.frame)
+        board(0.88, 1.0, x + radius, 0.016)
+        board(0.16, 0.24, x)
         count = int(c.rng.integers(3, 7))
         for sx in np.linspace(-x, x, count + 2)[1:-1]:
             thin = 0.009 if kind == "spindles" else 0.014
             c.bar(at(sx, 0.2), at(sx, 0.92), thin, kind == "slats")
     elif kind == "frame":
-        board(0.92, 1.0, x, c.frame, 0.014)
-        board(0.18, 0.25, x, c.frame, 0.014)
+        board(0.92, 1.0, x, 0.014)
+        board(0.18, 0.25, x, 0.014)
         _cushion(c, at(0, 0.58), (x * 0.92, tall * 0.33, 0.03), turn)
     else:
         for sx in (-1, 1):
@@ -186,21 +179,18 @@ def _back(c: _Draft, kind: str, tall: float, tilt: float) -> None:
 
 def _oval(c: _Draft, centre: np.ndarray, half: tuple, turn: np.ndarray) -> None:
     """A round back, perhaps with a cushion."""
-    c.solids.append(solid(BALL, centre, half, c.frame, turn, shine=c.shine))
+    c.add(BALL, centre, half, c.frame, turn, c.shine)
     if c.rng.random() < 0.6:
         inner = (half[0] * 0.8, half[1] * 0.8, 0.036)
-        c.solids.append(solid(BALL, centre + turn @ [0, 0, 0.006], inner, c.fabric, turn))
+        c.add(BALL, centre + turn @ [0, 0, 0.006], inner, c.fabric, turn)
 
 
 def _arms(c: _Draft, height: float) -> None:
-    x = c.width / 2
-    for sx in (-1, 1):
-        front, back = (sx * x, c.seat + height, c.depth * 0.42), (
-            sx * x, c.seat + height + 0.02, -c.depth * 0.5,
-        )  # fmt: skip
-        c.bar(back, front, 0.02, True)
-        c.bar((sx * x, c.seat - 0.06, c.depth * 0.33), (sx * x, c.seat + height, c.depth * 0.36),
-              0.015, True)  # fmt: skip
+    for x in (-c.width / 2, c.width / 2):
+        back, front = (c.seat + height + 0.02, -c.depth * 0.5), (c.seat + height, c.depth * 0.42)
+        low, high = (c.seat - 0.06, c.depth * 0.33), (c.seat + height, c.depth * 0.36)
+        c.bar((x, *back), (x, *front), 0.02, True)
+        c.bar((x, *low), (x, *high), 0.015, True)
 
 
 def _kitchen(c: _Draft) -> None:
@@ -264,14 +254,14 @@ def _office(c: _Draft) -> None:
     """Padded seat on a column and a star of five feet with castors."""
     rng = c.rng
     c.bar((0, 0.09, 0), (0, c.seat - 0.05, 0), 0.028, False)
-    dark = materials.plain((0.12, 0.12, 0.13))
+    dark = solids.plain((0.12, 0.12, 0.13))
     start = rng.uniform(0, 72)
     for i in range(5):
         angle = np.deg2rad(start + 72 * i)
         out = np.array([np.sin(angle), 0, np.cos(angle)]) * rng.uniform(0.285, 0.29)
         c.bar((0, 0.12, 0), out + np.array([0, 0.07, 0]), 0.02, False)
         castor = out + np.array([0, 0.032, 0])
-        c.solids.append(solid(BALL, castor, (0.03, 0.032, 0.03), dark))
+        c.add(BALL, castor, (0.03, 0.032, 0.03), dark)
     _cushion(c, (0, c.seat - 0.02, 0.01), (c.width / 2, 0.055, c.depth / 2))
     tall, tilt = rng.uniform(0.36, 0.6), rng.uniform(3, 10)
     gap = rng.uniform(0.05, 0.14)
@@ -279,7 +269,7 @@ def _office(c: _Draft) -> None:
     behind = -c.depth / 2 + 0.01
     middle = (0, c.seat + gap + tall / 2, behind - 0.08 * tall)
     if rng.random() < 0.35:
-        c.solids.append(solid(BALL, middle, (c.width * 0.47, tall / 2, 0.05), c.fabric, turn))
+        c.add(BALL, middle, (c.width * 0.47, tall / 2, 0.05), c.fabric, turn)
     else:
         _cushion(c, middle, (c.width * 0.46, tall / 2, 0.045), turn)
     c.bar((0, c.seat - 0.04, behind + 0.05), (0, c.seat + gap + tall * 0.5, behind - 0.06), 0.02,
@@ -289,5 +279,4 @@ def _office(c: _Draft) -> None:
             x = sx * (c.width / 2 + 0.02)
             top = c.seat + rng.uniform(0.19, 0.2)
             c.bar((x * 0.8, c.seat - 0.05, 0), (x, top, 0), 0.016, True)
-            arm = (0.025, 0.014, c.depth * 0.3)
-            c.solids.append(solid(BOX, (x, top, 0.02), arm, dark))
+            c.add(BOX, (x, top, 0.02), (0.025, 0.014, c.depth * 0.3), dark)

@@ -22,15 +22,15 @@ def _angle(local: np.ndarray) -> np.ndarray:
     return np.arctan2(local[0], local[2])
 
 
-def weave(texture: Texture, along: np.ndarray, angle: np.ndarray, radius: float) -> np.ndarray:
+def _weave(texture: Texture, local: np.ndarray, radius: float, creased=False) -> np.ndarray:
     """Colours (N, 3) of a texture around a part of the given radius; a logo's ground is plain.
 
-    ``along`` (N,) in metres, ``angle`` (N,) around the part; an even number of periods fits around,
-    so that no seam shows.
+    An even number of periods fits around, so that no seam shows. ``creased``: with soft shadows
+    that belong to the cloth.
     """
-    colours = _fill(texture.colour, along.size)
+    colours, angle = _fill(texture.colour, local.shape[1]), _angle(local)
     repeats = 2 * max(round(np.pi * radius / texture.period), 1)
-    u, v = along / texture.period, angle * (repeats / (2 * np.pi))
+    u, v = local[1] / texture.period, angle * (repeats / (2 * np.pi))
     if texture.kind == "stripes":
         colours[np.mod(u, 1.0) < 0.5] = texture.accent
     elif texture.kind == "bars":
@@ -43,15 +43,11 @@ def weave(texture: Texture, along: np.ndarray, angle: np.ndarray, radius: float)
         shifted = u + 0.5 * np.mod(np.floor(v), 2.0)
         distance = (np.mod(shifted, 1.0) - 0.5) ** 2 + (np.mod(v, 1.0) - 0.5) ** 2
         colours[distance < 0.09] = texture.accent
+    if creased:
+        wave = np.sin(38.0 * local[1] + 2.0 * np.sin(2.0 * angle))
+        wave *= np.sin(11.0 * local[1] - 3.0 * angle)
+        colours *= (1.0 + 0.035 * wave)[:, None]
     return colours
-
-
-def _folds(local: np.ndarray, angle: np.ndarray, strength: float) -> np.ndarray:
-    """Brightness factor (N, 1) of soft creases that belong to the cloth."""
-    wave = np.sin(38.0 * local[1] + 2.0 * np.sin(2.0 * angle)) * np.sin(
-        11.0 * local[1] - 3.0 * angle
-    )
-    return (1.0 + strength * wave)[:, None]
 
 
 class Wardrobe:
@@ -60,34 +56,25 @@ class Wardrobe:
     def __init__(self, identity: Identity) -> None:
         self.who, self.h = identity, identity.body.height
         self._painters: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-            "trunk": self._trunk, "tail": self._tail,
-            "collar": self._collar, "neck": self._neck, "head": self._head,
-            "hair": self._hair, "arm": self._skin, "hand": self._skin, "leg": self._skin,
-            "sleeve": self._sleeve, "trousers": self._trousers, "skirt": self._skirt,
-            "shoe": self._shoe,
+            "head": self._head, "hair": self._hair, "trunk": self._trunk, "collar": self._collar,
+            "skirt": self._skirt, "shoe": self._shoe,
+            "tail": lambda local: self._front(local, self._top(local, 0.12)),
+            "sleeve": lambda local: self._top(local, 0.05),
+            "trousers": lambda local: _weave(identity.bottom.texture, local, 0.075, creased=True),
         }  # fmt: skip
 
     def paint(self, kind: str, local: np.ndarray) -> np.ndarray:
         """Colours (N, 3) of the surface ``kind`` at part coordinates (3, N)."""
-        return self._painters[kind](local)
+        return self._painters.get(kind, self._skin)(local)
 
     def _skin(self, local: np.ndarray) -> np.ndarray:
         return _fill(self.who.skin, local.shape[1])
 
     def _top(self, local: np.ndarray, radius: float) -> np.ndarray:
-        angle = _angle(local)
-        texture = self.who.top.texture
-        return weave(texture, local[1], angle, radius) * _folds(local, angle, 0.035)
-
-    def _sleeve(self, local: np.ndarray) -> np.ndarray:
-        return self._top(local, 0.05)
-
-    def _tail(self, local: np.ndarray) -> np.ndarray:
-        return self._front(local, self._top(local, 0.12))
+        return _weave(self.who.top.texture, local, radius, creased=True)
 
     def _collar(self, local: np.ndarray) -> np.ndarray:
-        texture = self.who.top.texture
-        colours = 0.88 * weave(texture, local[1], _angle(local), 0.06)
+        colours = 0.88 * _weave(self.who.top.texture, local, 0.06)
         colours[(local[2] > 0) & (np.abs(local[0]) < 0.014 * self.h)] = self.who.skin
         return colours
 
@@ -103,34 +90,30 @@ class Wardrobe:
             button = (np.mod(y / (0.035 * h), 1.0) - 0.5) ** 2 * 25.0 + (x / (0.006 * h)) ** 2
             colours[(z > 0) & (button < 1.0) & (y < 0.25 * h)] = (0.9, 0.88, 0.84)
         if top.open_front is not None:
-            gap = (z > 0) & (np.abs(x) < 0.018 * h + 0.09 * np.maximum(y - 0.1 * h, 0.0))
+            wide = 0.09 * np.maximum(y - 0.1 * h, 0.0)
+            gap, edge = ((z > 0) & (np.abs(x) < half * h + wide) for half in (0.018, 0.024))
             colours[gap] = top.open_front
-            edge = (z > 0) & ~gap & (np.abs(x) < 0.024 * h + 0.09 * np.maximum(y - 0.1 * h, 0.0))
-            colours[edge] *= 0.72
+            colours[edge & ~gap] *= 0.72
         return colours
 
     def _logo(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Where a chest print is, in coordinates from -1 to 1: a ring, a block or a triangle."""
         period = self.who.top.texture.period
         if period < 0.08:
-            distance = x**2 + y**2
-            return (distance < 1.0) & (distance > 0.3)
+            return (x**2 + y**2 < 1.0) & (x**2 + y**2 > 0.3)
         if period < 0.105:
             return (np.abs(x) < 1.0) & (np.abs(y) < 0.75)
         return (np.abs(x) < 0.5 * (0.9 - y)) & (y > -0.9)
 
     def _trunk(self, local: np.ndarray) -> np.ndarray:
-        who, h = self.who, self.h
         colours = self._front(local, self._top(local, 0.12))
-        bottom = who.bottom
-        waistline = 0.05 * h
+        bottom, waistline = self.who.bottom, 0.05 * self.h
         if bottom.kind != "dress":
             below = local[1] < waistline
-            part = local[:, below]
-            colours[below] = weave(bottom.texture, part[1], _angle(part), 0.12)
+            colours[below] = _weave(bottom.texture, local[:, below], 0.12)
         if bottom.belt is not None:
-            colours[np.abs(local[1] - waistline) < 0.011 * h] = bottom.belt
-        colours[self._bare(local)] = who.skin
+            colours[np.abs(local[1] - waistline) < 0.011 * self.h] = bottom.belt
+        colours[self._bare(local)] = self.who.skin
         return colours
 
     def _bare(self, local: np.ndarray) -> np.ndarray:
@@ -148,20 +131,10 @@ class Wardrobe:
             bare |= (np.abs(x) > 0.075 * h * self.who.body.shoulders) & (y > 0.215 * h)
         return bare
 
-    def _neck(self, local: np.ndarray) -> np.ndarray:
-        return self._skin(local)
-
-    def _trousers(self, local: np.ndarray) -> np.ndarray:
-        angle = _angle(local)
-        texture = self.who.bottom.texture
-        return weave(texture, local[1], angle, 0.075) * _folds(local, angle, 0.035)
-
     def _skirt(self, local: np.ndarray) -> np.ndarray:
-        bottom, angle = self.who.bottom, _angle(local)
-        pleats = 1.0 + 0.1 * bottom.flare * np.sin(14.0 * angle) * np.clip(
-            -6.0 * local[1], 0.0, 1.0
-        )
-        colours = weave(bottom.texture, local[1], angle, 0.12) * pleats[:, None]
+        bottom, low = self.who.bottom, np.clip(-6.0 * local[1], 0.0, 1.0)
+        pleats = 1.0 + 0.1 * bottom.flare * np.sin(14.0 * _angle(local)) * low
+        colours = _weave(bottom.texture, local, 0.12) * pleats[:, None]
         if bottom.belt is not None:
             colours[np.abs(local[1] - 0.05 * self.h) < 0.012 * self.h] = bottom.belt
         return colours
@@ -174,10 +147,8 @@ class Wardrobe:
     def _hair(self, local: np.ndarray) -> np.ndarray:
         angle = _angle(local)
         sheen = 0.16 * np.exp(-(((local[1] - 0.035 * self.h) / (0.014 * self.h)) ** 2))
-        strands = (
-            1.0 + sheen + 0.1 * np.sin(26.0 * angle + 60.0 * local[1]) * np.sin(9.0 * angle + 3.0)
-        )
-        return _fill(self.who.hair_colour, local.shape[1]) * strands[:, None]
+        strands = 0.1 * np.sin(26.0 * angle + 60.0 * local[1]) * np.sin(9.0 * angle + 3.0)
+        return _fill(self.who.hair_colour, local.shape[1]) * (1.0 + sheen + strands)[:, None]
 
     def _head(self, local: np.ndarray) -> np.ndarray:
         who = self.who

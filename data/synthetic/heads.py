@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.synthetic import materials
+from data.synthetic import solids
 from data.synthetic.solids import BALL, BOX, TUBE, Material, Scene, Solid, rod, rotation, solid
 
 SKINS = (
@@ -30,6 +30,7 @@ STYLES = {
 }  # fmt: skip
 BACKGROUND = (0.72, 0.78, 0.84)
 FLESH = 1  # number of the smoothed surface
+MOUTH = -0.285  # height of the mouth
 
 
 @dataclass
@@ -46,23 +47,26 @@ class _Draft:
     def add(self, kind: str, centre, half, material: Material, turn=None, **more) -> None:
         self.solids.append(solid(kind, centre, half, material, turn, **more))
 
-    def skin(self, centre, half, turn=None, **more) -> None:
-        self.add(BALL, centre, half, self.flesh, turn, smooth=FLESH, shine=0.05, **more)
+    def skin(self, centre, half) -> None:
+        self.add(BALL, centre, half, self.flesh, smooth=FLESH, shine=0.05)
+
+    def rod(self, start, end, radius: float, material: Material, kind=TUBE, **more) -> None:
+        self.solids.append(rod(start, end, radius, material, kind, **more))
 
 
 def sample_head(rng: np.random.Generator) -> Scene:
     """A random person's head, all framed alike."""
     colour = np.array(SKINS[rng.integers(len(SKINS))]) * rng.uniform(0.95, 1.04)
-    hair = np.array(HAIRS[rng.integers(len(HAIRS))]) * rng.uniform(0.85, 1.1)
+    hair_colour = np.array(HAIRS[rng.integers(len(HAIRS))]) * rng.uniform(0.85, 1.1)
     freckles = rng.uniform(0.4, 1) if rng.random() < 0.15 else 0.0
     draft = _Draft(
-        rng, rng.uniform(0.345, 0.385), materials.skin(colour, rng.uniform(0, 6), freckles),
-        materials.plain(colour * (0.82, 0.56, 0.56)),
-        materials.hair(hair, rng.uniform(0, 6), rng.uniform(18, 34)), [],
+        rng, rng.uniform(0.345, 0.385), solids.skin(colour, rng.uniform(0, 6), freckles),
+        solids.plain(colour * (0.82, 0.56, 0.56)),
+        solids.hair(hair_colour, rng.uniform(0, 6), rng.uniform(18, 34)), [],
     )  # fmt: skip
     woman = bool(rng.random() < 0.5)
     _skull(draft)
-    _eyes(draft, hair)
+    _eyes(draft, hair_colour)
     _nose_and_mouth(draft, woman)
     _ears(draft)
     _shoulders(draft)
@@ -85,16 +89,14 @@ def _skull(h: _Draft) -> None:
     for sx in (-1, 1):
         h.skin((sx * 0.2, -0.12, 0.24), (0.12, 0.11, 0.11))  # cheeks
     neck = rng.uniform(0.17, 0.22)
-    h.solids.append(
-        rod((0, -0.95, -0.12), (0, -0.3, -0.05), neck, h.flesh, smooth=FLESH, taper=0.05)
-    )
+    h.rod((0, -0.95, -0.12), (0, -0.3, -0.05), neck, h.flesh, smooth=FLESH, taper=0.05)
 
 
-def _eyes(h: _Draft, hair: np.ndarray) -> None:
+def _eyes(h: _Draft, hair_colour: np.ndarray) -> None:
     rng = h.rng
     apart, size = rng.uniform(0.135, 0.16), rng.uniform(0.068, 0.078)
-    iris = materials.eye(np.array(IRISES[rng.integers(len(IRISES))]))
-    brow = materials.plain(hair * 0.75)
+    iris = solids.eye(np.array(IRISES[rng.integers(len(IRISES))]))
+    brow = solids.plain(hair_colour * 0.75)
     lift, thick = rng.uniform(-12, 8), rng.uniform(0.013, 0.024)
     h.apart = apart
     for sx in (-1, 1):
@@ -112,16 +114,13 @@ def _nose_and_mouth(h: _Draft, woman: bool) -> None:
     rng = h.rng
     length, tip = rng.uniform(0.2, 0.25), rng.uniform(0.05, 0.066)
     reach = rng.uniform(0.44, 0.5)
-    h.solids.append(
-        rod((0, 0.06 - length, reach - 0.035), (0, 0.07, 0.36), tip * 0.8, h.flesh, smooth=FLESH,
-            taper=0.3)
-    )  # fmt: skip
+    low = (0, 0.06 - length, reach - 0.035)
+    h.rod(low, (0, 0.07, 0.36), tip * 0.8, h.flesh, smooth=FLESH, taper=0.3)
     h.skin((0, 0.05 - length, reach - 0.02), (tip, tip * 0.8, tip))
     for sx in (-1, 1):
         h.skin((sx * tip * 0.85, 0.045 - length, reach - 0.065), (tip * 0.6, tip * 0.55, tip * 0.7))
     half, full = rng.uniform(0.095, 0.125), rng.uniform(0.018, 0.026) * (1.25 if woman else 1)
-    y = -0.285
-    h.mouth = y
+    y = MOUTH
     h.skin((0, y, 0.31), (0.15, 0.085, 0.075))
     h.add(BALL, (0, y + full * 0.8, 0.355), (half, full, 0.045), h.lips, rotation("x", 12))
     h.add(BALL, (0, y - full * 0.8, 0.35), (half * 0.88, full * 1.2, 0.05), h.lips)
@@ -129,24 +128,25 @@ def _nose_and_mouth(h: _Draft, woman: bool) -> None:
 
 def _ears(h: _Draft) -> None:
     size = h.rng.uniform(0.85, 1.1)
-    inner = materials.plain(h.flesh(np.zeros((1, 3)), np.zeros((1, 3)))[0] * (0.86, 0.74, 0.7))
+    inner = solids.plain(h.flesh(np.zeros((1, 3)), np.zeros((1, 3)))[0] * (0.86, 0.74, 0.7))
     for sx in (-1, 1):
         at = np.array([sx * (h.wide + 0.005), -0.06, -0.03])
         turn = rotation("y", sx * 24) @ rotation("x", -10)
         h.add(BALL, at, (0.035, 0.115 * size, 0.075 * size), h.flesh, turn)
-        h.add(BALL, at + turn @ [sx * 0.02, 0.01, 0.006], (0.024, 0.07 * size, 0.042 * size),
-              inner, turn)  # fmt: skip
+        middle, half = at + turn @ [sx * 0.02, 0.01, 0.006], (0.024, 0.07 * size, 0.042 * size)
+        h.add(BALL, middle, half, inner, turn)
 
 
 def _shoulders(h: _Draft) -> None:
     rng = h.rng
     one, two = (np.array(CLOTHES[i]) for i in rng.choice(len(CLOTHES), 2, replace=False))
     kind = rng.choice(["plain", "stripes", "checks"], p=[0.6, 0.25, 0.15])
-    cloth = materials.plain(one)
     if kind == "stripes":
-        cloth = materials.stripes(one, two, rng.uniform(0.1, 0.2), 1)
+        cloth = solids.stripes(one, two, rng.uniform(0.1, 0.2), 1)
     elif kind == "checks":
-        cloth = materials.checks(one, two, rng.uniform(0.12, 0.2), (0, 1))
+        cloth = solids.checks(one, two, rng.uniform(0.12, 0.2), (0, 1))
+    else:
+        cloth = solids.plain(one)
     broad = rng.uniform(0.72, 0.86)
     h.add(BALL, (0, -1.18, -0.12), (broad, 0.46, 0.34), cloth)
     h.add(TUBE, (0, -0.8, -0.1), (0.26, 0.07, 0.26), cloth, rotation("x", 14), taper=0.12)
@@ -170,7 +170,7 @@ def _hair(h: _Draft, woman: bool) -> None:
         h.add(BALL, (0, 0.03, -0.05), top - (grow * 0.6, 0, grow * 0.4), h.hair, cuts=ring)
         return
     if style == "cap":
-        colour = materials.plain(CLOTHES[rng.integers(len(CLOTHES))])
+        colour = solids.plain(CLOTHES[rng.integers(len(CLOTHES))])
         h.add(BALL, (0, 0.09, -0.03), top * 1.02, colour, cuts=(((0.0, -1.0, 0.1), -0.17),))
         h.add(BALL, (0, 0.2, 0.36), (0.27, 0.03, 0.27), colour, rotation("x", 10))
         cut = (tuple(tilt), float(tilt @ [0, 0.05, 0.05]))
@@ -183,8 +183,8 @@ def _hair(h: _Draft, woman: bool) -> None:
         _curls(h, top, cut)
     if style != "cap" and rng.random() < 0.45:  # a fringe
         side = rng.choice([-1, 1]) * rng.uniform(0, 0.12)
-        h.add(BALL, (side, line + 0.06, 0.24), (h.wide * 0.82, 0.12, 0.17), h.hair,
-              rotation("z", side * 60))  # fmt: skip
+        half = (h.wide * 0.82, 0.12, 0.17)
+        h.add(BALL, (side, line + 0.06, 0.24), half, h.hair, rotation("z", side * 60))
 
 
 def _falling_hair(h: _Draft, low: float, top: np.ndarray) -> None:
@@ -193,42 +193,37 @@ def _falling_hair(h: _Draft, low: float, top: np.ndarray) -> None:
     cuts = (((0.0, -1.0, 0.0), -low), ((0.0, 0.0, 1.0), -0.06))
     h.add(BALL, (0, middle, -0.12), (top[0] * 1.06, half * 1.25, 0.38), h.hair, cuts=cuts)
     for sx in (-1, 1):
-        h.add(BALL, (sx * top[0] * 0.93, middle + 0.04, 0.01), (0.085, half, 0.15), h.hair,
-              rotation("z", sx * 4), cuts=(((0.0, -1.0, 0.0), -low),))  # fmt: skip
+        at, turn = (sx * top[0] * 0.93, middle + 0.04, 0.01), rotation("z", sx * 4)
+        h.add(BALL, at, (0.085, half, 0.15), h.hair, turn, cuts=cuts[:1])
 
 
 def _curls(h: _Draft, top: np.ndarray, cut) -> None:
     rng = h.rng
-    normal, bound = np.array(cut[0]), cut[1]
     while sum(s.material is h.hair for s in h.solids) < 46:
         way = rng.normal(size=3)
         at = np.array([0, 0.08, -0.05]) + way / np.linalg.norm(way) * top
-        if normal @ at < bound - 0.02:
-            size = rng.uniform(0.085, 0.13)
-            h.add(BALL, at, (size, size, size), h.hair)
+        if cut[0] @ at < cut[1] - 0.02:
+            h.add(BALL, at, [rng.uniform(0.085, 0.13)] * 3, h.hair)
 
 
 def _beard(h: _Draft) -> None:
     rng = h.rng
     if rng.random() < 0.65:
-        low = (0.0, 1.0, 0.0), h.mouth - 0.03
-        side = (0.0, 1.0, -0.9), h.mouth - 0.03 - 0.9 * 0.05
-        h.add(BALL, (0, h.chin + 0.17, 0.095), (h.jaw + 0.03, 0.235, 0.29), h.hair,
-              cuts=(low, side))  # fmt: skip
+        low = (0.0, 1.0, 0.0), MOUTH - 0.03
+        side = (0.0, 1.0, -0.9), MOUTH - 0.03 - 0.9 * 0.05
+        half = (h.jaw + 0.03, 0.235, 0.29)
+        h.add(BALL, (0, h.chin + 0.17, 0.095), half, h.hair, cuts=(low, side))
         h.add(BALL, (0, h.chin + 0.06, 0.25), (0.15, 0.12, 0.13), h.hair, cuts=(low,))
-    h.add(BALL, (0, h.mouth + 0.055, 0.372), (0.115, 0.024, 0.04), h.hair)
+    h.add(BALL, (0, MOUTH + 0.055, 0.372), (0.115, 0.024, 0.04), h.hair)
 
 
 def _glasses(h: _Draft) -> None:
-    frame = materials.plain((0.12, 0.1, 0.1) if h.rng.random() < 0.7 else (0.7, 0.6, 0.4))
+    frame = solids.plain((0.12, 0.1, 0.1) if h.rng.random() < 0.7 else (0.7, 0.6, 0.4))
     x, half, tall, z = h.apart, 0.105, h.rng.uniform(0.065, 0.09), 0.44
     thick = h.rng.uniform(0.011, 0.016)
     for sx in (-1, 1):
-        for dy in (-tall, tall):
-            h.add(BOX, (sx * x, dy, z), (half, thick, thick), frame)
-        for dx in (-half, half):
-            h.add(BOX, (sx * x + dx, 0, z), (thick, tall, thick), frame)
-        h.solids.append(
-            rod((sx * (x + half), 0.02, z), (sx * (h.wide + 0.02), 0.02, -0.03), thick, frame, BOX)
-        )
+        for sign in (-1, 1):
+            h.add(BOX, (sx * x, sign * tall, z), (half, thick, thick), frame)
+            h.add(BOX, (sx * x + sign * half, 0, z), (thick, tall, thick), frame)
+        h.rod((sx * (x + half), 0.02, z), (sx * (h.wide + 0.02), 0.02, -0.03), thick, frame, BOX)
     h.add(BOX, (0, 0.02, z + 0.01), (x - half + 0.01, thick, thick), frame)

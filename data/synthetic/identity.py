@@ -104,15 +104,25 @@ class Identity:
     shoes: Colour
     sole: Colour
     boots: bool
-    category: str
+
+    @property
+    def category(self) -> str:
+        """The clothing category that a DeepFashion name has."""
+        if self.bottom.kind == "dress":
+            return "Dresses"
+        if self.top.open_front is not None:
+            return "Jackets_Coats" if self.woman else "Jackets_Vests"
+        if self.top.sleeve <= 0.34 and not self.top.collar:
+            return "Tees_Tanks"
+        return "Blouses_Shirts" if self.woman else "Shirts_Polos"
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:
     """Draw a person; the same generator state gives the same person."""
     woman = bool(rng.random() < 0.6)
-    skin = _jitter(rng, SKINS[rng.integers(len(SKINS))], 0.03)
+    skin = _jitter(rng, SKINS, 0.03)
     hair_styles = WOMEN_HAIR if woman else MEN_HAIR
-    top, bottom, category = _outfit(rng, woman)
+    top, bottom = _outfit(rng, woman)
     shoes = _clothing_colour(rng, 0.5)
     return Identity(
         woman=woman,
@@ -121,32 +131,30 @@ def sample_identity(rng: np.random.Generator) -> Identity:
         lips=_mix(skin, (0.75, 0.15, 0.2), rng.uniform(0.35, 0.8) if woman else 0.25),
         iris=((0.25, 0.15, 0.08), (0.2, 0.35, 0.5), (0.25, 0.38, 0.2))[rng.integers(3)],
         hair=hair_styles[rng.integers(len(hair_styles))],
-        hair_colour=_jitter(rng, HAIR_COLOURS[rng.integers(len(HAIR_COLOURS))], 0.03),
-        fringe=bool(woman and rng.random() < 0.35),
-        parting=float(rng.uniform(-0.3, 0.3)),
-        beard=bool(not woman and rng.random() < 0.3),
+        hair_colour=_jitter(rng, HAIR_COLOURS, 0.03),
+        fringe=woman and rng.random() < 0.35,
+        parting=rng.uniform(-0.3, 0.3),
+        beard=not woman and rng.random() < 0.3,
         top=top,
         bottom=bottom,
         shoes=shoes,
         sole=(0.92, 0.92, 0.9) if rng.random() < 0.4 else _mix(shoes, (0.0, 0.0, 0.0), 0.45),
-        boots=bool(rng.random() < 0.2),
-        category=category,
+        boots=rng.random() < 0.2,
     )
 
 
 def _body(rng: np.random.Generator, woman: bool) -> Body:
-    bulk = float(np.clip(rng.normal(1.0, 0.09), 0.85, 1.25))
     return Body(
-        height=float(rng.normal(1.66, 0.05) if woman else rng.normal(1.77, 0.05)),
-        shoulders=float(rng.normal(0.93 if woman else 1.05, 0.03)),
-        hips=float(rng.normal(1.06 if woman else 0.96, 0.03)),
-        waist=float(rng.normal(0.88 if woman else 1.0, 0.04)),
-        bulk=bulk,
-        bust=float(rng.uniform(0.75, 1.1)) if woman else 0.0,
+        bulk=float(np.clip(rng.normal(1.0, 0.09), 0.85, 1.25)),
+        height=rng.normal(1.66 if woman else 1.77, 0.05),
+        shoulders=rng.normal(0.93 if woman else 1.05, 0.03),
+        hips=rng.normal(1.06 if woman else 0.96, 0.03),
+        waist=rng.normal(0.88 if woman else 1.0, 0.04),
+        bust=rng.uniform(0.75, 1.1) if woman else 0.0,
     )
 
 
-def _outfit(rng: np.random.Generator, woman: bool) -> tuple[Top, Bottom, str]:
+def _outfit(rng: np.random.Generator, woman: bool) -> tuple[Top, Bottom]:
     top_texture = _texture(rng, _clothing_colour(rng, 0.15))
     kind = str(rng.choice(("trousers", "skirt", "dress"), p=(0.55, 0.22, 0.23)))
     kind = kind if woman else "trousers"
@@ -155,64 +163,53 @@ def _outfit(rng: np.random.Generator, woman: bool) -> tuple[Top, Bottom, str]:
     top = Top(
         texture=top_texture,
         sleeve=sleeve if woman or sleeve > 0 else 0.34,
-        neckline=float(rng.uniform(0.02, 0.12 if woman else 0.07)),
-        v_neck=bool(rng.random() < 0.4),
-        tucked=bool(rng.random() < 0.35),
+        neckline=rng.uniform(0.02, 0.12 if woman else 0.07),
+        v_neck=rng.random() < 0.4,
+        tucked=rng.random() < 0.35,
         open_front=open_front if kind != "dress" else None,
-        collar=bool(sleeve > 0.3 and rng.random() < 0.35),
+        collar=sleeve > 0.3 and rng.random() < 0.35,
     )
-    bottom = _bottom(rng, kind, top_texture)
-    if kind == "dress":
-        category = "Dresses"
-    elif top.open_front is not None:
-        category = "Jackets_Coats" if woman else "Jackets_Vests"
-    elif top.sleeve <= 0.34 and not top.collar:
-        category = "Tees_Tanks"
-    else:
-        category = "Blouses_Shirts" if woman else "Shirts_Polos"
-    return top, bottom, category
+    return top, _bottom(rng, kind, top_texture)
 
 
-def _bottom(rng: np.random.Generator, kind: str, top_texture: Texture) -> Bottom:
-    if kind == "dress":
-        length, flare = rng.choice((0.42, 0.6, 0.95), p=(0.5, 0.35, 0.15)), rng.uniform(0.1, 0.6)
-        belt = _clothing_colour(rng, 0.5) if rng.random() < 0.4 else None
-        return Bottom(kind, top_texture, float(length), float(flare), belt)
-    colour = _distinct_colour(rng, top_texture.colour)
-    patterned = rng.random() < (0.5 if kind == "skirt" else 0.22)
-    texture = _texture(rng, colour) if patterned else Texture("plain", colour, colour)
-    texture = Texture("plain", colour, colour) if texture.kind == "logo" else texture
-    if kind == "skirt":
-        length, flare = rng.choice((0.35, 0.5, 0.9), p=(0.45, 0.4, 0.15)), rng.uniform(0.0, 0.7)
-    else:
-        length, flare = rng.choice((0.4, 0.8, 1.0), p=(0.2, 0.12, 0.68)), rng.uniform(0.0, 1.0)
-    belt = _clothing_colour(rng, 0.7) if rng.random() < 0.5 else None
-    return Bottom(kind, texture, float(length), float(flare), belt)
+def _bottom(rng: np.random.Generator, kind: str, texture: Texture) -> Bottom:
+    lengths, chances, flares, belted, neutral = {
+        "dress": ((0.42, 0.6, 0.95), (0.5, 0.35, 0.15), (0.1, 0.6), 0.4, 0.5),
+        "skirt": ((0.35, 0.5, 0.9), (0.45, 0.4, 0.15), (0.0, 0.7), 0.5, 0.7),
+        "trousers": ((0.4, 0.8, 1.0), (0.2, 0.12, 0.68), (0.0, 1.0), 0.5, 0.7),
+    }[kind]
+    if kind != "dress":
+        colour = _distinct_colour(rng, texture.colour)
+        patterned = rng.random() < (0.5 if kind == "skirt" else 0.22)
+        texture = _texture(rng, colour) if patterned else Texture("plain", colour, colour)
+        texture = Texture("plain", colour, colour) if texture.kind == "logo" else texture
+    length, flare = float(rng.choice(lengths, p=chances)), rng.uniform(*flares)
+    belt = _clothing_colour(rng, neutral) if rng.random() < belted else None
+    return Bottom(kind, texture, length, flare, belt)
 
 
 def _texture(rng: np.random.Generator, colour: Colour) -> Texture:
     kind = PATTERNS[rng.choice(len(PATTERNS), p=(0.46, 0.15, 0.07, 0.1, 0.1, 0.12))]
-    return Texture(kind, colour, _distinct_colour(rng, colour), float(rng.uniform(0.06, 0.13)))
+    return Texture(kind, colour, _distinct_colour(rng, colour), rng.uniform(0.06, 0.13))
 
 
 def _clothing_colour(rng: np.random.Generator, neutral: float) -> Colour:
     if rng.random() < neutral:
-        return _jitter(rng, NEUTRALS[rng.integers(len(NEUTRALS))], 0.02)
-    rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.6, 1.0), rng.uniform(0.5, 1.0))
-    return _rounded(rgb)
+        return _jitter(rng, NEUTRALS, 0.02)
+    return _rounded(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.6, 1.0), rng.uniform(0.5, 1.0)))
 
 
 def _distinct_colour(rng: np.random.Generator, other: Colour) -> Colour:
     """A clothing colour that is clearly different from ``other``."""
-    colour = _clothing_colour(rng, 0.35)
-    for _ in range(20):
+    for _ in range(21):
+        colour = _clothing_colour(rng, 0.35)
         if np.linalg.norm(np.subtract(colour, other)) > 0.5:
             break
-        colour = _clothing_colour(rng, 0.35)
     return colour
 
 
-def _jitter(rng: np.random.Generator, colour: Colour, amount: float) -> Colour:
+def _jitter(rng: np.random.Generator, colours: tuple[Colour, ...], amount: float) -> Colour:
+    colour = colours[rng.integers(len(colours))]
     return _rounded(np.clip(np.add(colour, rng.uniform(-amount, amount, 3)), 0.0, 1.0))
 
 

@@ -9,12 +9,14 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from data.synthetic.body import build_body
+from data.synthetic.body import Builder
 from data.synthetic.clothes import Wardrobe
 from data.synthetic.identity import Body, Identity
-from data.synthetic.pose import Pose, Skeleton, solve
+from data.synthetic.pose import MOVEMENTS, Pose, Skeleton, solve
 from data.synthetic.render import Camera, locate, occlusion, project_joints, rasterise, shade
-from util.errors import UserError
+
+FULL_HEIGHT = 1.84  # metres that fill the picture when the whole person is shown
+MARGINS = (0.06, 0.04, 0.08)  # of the height above and below a movement, of the width beside it
 
 
 def _gradient(size: tuple[int, int], top, bottom, side: float) -> np.ndarray:
@@ -26,6 +28,12 @@ def _gradient(size: tuple[int, int], top, bottom, side: float) -> np.ndarray:
     return np.clip(wall + side * x, 0.0, 1.0)
 
 
+def _wall_colour(rng: np.random.Generator, saturation, value) -> np.ndarray:
+    return np.array(
+        colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
+    )
+
+
 def light(rng: np.random.Generator, size: tuple[int, int], horizon: float) -> np.ndarray:
     """A near-white studio with a faint gradient."""
     tone = rng.uniform(0.91, 0.96) + rng.uniform(-0.006, 0.006, 3)
@@ -34,9 +42,7 @@ def light(rng: np.random.Generator, size: tuple[int, int], horizon: float) -> np
 
 def studio(rng: np.random.Generator, size: tuple[int, int], horizon: float) -> np.ndarray:
     """A softly coloured paper roll with a vignette."""
-    tone = np.array(
-        colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.0, 0.18), rng.uniform(0.7, 0.9))
-    )
+    tone = _wall_colour(rng, (0.0, 0.18), (0.7, 0.9))
     wall = _gradient(size, tone * 0.96, tone, rng.uniform(-0.04, 0.04))
     h, w = size
     y, x = np.linspace(-1, 1, h, dtype=np.float32), np.linspace(-1, 1, w, dtype=np.float32)
@@ -60,18 +66,14 @@ def street(rng: np.random.Generator, size: tuple[int, int], horizon: float) -> n
             for x in range(max(left, 0) + pane // 2, min(left + width - pane, w), step):
                 picture[top : top + int(pane * 1.7), x : x + pane] = front * rng.uniform(0.45, 0.7)
         left += width
-    ground = rng.uniform(0.5, 0.68)
-    picture[line:] = ground
-    blur = max(h / 110.0, 0.5)
-    return cv2.GaussianBlur(picture, (0, 0), blur)
+    picture[line:] = rng.uniform(0.5, 0.68)
+    return cv2.GaussianBlur(picture, (0, 0), max(h / 110.0, 0.5))
 
 
 def room(rng: np.random.Generator, size: tuple[int, int], horizon: float) -> np.ndarray:
     """A wall with a skirting board, a picture frame and a floor."""
     h, w = size
-    tone = np.array(
-        colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.03, 0.16), rng.uniform(0.76, 0.92))
-    )
+    tone = _wall_colour(rng, (0.03, 0.16), (0.76, 0.92))
     picture = _gradient(size, tone, tone * 0.95, rng.uniform(-0.03, 0.03))
     line = int(np.clip(horizon - 0.06, 0.3, 0.98) * h)
     floor = np.array(colorsys.hsv_to_rgb(rng.uniform(0.05, 0.1), 0.35, rng.uniform(0.45, 0.7)))
@@ -83,9 +85,7 @@ def room(rng: np.random.Generator, size: tuple[int, int], horizon: float) -> np.
     picture[y : y + height, max(x, 0) : x + width] = tone * 0.5
     inside = np.array(colorsys.hsv_to_rgb(rng.random(), 0.3, 0.7))
     picture[y + edge : y + height - edge, max(x + edge, 0) : max(x + width - edge, 0)] = inside
-    return cv2.GaussianBlur(
-        np.clip(picture, 0.0, 1.0).astype(np.float32), (0, 0), max(h / 160.0, 0.4)
-    )
+    return cv2.GaussianBlur(np.clip(picture, 0.0, 1.0), (0, 0), max(h / 160.0, 0.4))
 
 
 def varied(rng: np.random.Generator, size: tuple[int, int], horizon: float) -> np.ndarray:
@@ -94,49 +94,26 @@ def varied(rng: np.random.Generator, size: tuple[int, int], horizon: float) -> n
 
 
 BACKGROUNDS: dict[str, Callable[[np.random.Generator, tuple[int, int], float], np.ndarray]] = {
-    "light": light,
-    "studio": studio,
-    "street": street,
-    "room": room,
-    "varied": varied,
+    scene.__name__: scene for scene in (light, studio, street, room, varied)
 }
-
-
-FULL_HEIGHT = 1.84  # metres that fill the picture when the whole person is shown
 
 
 def render(
     identity: Identity,
     pose: Pose,
     size: tuple[int, int] = (256, 176),
-    background: str = "light",
-    rng: np.random.Generator | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a person in a pose.
-
-    Returns the picture, uint8 (H, W, 3) RGB, and the keypoints, int (18, 2) as (y, x) in OpenPose
-    order with -1 for joints that are hidden or outside the picture. ``rng`` draws the background
-    (fixed by default). Raises UserError for an unknown background.
-    """
-    picture, _, keypoints = render_layers(identity, pose, size, background, rng)
-    return picture, keypoints
-
-
-def render_layers(
-    identity: Identity,
-    pose: Pose,
-    size: tuple[int, int] = (256, 176),
-    background: str = "light",
-    rng: np.random.Generator | None = None,
+    background: str = "light",  # a key of BACKGROUNDS
+    rng: np.random.Generator | None = None,  # draws the background; default: always the same
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As :func:`render`, with the person's coverage, float32 (H, W) in [0, 1], in the middle."""
-    if background not in BACKGROUNDS:
-        raise UserError(
-            f"Unknown background {background!r}; expected one of {', '.join(sorted(BACKGROUNDS))}."
-        )
+    """Draw a person in a pose: picture, keypoints and coverage.
+
+    The picture is uint8 (H, W, 3) RGB; the keypoints are int (18, 2) as (y, x) in OpenPose order
+    with -1 for joints that are hidden or outside the picture; the coverage is how much of each
+    pixel the person takes, float32 (H, W) in [0, 1].
+    """
     rng = rng or np.random.default_rng(0)
     skeleton = solve(identity.body, _hampered(pose, identity))
-    parts = sorted(build_body(identity, skeleton), key=lambda part: part.paint)
+    parts = sorted(Builder(identity, skeleton).build(), key=lambda part: part.paint)
     camera = _camera(skeleton, pose, size, identity.body.height)
     supersample = 2 if size[0] >= 200 else 3
     surface = rasterise(parts, camera, supersample)
@@ -154,7 +131,8 @@ def render_layers(
     coverage = person[..., 3:]
     picture = np.clip(person[..., :3], 0.0, 1.0) * dark[..., None] + scene * (1.0 - coverage)
     picture = (np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
-    return picture, coverage[..., 0], locate(skeleton, parts, surface, camera, identity.body.height)
+    keypoints = locate(skeleton, parts, surface, camera, identity.body.height)
+    return picture, keypoints, coverage[..., 0]
 
 
 def pose_keypoints(body: Body, pose: Pose, size: tuple[int, int] = (256, 176)) -> np.ndarray:
@@ -164,6 +142,28 @@ def pose_keypoints(body: Body, pose: Pose, size: tuple[int, int] = (256, 176)) -
     """
     skeleton = solve(body, pose)
     return project_joints(skeleton, _camera(skeleton, pose, size, body.height), body.height)
+
+
+def movement_keypoints(
+    body: Body,
+    movement: str,  # a key of MOVEMENTS
+    count: int,
+    size: tuple[int, int],  # (h, w) pixels
+) -> np.ndarray:
+    """``count`` poses of one round of a movement, float64 (count, 18, 2), (y, x).
+
+    The last pose leads on to the first. The whole movement fits into the picture, feet near its
+    lower edge. Joints behind the body are given, the parts of an averted face are -1.
+    """
+    skeletons = [solve(body, MOVEMENTS[movement](i / count)) for i in range(count)]
+    points = np.stack([list(skeleton.points.values()) for skeleton in skeletons])
+    low, high = points.min(axis=(0, 1)), points.max(axis=(0, 1))
+    above, below, beside = MARGINS
+    tall, wide = high[1] + 0.04 * body.height, high[0] - low[0]
+    scale = min((1 - above - below) * size[0] / tall, (1 - 2 * beside) * size[1] / wide)
+    middle = size[1] / 2 - scale * (low[0] + high[0]) / 2
+    camera = Camera(size, scale, ((1 - below) * size[0], middle))
+    return np.stack([project_joints(skeleton, camera, body.height) for skeleton in skeletons])
 
 
 def _hampered(pose: Pose, identity: Identity) -> Pose:

@@ -6,6 +6,7 @@ A frame is a 3x3 matrix whose columns are the person's left, up along the part, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,8 +46,6 @@ LEGS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 class Pose:
     """One posture seen from one side; angles in radians, ``shift`` in picture sizes."""
 
-    view: str = "full"
-    action: str = ""
     yaw: float = 0.0
     lean: float = 0.0
     twist: float = 0.0
@@ -71,50 +70,42 @@ def sample_pose(rng: np.random.Generator, view: str | None = None) -> Pose:
     """Draw a pose, of the given view (one of :data:`VIEWS`) if there is one."""
     if view is None:
         view = str(rng.choice(VIEWS, p=(0.28, 0.24, 0.26, 0.22)))
-    turn = {"front": 0.0, "full": 0.0, "back": np.pi}.get(view)
-    if turn is None:
-        yaw = float(rng.choice((-1.0, 1.0)) * (np.pi / 2 + rng.uniform(-0.35, 0.25)))
+    if view == "side":
+        yaw = rng.choice((-1.0, 1.0)) * (np.pi / 2 + rng.uniform(-0.35, 0.25))
     else:
-        yaw = float(turn + np.clip(rng.normal(0.0, 0.28), -0.6, 0.6))
-    action, arms, legs = _posture(rng)
-    close = bool(view != "full" and rng.random() < 0.1)
+        yaw = np.pi * (view == "back") + np.clip(rng.normal(0.0, 0.28), -0.6, 0.6)
+    arms, legs = _posture(rng)
     return Pose(
-        view=view,
-        action=action,
-        yaw=yaw,
-        lean=float(rng.normal(0.02, 0.05)),
-        twist=float(rng.normal(0.0, 0.1)),
+        close=view != "full" and rng.random() < 0.1,
+        yaw=float(yaw),
+        lean=rng.normal(0.02, 0.05),
+        twist=rng.normal(0.0, 0.1),
         head_yaw=float(np.clip(rng.normal(0.0, 0.25), -0.6, 0.6)),
-        head_pitch=float(rng.normal(0.0, 0.08)),
+        head_pitch=rng.normal(0.0, 0.08),
         arms=arms,
         legs=legs,
-        zoom=float(rng.uniform(0.95, 1.05)),
-        shift=(float(rng.uniform(-0.04, 0.04)), float(rng.uniform(-0.01, 0.015))),
-        close=close,
+        zoom=rng.uniform(0.95, 1.05),
+        shift=(rng.uniform(-0.04, 0.04), rng.uniform(-0.01, 0.015)),
     )
 
 
-def _posture(rng: np.random.Generator) -> tuple[str, tuple, tuple]:
-    """An action's name and its arm and leg angles with small random variation."""
+def _posture(rng: np.random.Generator) -> tuple[tuple, tuple]:
+    """Arm and leg angles with small random variation."""
     if rng.random() < 0.3:
-        action, (arms, legs) = "walk", walking(float(rng.uniform(0, 2 * np.pi)))
+        arms, legs = walking(rng.uniform(0, 2 * np.pi))
     else:
-        names = list(ARMS)
-        weights = np.array([3, 2, 3, 2, 1.5, 1, 1.5, 1.5, 2, 1.5, 1, 1])
-        right = names[rng.choice(len(names), p=weights / weights.sum())]
-        left = (
-            right
-            if rng.random() < 0.5
-            else names[rng.choice(len(names), p=weights / weights.sum())]
-        )
-        stance = str(rng.choice(list(LEGS), p=(0.32, 0.18, 0.22, 0.14, 0.08, 0.06)))
-        action, arms, legs = f"{right}-{left}-{stance}", (ARMS[right], ARMS[left]), LEGS[stance]
-        legs = legs[::-1] if rng.random() < 0.5 else legs
-    arms = tuple(tuple(float(a) for a in np.add(arm, rng.normal(0, 0.08, 4))) for arm in arms)
-    legs = tuple(tuple(float(a) for a in np.add(leg, rng.normal(0, 0.03, 4))) for leg in legs)
-    arms = tuple((*arm[:3], max(arm[3], 0.05)) for arm in arms)
-    legs = tuple((*leg[:3], max(leg[3], 0.0)) for leg in legs)
-    return action, arms, legs
+        names, weights = list(ARMS), np.array([3, 2, 3, 2, 1.5, 1, 1.5, 1.5, 2, 1.5, 1, 1])
+        chances = weights / weights.sum()
+        right = names[rng.choice(len(names), p=chances)]
+        left = right if rng.random() < 0.5 else names[rng.choice(len(names), p=chances)]
+        legs = LEGS[str(rng.choice(list(LEGS), p=(0.32, 0.18, 0.22, 0.14, 0.08, 0.06)))]
+        arms, legs = (ARMS[right], ARMS[left]), legs[::-1] if rng.random() < 0.5 else legs
+    return _varied(rng, arms, 0.08, 0.05), _varied(rng, legs, 0.03, 0.0)
+
+
+def _varied(rng: np.random.Generator, limbs: tuple, amount: float, least_bend: float) -> tuple:
+    angles = [np.add(limb, rng.normal(0, amount, 4)).tolist() for limb in limbs]
+    return tuple((*three, max(bend, least_bend)) for *three, bend in angles)
 
 
 def walking(phase: float) -> tuple[tuple, tuple]:
@@ -122,12 +113,59 @@ def walking(phase: float) -> tuple[tuple, tuple]:
     legs, arms = [], []
     for offset in (0.0, np.pi):
         swing = np.cos(phase + offset)
-        bend = 0.1 + 0.55 * max(
-            np.sin(phase + offset + np.pi), 0.0
-        )  # the leg that moves forward bends
-        legs.append((0.05 + 0.48 * swing, 0.03, 0.1, bend))
+        forward = max(np.sin(phase + offset + np.pi), 0.0)  # the leg that moves forward bends
+        legs.append((0.05 + 0.48 * swing, 0.03, 0.1, 0.1 + 0.55 * forward))
         arms.append((-0.55 * swing, 0.14, 0.3, 0.35 + 0.15 * max(-swing, 0.0)))
     return tuple(arms), tuple(legs)
+
+
+# Movements: poses over time, which goes from 0 to 1 and round again.
+
+RELAXED, STANDING = ARMS["relaxed"], LEGS["stand"]
+SIDEWAYS, THREE_QUARTERS = 1.2, 0.75  # radians away from the front
+
+
+def _pose(yaw: float, arms=(RELAXED, RELAXED), legs=STANDING, lean: float = 0.02) -> Pose:
+    arms, legs = (tuple(tuple(map(float, limb)) for limb in pair) for pair in (arms, legs))
+    return Pose(yaw=yaw, lean=lean, arms=arms, legs=legs)
+
+
+def _ease(share: float) -> float:
+    """0 to 1 with a soft start and a soft end."""
+    return float(0.5 - 0.5 * np.cos(np.pi * np.clip(share, 0, 1)))
+
+
+def _mixed(a: tuple[float, ...], b: tuple[float, ...], share: float) -> np.ndarray:
+    return (1 - share) * np.array(a) + share * np.array(b)
+
+
+def walk(time: float) -> Pose:
+    """Two steps on the spot."""
+    return _pose(SIDEWAYS, *walking(2 * np.pi * time), lean=0.05)
+
+
+def wave(time: float) -> Pose:
+    """The right arm is raised, waves three times and sinks."""
+    raised = _ease(time / 0.2) * _ease((1 - time) / 0.2)
+    swing = 0.5 * np.sin(2 * np.pi * 3 * np.clip((time - 0.2) / 0.6, 0, 1))
+    up = (0.1, 1.75 + 0.25 * swing, -1.5, 1.25 + swing)
+    return _pose(0.1, (_mixed(RELAXED, up, raised), RELAXED))
+
+
+def turn(time: float) -> Pose:
+    """Once round."""
+    return _pose(2 * np.pi * time)
+
+
+def sit(time: float) -> Pose:
+    """Down on a seat that is not there, and up again."""
+    down = _ease(time / 0.4) * _ease((1 - time) / 0.4)
+    legs = [_mixed(leg, (1.4, 0.12, 0.15, 1.4), down) for leg in STANDING]
+    arms = [_mixed(RELAXED, (0.55, 0.1, 0.3, 0.7), down)] * 2
+    return _pose(THREE_QUARTERS, arms, legs, lean=0.02 + 0.35 * np.sin(np.pi * down))
+
+
+MOVEMENTS: dict[str, Callable[[float], Pose]] = {f.__name__: f for f in (walk, wave, turn, sit)}
 
 
 def rotation(axis: str, angle: float) -> np.ndarray:
@@ -155,10 +193,9 @@ def solve(body: Body, pose: Pose) -> Skeleton:
     frames["head"] = frames["chest"] @ rotation("y", pose.head_yaw) @ rotation("x", pose.head_pitch)
     points["skull"] = points["neck"] + frames["chest"] @ (0, 0.045 * h, 0.008 * h)
     points["head"] = points["skull"] + frames["head"] @ (0, 0.068 * h, 0.01 * h)
-    for side, sign in (("R", -1.0), ("L", 1.0)):
-        index = 0 if side == "R" else 1
-        _place_arm(points, frames, side, sign, pose.arms[index], body)
-        _place_leg(points, frames, side, sign, pose.legs[index], body)
+    for side, sign, arm, leg in zip("RL", (-1.0, 1.0), pose.arms, pose.legs, strict=True):
+        _place_arm(points, frames, side, sign, arm, body)
+        _place_leg(points, frames, side, sign, leg, body)
     ground = min(points[side + "Toe"][1] for side in "RL") - 0.012 * h
     ground = min(ground, *(points[side + "Ank"][1] - 0.042 * h for side in "RL"))
     for name in points:
@@ -166,43 +203,31 @@ def solve(body: Body, pose: Pose) -> Skeleton:
     return Skeleton(points, frames)
 
 
-def _place_arm(
-    points, frames, side: str, sign: float, angles: tuple[float, ...], body: Body
-) -> None:
+def _swung(parent: np.ndarray, abduction: float, flexion: float, twist: float) -> np.ndarray:
+    """Frame of a limb that hangs from a part of the trunk."""
+    return parent @ rotation("z", abduction) @ rotation("x", -flexion) @ rotation("y", twist)
+
+
+def _place_arm(points, frames, side: str, sign: float, angles, body: Body) -> None:
     flexion, abduction, twist, bend = angles
-    h, chest = body.height, frames["chest"]
+    h = body.height
     # a raised arm lifts its shoulder
     lift = 0.025 * h * np.clip((max(abduction, flexion) - 0.8) / 1.6, 0.0, 1.0)
     offset = (sign * 0.1 * h * body.shoulders, -0.014 * h + lift, 0.0)
-    points[side + "Sho"] = points["neck"] + chest @ offset
-    upper = (
-        chest
-        @ rotation("z", sign * abduction)
-        @ rotation("x", -flexion)
-        @ rotation("y", -sign * twist)
-    )
+    points[side + "Sho"] = points["neck"] + frames["chest"] @ offset
+    upper = _swung(frames["chest"], sign * abduction, flexion, -sign * twist)
     lower = upper @ rotation("x", -bend)
     frames[side + "Upper"], frames[side + "Fore"] = upper, lower
     points[side + "Elb"] = points[side + "Sho"] - upper[:, 1] * 0.172 * h
     points[side + "Wri"] = points[side + "Elb"] - lower[:, 1] * 0.148 * h
 
 
-def _place_leg(
-    points, frames, side: str, sign: float, angles: tuple[float, ...], body: Body
-) -> None:
+def _place_leg(points, frames, side: str, sign: float, angles, body: Body) -> None:
     flexion, abduction, turn, bend = angles
     h, pelvis = body.height, frames["pelvis"]
-    points[side + "Hip"] = points["pelvis"] + pelvis @ (
-        sign * 0.05 * h * body.hips * body.bulk,
-        -0.01 * h,
-        0.0,
-    )
-    thigh = (
-        pelvis
-        @ rotation("z", sign * abduction)
-        @ rotation("x", -flexion)
-        @ rotation("y", sign * turn)
-    )
+    offset = (sign * 0.05 * h * body.hips * body.bulk, -0.01 * h, 0.0)
+    points[side + "Hip"] = points["pelvis"] + pelvis @ offset
+    thigh = _swung(pelvis, sign * abduction, flexion, sign * turn)
     shin = thigh @ rotation("x", bend)
     frames[side + "Thigh"], frames[side + "Shin"] = thigh, shin
     points[side + "Knee"] = points[side + "Hip"] - thigh[:, 1] * 0.235 * h

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import cv2
 import numpy as np
@@ -19,10 +20,9 @@ from data.synthetic.clothes import Wardrobe
 from data.synthetic.pose import Skeleton
 
 # nose, neck, then these, then right eye, left eye, right ear, left ear
-LIMB_JOINTS = {
-    "RSho": 2, "RElb": 3, "RWri": 4, "LSho": 5, "LElb": 6, "LWri": 7,
-    "RHip": 8, "RKnee": 9, "RAnk": 10, "LHip": 11, "LKnee": 12, "LAnk": 13,
-}  # fmt: skip
+LIMB_JOINTS = [
+    side + j for js in ("Sho Elb Wri", "Hip Knee Ank") for side in "RL" for j in js.split()
+]
 # parts that belong to a joint: they never hide it
 OWN = {
     "Elb": ("Upper", "Fore", "Hand"), "Wri": ("Fore", "Hand"),
@@ -62,7 +62,7 @@ def _joints(
 ) -> Iterator[tuple[int, np.ndarray, tuple[str, ...] | None]]:
     """Index and place of every joint that faces the viewer, and the parts that never hide it."""
     yield 1, skeleton.points["neck"], None
-    for name, index in LIMB_JOINTS.items():
+    for index, name in enumerate(LIMB_JOINTS, 2):
         side, joint = name[0], name[1:]
         own = (*(side + part for part in OWN[joint]), "skirt") if joint in OWN else None
         yield index, skeleton.points[name], own
@@ -107,9 +107,8 @@ class Camera:
 
     def project(self, point: np.ndarray) -> np.ndarray:
         """Pixel coordinates (y, x), real numbers, of a world point."""
-        return np.array(
-            [self.origin[0] - self.scale * point[1], self.origin[1] + self.scale * point[0]]
-        )
+        y, x = self.origin
+        return np.array([y - self.scale * point[1], x + self.scale * point[0]])
 
 
 @dataclass
@@ -121,6 +120,7 @@ class Surface:
     along: np.ndarray  # (H, W) float32, position on the part's axis in [0, 1]
     xs: np.ndarray  # (W,) world coordinate of the columns
     ys: np.ndarray  # (H,) world coordinate of the rows
+    shapes: np.ndarray  # (P, 3, 3) of each part: lower triangular L, |L (x - c)| = r on its surface
 
 
 def rasterise(parts: list[Part], camera: Camera, supersample: int) -> Surface:
@@ -129,35 +129,20 @@ def rasterise(parts: list[Part], camera: Camera, supersample: int) -> Surface:
     step = 1.0 / (camera.scale * supersample)
     xs = ((np.arange(w) + 0.5) * step - camera.origin[1] / camera.scale).astype(np.float32)
     ys = (camera.origin[0] / camera.scale - (np.arange(h) + 0.5) * step).astype(np.float32)
-    surface = Surface(
-        np.full((h, w), FAR),
-        np.full((h, w), NOTHING, np.uint8),
-        np.zeros((h, w), np.float32),
-        xs,
-        ys,
-    )
-    windows = _windows(surface, parts)
-    for index, (part, shape) in enumerate(zip(parts, _shapes(parts), strict=True)):
-        _draw(surface, index, part, shape, windows[index])
+    frames, squash = np.stack([p.frame for p in parts]), np.array([p.squash for p in parts])
+    metric = (frames / squash[:, None, :] ** 2) @ frames.transpose(0, 2, 1)
+    flipped = np.linalg.cholesky(metric[:, ::-1, ::-1])  # metric = L^T L with L lower triangular
+    shapes = flipped[:, ::-1, ::-1].transpose(0, 2, 1)
+    far, nothing = np.full((h, w), FAR), np.full((h, w), NOTHING, np.uint8)
+    surface = Surface(far, nothing, np.zeros((h, w), np.float32), xs, ys, shapes)
+    windows = _windows(surface, parts, frames, squash)
+    for index, part in enumerate(parts):
+        _draw(surface, index, part, windows[index])
     return surface
 
 
-def _stacked(parts: list[Part]) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (P, 3, 3) and squash factors (P, 3) of all parts."""
-    return np.stack([part.frame for part in parts]), np.array([part.squash for part in parts])
-
-
-def _shapes(parts: list[Part]) -> np.ndarray:
-    """Matrices L (P, 3, 3), lower triangular, with |L (x - c)| = r on the surface of each part."""
-    frames, squash = _stacked(parts)
-    metric = (frames / squash[:, None, :] ** 2) @ frames.transpose(0, 2, 1)
-    flipped = np.linalg.cholesky(metric[:, ::-1, ::-1])  # metric = L^T L with L lower triangular
-    return flipped[:, ::-1, ::-1].transpose(0, 2, 1)
-
-
-def _windows(surface: Surface, parts: list[Part]) -> np.ndarray:
+def _windows(surface: Surface, parts: list[Part], frames, squash) -> np.ndarray:
     """First and last row and column, (P, 4), that each part can touch."""
-    frames, squash = _stacked(parts)
     # half width and half height of the squashed unit ball: support function of an ellipsoid
     extent = np.sqrt(((frames[:, :2] * squash[:, None, :]) ** 2).sum(axis=2))
     radii = np.array([part.radii for part in parts])
@@ -170,13 +155,13 @@ def _windows(surface: Surface, parts: list[Part]) -> np.ndarray:
     return np.stack([top - 1, bottom + 1, left - 1, right + 1], axis=1).clip(0)
 
 
-def _draw(surface: Surface, index: int, part: Part, shape: np.ndarray, window) -> None:
+def _draw(surface: Surface, index: int, part: Part, window) -> None:
     """Enter one part into the depth buffer."""
     rows, columns = slice(*window[:2]), slice(*window[2:])
     x, y = surface.xs[None, columns], surface.ys[rows, None]
     if x.size == 0 or y.size == 0:
         return
-    cone = _Cone(part, shape)
+    cone = _Cone(part, surface.shapes[index])
     middle, chord = cone.chords(x, y)
     z, t, inside = cone.surface(x, y, middle, chord, 1.0)
     if part.clips:
@@ -264,35 +249,25 @@ def shade(surface: Surface, parts: list[Part], wardrobe: Wardrobe) -> tuple[np.n
     normals = np.empty_like(points)
     local = np.empty_like(points)
     colours = np.empty((where.size, 3), np.float32)
-    shapes = _shapes(parts)
-    for i, part in enumerate(parts):
-        span = slice(bounds[i], bounds[i + 1])
-        if span.start < span.stop:
-            _geometry(
-                points[:, span], along[span], part, shapes[i], normals[:, span], local[:, span]
-            )
-    for first, last in _runs([part.paint for part in parts]):
-        span = slice(bounds[first], bounds[last])
-        if span.start < span.stop:
-            colours[span] = wardrobe.paint(parts[first].paint, local[:, span])
+    for part, shape, *span in zip(parts, surface.shapes, bounds[:-1], bounds[1:], strict=True):
+        span = slice(*span)
+        normals[:, span], local[:, span] = _geometry(points[:, span], along[span], part, shape)
+    for paint, group in groupby(range(len(parts)), lambda i: parts[i].paint):
+        indices = list(group)
+        span = slice(bounds[indices[0]], bounds[indices[-1] + 1])
+        colours[span] = wardrobe.paint(paint, local[:, span])
     light = _softened(_light(normals), surface, where)
     return where, colours * _tint(light)
 
 
-def _runs(paints: list[str]) -> list[tuple[int, int]]:
-    """Index ranges of neighbouring equal entries."""
-    starts = [i for i in range(len(paints)) if i == 0 or paints[i] != paints[i - 1]]
-    return list(zip(starts, [*starts[1:], len(paints)], strict=True))
-
-
-def _geometry(points, along, part: Part, shape: np.ndarray, normals, local) -> None:
-    """Fill in surface normals and texture coordinates (3, N) of one part."""
+def _geometry(points, along, part: Part, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Surface normals and texture coordinates (3, N) of points on one part."""
     axis = part.start[:, None] + (part.end - part.start)[:, None] * along
-    metric = (shape.T @ shape).astype(np.float32)
-    normals[:] = metric @ (points - axis.astype(np.float32))
+    normals = (shape.T @ shape).astype(np.float32) @ (points - axis.astype(np.float32))
     normals /= np.sqrt(np.einsum("in,in->n", normals, normals)) + 1e-9
-    local[:] = part.frame.T.astype(np.float32) @ (points - part.origin.astype(np.float32)[:, None])
+    local = part.frame.T.astype(np.float32) @ (points - part.origin.astype(np.float32)[:, None])
     local[1] += np.float32(part.offset)
+    return normals, local
 
 
 def _light(normals: np.ndarray) -> np.ndarray:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from data.synthetic import pose
+
 LIGHT = np.array([-0.45, 0.62, 0.64]) / np.linalg.norm([-0.45, 0.62, 0.64])  # camera coordinates
 AMBIENT, DIRECT = 0.6, 0.52  # light from everywhere, and from the lamp
 SHADOW = 0.15  # what is left of the lamp's light behind another solid
@@ -22,6 +24,7 @@ TINY = 1e-9
 SUPERSAMPLE = 2  # samples of a pixel along each side
 BALL, BOX, TUBE = "ball", "box", "tube"
 
+Colour = Sequence[float]  # red, green, blue in [0, 1]
 # Colour (N, 3) in [0, 1] of points on a solid: ``local`` (N, 3) are lengths along the
 # solid's own axes from its centre, ``unit`` (N, 3) the same in half sizes.
 Material = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -68,20 +71,7 @@ def rod(start, end, radius: float, material: Material, kind: str = TUBE, **more)
 
 def rotation(axis: str, degrees: float) -> np.ndarray:
     """Rotation matrix (3, 3) about x, y or z."""
-    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    i, j = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
-    matrix = np.eye(3)
-    matrix[i, i] = matrix[j, j] = c
-    matrix[i, j], matrix[j, i] = -s, s
-    return matrix
-
-
-def view_axes(azimuth: float, elevation: float) -> np.ndarray:
-    """Rows right, up, toward the viewer (3, 3), in object coordinates.
-
-    Azimuth 0 looks at the front; a growing one shows the side at positive x. Degrees.
-    """
-    return (rotation("y", azimuth) @ rotation("x", -elevation)).T
+    return pose.rotation(axis, np.deg2rad(degrees))
 
 
 def _interval(part: Solid, origin: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -153,17 +143,6 @@ def _normals(part: Solid, points: np.ndarray, face: np.ndarray) -> np.ndarray:
     return normal / np.maximum(np.linalg.norm(normal, axis=0), TINY)
 
 
-@dataclass
-class _Buffer:
-    """What is seen at each pixel of the enlarged picture."""
-
-    depth: np.ndarray  # (H, W), larger is nearer
-    part: np.ndarray  # (H, W), -1 beside the object
-    face: np.ndarray  # (H, W)
-    xs: np.ndarray  # (W,) along the camera's right
-    ys: np.ndarray  # (H,) along the camera's up
-
-
 @dataclass(frozen=True)
 class Scene:
     """An object and how it is framed, the same from every side."""
@@ -175,24 +154,36 @@ class Scene:
 
 
 def render_view(scene: Scene, azimuth: float, elevation: float, size: int) -> np.ndarray:
-    """One square picture, uint8 (size, size, 3), seen from azimuth and elevation in degrees."""
-    axes = view_axes(azimuth, elevation)
-    buffer = _cast(scene, axes, size * SUPERSAMPLE)
-    picture = np.empty((*buffer.depth.shape, 3), np.float32)
+    """One square picture, uint8 (size, size, 3), seen from azimuth and elevation in degrees.
+
+    Azimuth 0 looks at the front; a growing one shows the side at positive x.
+    """
+    side = size * SUPERSAMPLE
+    xs = (np.arange(side) + 0.5) * (scene.height / side) - scene.height / 2
+    # rows right, up, toward the viewer (3, 3), in object coordinates
+    axes = (rotation("y", azimuth) @ rotation("x", -elevation)).T
+    depth, part, face = _cast(scene, axes, xs)
+    picture = np.empty((side, side, 3), np.float32)
     picture[:] = scene.background
-    seen = buffer.part >= 0
-    if seen.any():
-        picture[seen] = _shade(scene, axes, buffer, seen)
+    seen = part >= 0
+    rows, columns = np.nonzero(seen)
+    flat = np.stack([xs[columns], -xs[rows], depth[seen]])
+    points = axes.T @ flat + np.asarray(scene.middle)[:, None]
+    picture[seen] = _shade(scene, axes, points, part[seen], face[seen], seen)
     fine = picture.reshape(size, SUPERSAMPLE, size, SUPERSAMPLE, 3).mean(axis=(1, 3))
     return (fine.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _cast(scene: Scene, axes: np.ndarray, side: int) -> _Buffer:
-    step = scene.height / side
-    xs = (np.arange(side) + 0.5) * step - scene.height / 2
-    shape = (side, side)
-    buffer = _Buffer(
-        np.full(shape, -FAR), np.full(shape, -1, np.int16), np.zeros(shape, np.int8), xs, -xs
+def _cast(scene: Scene, axes: np.ndarray, xs: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What is seen at each pixel (H, W) of the enlarged picture.
+
+    Depth (larger is nearer), number of the solid (-1 beside the object) and of its face.
+    """
+    shape = (xs.size, xs.size)
+    depth, seen, faces = (
+        np.full(shape, -FAR),
+        np.full(shape, -1, np.int16),
+        np.zeros(shape, np.int8),
     )
     for index, part in enumerate(scene.solids):
         at = axes[:2] @ (part.centre - scene.middle)
@@ -202,22 +193,18 @@ def _cast(scene: Scene, axes: np.ndarray, side: int) -> _Buffer:
         if left == right or top == bottom:
             continue
         window = (slice(top, bottom), slice(left, right))
-        x, y = np.meshgrid(xs[left:right], buffer.ys[top:bottom])
+        x, y = np.meshgrid(xs[left:right], -xs[top:bottom])
         origin = np.outer(axes[0], x) + np.outer(axes[1], y) + np.asarray(scene.middle)[:, None]
         low, high, face = (a.reshape(x.shape) for a in _interval(part, origin, axes[2]))
-        nearer = (low < high) & (high > buffer.depth[window])
-        np.copyto(buffer.depth[window], high, where=nearer)
-        np.copyto(buffer.part[window], np.int16(index), where=nearer)
-        np.copyto(buffer.face[window], face, where=nearer)
-    return buffer
+        nearer = (low < high) & (high > depth[window])
+        np.copyto(depth[window], high, where=nearer)
+        np.copyto(seen[window], np.int16(index), where=nearer)
+        np.copyto(faces[window], face, where=nearer)
+    return depth, seen, faces
 
 
-def _shade(scene: Scene, axes: np.ndarray, buffer: _Buffer, seen: np.ndarray) -> np.ndarray:
-    """Colours (N, 3) of the pixels of ``seen``."""
-    rows, columns = np.nonzero(seen)
-    part, face = buffer.part[seen], buffer.face[seen]
-    flat = np.stack([buffer.xs[columns], buffer.ys[rows], buffer.depth[seen]])
-    points = axes.T @ flat + np.asarray(scene.middle)[:, None]  # (3, N)
+def _shade(scene: Scene, axes, points: np.ndarray, part, face, seen: np.ndarray) -> np.ndarray:
+    """Colours (N, 3) of points (3, N) on parts and faces (N,), where the picture is ``seen``."""
     normal, colour = np.empty_like(points), np.empty((len(part), 3))
     shine, group = np.zeros(len(part)), np.zeros(len(part), np.int16)
     for index in np.unique(part):
@@ -244,26 +231,20 @@ def _smoothed(normal: np.ndarray, group: np.ndarray, seen: np.ndarray) -> np.nda
     sigma = seen.shape[0] / 64
     for number in np.unique(group[group > 0]):
         mine = group == number
-        field_ = np.zeros((*seen.shape, 4), np.float32)
-        values = np.concatenate([normal, np.ones((1, len(group)))]) * mine
-        field_[seen] = values.T
-        soft = cv2.GaussianBlur(field_, (0, 0), sigma)[seen][mine, :3].T
+        field = np.zeros((*seen.shape, 3), np.float32)
+        field[seen] = (normal * mine).T
+        soft = cv2.GaussianBlur(field, (0, 0), sigma)[seen][mine].T
         normal[:, mine] = soft / np.maximum(np.linalg.norm(soft, axis=0), TINY)
     return normal
-
-
-def view_plane(direction: np.ndarray) -> np.ndarray:
-    """Two unit vectors (2, 3) across a direction."""
-    first = np.cross(direction, (0.0, 1.0, 0.0))
-    first /= np.linalg.norm(first)
-    return np.stack([first, np.cross(direction, first)])
 
 
 def _shadowed(scene: Scene, points: np.ndarray, light: np.ndarray) -> np.ndarray:
     """Whether another part of the object lies between each point (3, N) and the light."""
     dark = np.zeros(points.shape[1], bool)
     least = np.float32(0.012 * scene.height)
-    across = view_plane(light)
+    side = np.cross(light, (0.0, 1.0, 0.0))
+    side /= np.linalg.norm(side)
+    across = np.stack([side, np.cross(light, side)])
     flat = across @ points  # (2, N): only points behind a solid can lie in its shadow
     for part in scene.solids:
         reach = np.abs(across @ part.axes).sum(axis=1) * (1 + abs(part.taper))
@@ -272,3 +253,78 @@ def _shadowed(scene: Scene, points: np.ndarray, light: np.ndarray) -> np.ndarray
         low, high, _ = _interval(part, points[:, near], light)
         dark[near] = np.maximum(low, least) < high
     return dark
+
+
+# --- materials: colours that are fixed to the object, not to the view ---------------------------
+
+
+def _material(paint: Callable[..., np.ndarray]) -> Callable[..., Material]:
+    """``paint(local, unit, *settings)`` as a function of the settings that gives a Material."""
+    return lambda *settings: lambda local, unit: paint(local, unit, *settings)
+
+
+@_material
+def plain(local, unit, colour: Colour) -> np.ndarray:
+    """One colour."""
+    return np.broadcast_to(np.asarray(colour, dtype=np.float64), local.shape)
+
+
+@_material
+def wood(local, unit, colour: np.ndarray, seed: float, grain: float):
+    """Grain along the longest axis of the part: rings of a slightly bent trunk."""
+    sizes = np.abs(local).sum(axis=0) / np.maximum(np.abs(unit).sum(axis=0), 1e-9)
+    long = int(np.argmax(sizes))
+    a, b = (local[:, i] for i in range(3) if i != long)
+    along = local[:, long]
+    r = np.hypot(a + 0.13 + 0.012 * np.sin(9 * along + seed), 0.8 * b + 0.05)
+    ring = np.sin(2 * np.pi * 55.0 * r + 1.3 * np.sin(23 * along + 3 * seed))
+    fine = np.sin(430 * a + 310 * b + 5 * np.sin(31 * along + seed))
+    return colour * (1 + grain * (0.75 * ring + 0.25 * fine))[:, None]
+
+
+@_material
+def stripes(local, unit, colour: Colour, accent: Colour, width: float, axis: int = 0):
+    """Stripes across one axis of the part; ``width`` is that of a pair of stripes."""
+    on = np.floor(2 * local[:, axis] / width + 0.5) % 2 == 1
+    return np.where(on[:, None], accent, colour)
+
+
+@_material
+def checks(local, unit, colour: np.ndarray, accent: np.ndarray, width: float, axes=(0, 2)):
+    """A woven check: both directions tint the ground half."""
+    on = sum(np.floor(2 * local[:, axis] / width + 0.5) % 2 for axis in axes) / 2
+    return colour + (accent - colour) * on[:, None]
+
+
+@_material
+def dots(local, unit, colour: Colour, accent: Colour, width: float):
+    """Dots on a square lattice."""
+    a, b = local[:, 0] / width, local[:, 2] / width
+    on = (a - np.round(a)) ** 2 + (b - np.round(b)) ** 2 < 0.1
+    return np.where(on[:, None], accent, colour)
+
+
+@_material
+def hair(local, unit, colour: np.ndarray, seed: float, strands: float):
+    """Strands that fall from the crown."""
+    around = np.arctan2(unit[:, 0], unit[:, 2] + 1e-9)
+    wave = np.sin(strands * around + 2.2 * np.sin(5 * unit[:, 1] + seed))
+    fine = np.sin(2.7 * strands * around + 4 * np.sin(7 * unit[:, 1] + 2 * seed))
+    return colour * (1 + 0.16 * (0.65 * wave + 0.35 * fine))[:, None]
+
+
+@_material
+def eye(local, unit, iris: Colour):
+    """White ball with iris and pupil toward +z; ``unit`` is in radii of the eyeball."""
+    off = np.hypot(unit[:, 0], unit[:, 1]) + 10 * (unit[:, 2] < 0)
+    colour = np.where((off < 0.52)[:, None], iris, (0.96, 0.95, 0.94))
+    return np.where((off < 0.26)[:, None], 0.05, colour)
+
+
+@_material
+def skin(local, unit, colour: np.ndarray, seed: float, freckles: float):
+    """Flesh; ``freckles`` from 0 to 1."""
+    a, b = local[:, 0] * 90, local[:, 1] * 90
+    spot = np.sin(a + seed) * np.sin(1.3 * b + 2 * seed) * np.sin(0.7 * (a - b))
+    dark = 1 - 0.22 * freckles * (spot > 0.55) * (unit[:, 2] > 0.3)
+    return colour * dark[:, None]

@@ -1,40 +1,54 @@
-"""Writes data sets of synthetic people in the published layouts, equal bytes for equal settings."""
+"""Writes synthetic data sets in the published layouts, equal bytes for equal settings.
+
+fashion, market: people, with PATN's tables. The others are turned objects:
+chairs: ``<object>_<h>_<v>.png``, the keys of the ShapeNet files of "Multi-view to Novel view"
+(Sun et al., ECCV 2018): h = azimuth / 10 degrees (0, 2 ... 34), v = elevation (0, 10, 20), the
+lists ``id_chair_<phase>.txt`` and ``name_chair_test.txt``, and on demand ``data_chair.hdf5``.
+faces: CMU Multi-PIE's ``<subject>_<session>_<recording>_<camera>_<illumination>.png``, 13 cameras.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import groupby, permutations
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from data.synthetic.chairs import sample_chair
+from data.synthetic.heads import sample_head
 from data.synthetic.identity import Identity, sample_identity
-from data.synthetic.picture import BACKGROUNDS, render
+from data.synthetic.picture import render
 from data.synthetic.pose import VIEWS, sample_pose
+from data.synthetic.solids import render_view
 from util.errors import UserError
 from util.files import remove_leftovers, replacing, write_file
 from util.image import load_image, save_image
 from util.parallel import map_in_order
 from util.run.progress import progress_bar
-from util.show.grid import grid
+from util.show.grid import grid, in_rows
 from util.skeleton import draw_skeleton
 from util.tables.layouts import LAYOUTS, LIST_NAME, PHASES, SYNTHETIC_NAME
 from util.tables.patn import read_keypoints, write_keypoints, write_pairs
+from util.tables.views import AZIMUTHS, CAMERAS, ELEVATIONS, STEP, open_hdf5
 
-RENDERER = 6  # raise it when the same settings begin to give other pictures
+PEOPLE_RENDERER, VIEWS_RENDERER = 6, 1  # raised when equal settings begin to give other pictures
 SIZES = {name: LAYOUTS[name].annotation_size for name in ("fashion", "market")}  # (h, w)
+OBJECTS = {"chairs": sample_chair, "faces": sample_head}
 VIEW_NUMBERS = {"front": 1, "side": 2, "back": 3, "full": 4}
+HDF5 = "data_chair.hdf5"
+ILLUMINATION = "07"  # Multi-PIE's frontal flash
+SHEET = (6, 5)  # people on a contact sheet, pictures of each
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the bytes of a data set; the number of workers does not."""
+    """Everything that decides the bytes of a set of people; the number of workers does not."""
 
     layout: str = "fashion"
     identities: int = 400
@@ -46,35 +60,26 @@ class Settings:
     background: str = "light"
     quality: int = 95
 
-    def check(self) -> None:
-        """Raise UserError for a value that no data set can have."""
-        for name, allowed in (("layout", SIZES), ("background", BACKGROUNDS)):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise UserError(f"--{name} is {value!r}; expected one of {', '.join(allowed)}.")
-        limits = {"identities": 1, "test_identities": 1, "poses": 2, "seed": 0, "quality": 1}
-        for name, least in {**limits, "pairs": 1, "test_pairs": 1}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"--{name} is {value}; expected a number of at least {least}.")
-        people = 9_999 if self.layout == "market" else 99_999_999  # digits of the file names
-        most = {"quality": 100, "poses": 300, "identities": people - self.test_identities}
-        for name, limit in most.items():
-            value = getattr(self, name)
-            if value > limit:
-                raise UserError(f"--{name} is {value}; expected a number of at most {limit}.")
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """Everything that decides the bytes of a set of turned objects."""
+
+    layout: str
+    identities: int  # objects of the training split
+    test_identities: int
+    seed: int = 0
+    size: int = 256  # pixels, square
+    hdf5: bool = False  # chairs: the HDF5 file instead of the image folders
 
 
 def write_dataset(
     out: str | os.PathLike,
     layout: str = "fashion",
-    identities: int = 400,
-    poses: int = 5,
-    seed: int = 0,
     workers: int = 1,
     overwrite: bool = False,
     progress: bool = False,
-    **more: object,  # further fields of Settings
+    **fields: object,  # further fields of the settings
 ) -> dict:
     """Render a data set into the folder ``out`` and return its manifest.
 
@@ -83,50 +88,147 @@ def write_dataset(
     impossible settings, or when the folder holds something else: another synthetic data set is
     replaced only with ``overwrite``, foreign files never.
     """
-    settings = Settings(layout, identities, poses, seed, **more)
-    settings.check()
+    out, of_people = Path(out), layout in SIZES
+    settings = (Settings if of_people else ViewSettings)(layout, **fields)
+    _check(settings)
+    renderer = PEOPLE_RENDERER if of_people else VIEWS_RENDERER
+    manifest = {"renderer": renderer, "settings": asdict(settings), "complete": False}
+    known = _begin(out, manifest, overwrite)
+    if known:
+        return {**known, "unchanged": True}
+    try:
+        _save_manifest(out, manifest)
+        write = _write_people if of_people else _write_views
+        manifest["counts"] = write(out, settings, partial(_each, settings, workers, progress))
+        manifest["complete"] = True
+        _save_manifest(out, manifest)
+    except OSError as error:
+        raise UserError(
+            f"{out} cannot be written ({error.strerror}): free some space or choose another --out."
+        ) from error
+    return {**manifest, "unchanged": False}
 
-    def write(out: Path) -> dict[str, dict]:
-        return {phase: _write_phase(out, phase, settings, workers, progress) for phase in PHASES}
 
-    kind = DataKind(RENDERER, _all_there, _remove)
-    return write_once(Path(out), asdict(settings), kind, overwrite, write)
+def _check(settings: Settings | ViewSettings) -> None:
+    """UserError for settings that no data set can have, though each value can be."""
+    people = 99_999_999 if settings.layout == "fashion" else 9_999  # digits of the file names
+    if settings.identities + settings.test_identities > people:
+        raise UserError(
+            f"--identities is {settings.identities}; expected a number of at most "
+            f"{people - settings.test_identities}."
+        )
+    if getattr(settings, "hdf5", False):
+        if settings.layout != "chairs":
+            raise UserError("--hdf5 is for --layout chairs: say that, or leave it out.")
+        open_hdf5(None)  # says how to get h5py before anything is rendered
+
+
+def _begin(out: Path, manifest: dict, overwrite: bool) -> dict | None:
+    """The manifest if ``out`` holds this complete data set; None if it may be written now."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; expected a folder to write to: choose another --out.")
+    if out.is_dir():
+        remove_leftovers(out)  # of a first file that a full disk or a kill cut off
+    if not out.is_dir() or not any(out.iterdir()):
+        return None
+    try:
+        found = json.loads((out / SYNTHETIC_NAME).read_text(encoding="utf-8"))
+        was, complete = {**found["settings"], "renderer": found["renderer"]}, found["complete"]
+        pictures, others = _files(out, was)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{out} holds files but no readable {SYNTHETIC_NAME}, so it is not a synthetic data "
+            "set and is left alone: choose an empty or new folder for --out."
+        ) from None
+    wanted = {**manifest["settings"], "renderer": manifest["renderer"]}
+    if was != wanted and not overwrite:
+        changed = [f"{k} {was.get(k)} instead of {v}" for k, v in wanted.items() if was.get(k) != v]
+        raise UserError(
+            f"{out} holds a synthetic data set with other settings ({', '.join(changed)}): "
+            "choose another --out or add --overwrite."
+        )
+    if was == wanted and complete and all(path.is_file() for path in others):
+        images = sum(counts["images"] for counts in found["counts"].values())
+        if was.get("hdf5") or len(pictures) == images:
+            return found
+    for path in (*pictures, *others):
+        path.unlink(missing_ok=True)
+    for phase in PHASES:
+        remove_leftovers(out / phase)
+    return None
+
+
+def _files(out: Path, settings: dict) -> tuple[list[Path], list[Path]]:
+    """The pictures of a data set that are there; the other files that it has when complete."""
+    layout = settings["layout"]
+    kind = "jpg" if layout in SIZES else "png"
+    pictures = [path for phase in PHASES for path in (out / phase).glob(f"*.{kind}")]
+    others = [path for phase in PHASES for path in tables_of(out, layout, phase)]
+    return pictures, [*others, out / HDF5] if settings.get("hdf5") else others
 
 
 def tables_of(root: Path, layout: str, phase: str) -> list[Path]:
-    """Pairs, keypoints and, for fashion, the list of the images."""
+    """Pairs, keypoints and, for fashion, the list of the images; of chairs keys and names."""
+    if layout in OBJECTS:
+        kinds = ("id", "name") if layout == "chairs" else ()
+        return [root / f"{kind}_chair_{phase}.txt" for kind in kinds]
     files = LAYOUTS[layout]
     names = [files.pairs[0], files.annotations[0], *([LIST_NAME] if layout == "fashion" else [])]
     return [root / name.format(phase=phase) for name in names]
 
 
-def _write_phase(out: Path, phase: str, settings: Settings, workers: int, progress: bool) -> dict:
-    """Render one split and write its tables; returns its counts."""
-    (out / phase).mkdir(parents=True, exist_ok=True)
-    count = settings.identities if phase == "train" else settings.test_identities
-    task = partial(_write_identity, out, phase, settings)
-    keypoints, pairs = {}, []
-    bar = progress_bar(
-        map_in_order(task, range(count), workers),
-        total=count,
-        desc=phase,
-        unit="person",
-        disable=not progress,
-    )
-    for person in bar:
-        keypoints.update(person)
-        pairs += permutations(person, 2)
-    limit = settings.pairs if phase == "train" else settings.test_pairs
-    if limit is not None and limit < len(pairs):
-        rng = np.random.default_rng([settings.seed, PHASES.index(phase)])
-        kept = np.sort(rng.choice(len(pairs), limit, replace=False))
-        pairs = [pairs[i] for i in kept]
-    pairs_table, keypoint_table, *lists = tables_of(out, settings.layout, phase)
-    write_pairs(pairs_table, pairs)
-    write_keypoints(keypoint_table, keypoints)
-    for path in lists:
-        write_file(path, "".join(f"{name}\n" for name in keypoints).encode())
-    return {"identities": count, "images": len(keypoints), "pairs": len(pairs)}
+def _save_manifest(out: Path, manifest: dict) -> None:
+    """Make the folder and write the manifest into it."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_file(out / SYNTHETIC_NAME, (json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    write_file(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _count(settings: Settings | ViewSettings, phase: str) -> int:
+    return settings.identities if phase == "train" else settings.test_identities
+
+
+def _number(settings: Settings | ViewSettings, phase: str, index: int) -> int:
+    """A person or object has one number: those of testing come after those of training."""
+    return index + 1 + (settings.identities if phase == "test" else 0)
+
+
+def _each(
+    settings: Settings | ViewSettings, workers: int, progress: bool, phase: str, work: Callable
+) -> Iterator[dict]:
+    """``work(index)`` of every person or object of a split, in their order."""
+    count, unit = _count(settings, phase), "person" if settings.layout in SIZES else "object"
+    done = map_in_order(work, range(count), workers)
+    return progress_bar(done, total=count, desc=phase, unit=unit, disable=not progress)
+
+
+# --- people -------------------------------------------------------------------------------------
+
+
+def _write_people(out: Path, settings: Settings, each: Callable) -> dict[str, dict]:
+    """Render both splits and write their tables; returns the counts of each."""
+    counts = {}
+    for phase in PHASES:
+        (out / phase).mkdir(parents=True, exist_ok=True)
+        keypoints, pairs = {}, []
+        for person in each(phase, partial(_write_identity, out, phase, settings)):
+            keypoints.update(person)
+            pairs += permutations(person, 2)
+        limit = settings.pairs if phase == "train" else settings.test_pairs
+        if limit is not None and limit < len(pairs):
+            rng = np.random.default_rng([settings.seed, PHASES.index(phase)])
+            pairs = [pairs[i] for i in np.sort(rng.choice(len(pairs), limit, replace=False))]
+        pairs_table, keypoint_table, *lists = tables_of(out, settings.layout, phase)
+        write_pairs(pairs_table, pairs)
+        write_keypoints(keypoint_table, keypoints)
+        for path in lists:
+            _write_lines(path, list(keypoints))
+        people = _count(settings, phase)
+        counts[phase] = {"identities": people, "images": len(keypoints), "pairs": len(pairs)}
+    return counts
 
 
 def _write_identity(out: Path, phase: str, settings: Settings, index: int) -> dict[str, np.ndarray]:
@@ -137,23 +239,18 @@ def _write_identity(out: Path, phase: str, settings: Settings, index: int) -> di
     """
     seeds = [settings.seed, PHASES.index(phase), index]
     rng, scene_rng = np.random.default_rng(seeds), np.random.default_rng([*seeds, 1])
-    number = index + 1 + (settings.identities if phase == "test" else 0)
-    identity = sample_identity(rng)
+    number, identity = _number(settings, phase, index), sample_identity(rng)
+    # every view comes up before one is repeated
+    rounds = [rng.permutation(VIEWS) for _ in range(-(-settings.poses // len(VIEWS)))]
     result: dict[str, np.ndarray] = {}
-    for view in _views(rng, settings.poses):
+    for view in np.concatenate(rounds)[: settings.poses].tolist():
         pose = sample_pose(rng, view)
         name = _name(settings.layout, identity, number, view, result, scene_rng)
         size = SIZES[settings.layout]
-        picture, result[name] = render(identity, pose, size, settings.background, scene_rng)
+        picture, result[name], _ = render(identity, pose, size, settings.background, scene_rng)
         with replacing(out / phase / name) as temporary:
             Image.fromarray(picture).save(temporary, format="JPEG", quality=settings.quality)
     return result
-
-
-def _views(rng: np.random.Generator, count: int) -> list[str]:
-    """Views of a person's pictures: every view comes up before one is repeated."""
-    rounds = [rng.permutation(VIEWS) for _ in range(-(-count // len(VIEWS)))]
-    return [str(view) for view in np.concatenate(rounds)[:count]]
 
 
 def _name(layout: str, identity: Identity, number: int, view: str, taken: dict, rng) -> str:
@@ -167,123 +264,71 @@ def _name(layout: str, identity: Identity, number: int, view: str, taken: dict, 
     return f"{folder}{item:02d}_{VIEW_NUMBERS[view]}{view}.jpg"
 
 
-@dataclass(frozen=True)
-class DataKind:
-    """What :func:`write_once` has to know of one kind of synthetic data sets."""
-
-    renderer: int  # its version
-    is_complete: Callable[[Path, dict], bool]  # whether the files of a manifest are all there
-    remove: Callable[[Path], None]  # deletes an earlier data set
-
-
-def write_once(
-    out: Path,
-    settings: dict,
-    kind: DataKind,
-    overwrite: bool,
-    write: Callable[[Path], dict[str, dict]],  # fills the folder, returns the counts of each phase
-) -> dict:
-    """Write a data set unless ``out`` already holds it; returns its manifest and ``unchanged``."""
-    known = _begin(out, settings, kind, overwrite)
-    if known:
-        return {**known, "unchanged": True}
-    manifest = {"renderer": kind.renderer, "settings": settings, "complete": False}
-    try:
-        _save_manifest(out, manifest)
-        manifest = {**manifest, "counts": write(out), "complete": True}
-        _save_manifest(out, manifest)
-    except OSError as error:
-        raise UserError(
-            f"{out} cannot be written ({error.strerror}): free some space or choose another --out."
-        ) from error
-    return {**manifest, "unchanged": False}
-
-
-def _begin(out: Path, settings: dict, kind: DataKind, overwrite: bool) -> dict | None:
-    """The manifest if ``out`` holds this complete data set; None if it may be written now."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; expected a folder to write to: choose another --out.")
-    if out.is_dir():
-        remove_leftovers(out)  # of a first file that a full disk or a kill cut off
-    if not out.is_dir() or not any(out.iterdir()):
-        return None
-    manifest = load_manifest(out)
-    same = manifest["settings"] == settings and manifest["renderer"] == kind.renderer
-    if same and manifest["complete"] and kind.is_complete(out, manifest):
-        return manifest
-    if not same and not overwrite:
-        wanted = {**settings, "renderer": kind.renderer}
-        found = {**manifest["settings"], "renderer": manifest["renderer"]}
-        changed = [
-            f"{k} {found.get(k)} instead of {v}" for k, v in wanted.items() if found.get(k) != v
-        ]
-        raise UserError(
-            f"{out} holds a synthetic data set with other settings ({', '.join(changed)}): "
-            "choose another --out or add --overwrite."
-        )
-    kind.remove(out)
-    return None
-
-
-def load_manifest(out: Path) -> dict:
-    """What is known of the synthetic data set in a folder; UserError when it holds none."""
-    try:
-        manifest = json.loads((out / SYNTHETIC_NAME).read_text(encoding="utf-8"))
-        return {key: manifest[key] for key in ("renderer", "settings", "complete")} | manifest
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{out} holds files but no readable {SYNTHETIC_NAME}, so it is not a synthetic data "
-            "set and is left alone: choose an empty or new folder for --out."
-        ) from None
-
-
-def _all_there(out: Path, manifest: dict) -> bool:
-    layout = manifest["settings"]["layout"]
-    return all(
-        len(list((out / phase).glob("*.jpg"))) == manifest["counts"][phase]["images"]
-        and all(path.is_file() for path in tables_of(out, layout, phase))
-        for phase in PHASES
-    )
-
-
-def _remove(out: Path) -> None:
-    """Delete the pictures and tables of an earlier data set, nothing else."""
-    for phase in PHASES:
-        for layout in SIZES:
-            for path in tables_of(out, layout, phase):
-                path.unlink(missing_ok=True)
-        for path in (out / phase).glob("*.jpg"):
-            path.unlink()
-        remove_leftovers(out / phase)
-
-
-def _save_manifest(out: Path, manifest: dict) -> None:
-    """Make the folder and write the manifest into it."""
-    out.mkdir(parents=True, exist_ok=True)
-    write_file(out / SYNTHETIC_NAME, (json.dumps(manifest, indent=2) + "\n").encode())
-
-
-def contact_sheet(
-    root: str | os.PathLike,
-    path: str | os.PathLike,
-    layout: str = "fashion",
-    people: int = 6,
-    columns: int = 5,
-) -> None:
+def contact_sheet(root: str | os.PathLike, path: str | os.PathLike) -> None:
     """Write a PNG of the first people: a row each, pictures left, the same with skeletons right."""
     root, phase = Path(root), PHASES[0]
-    keypoints = read_keypoints(tables_of(root, layout, phase)[1])
+    settings = json.loads((root / SYNTHETIC_NAME).read_text(encoding="utf-8"))["settings"]
+    keypoints = read_keypoints(tables_of(root, settings["layout"], phase)[1])
     rows: list[list[np.ndarray]] = []
-    for _, names in groupby(keypoints, key=lambda name: _person(name, layout)):
-        names = list(names)[:columns]
+    for names in in_rows(list(keypoints), settings["poses"])[: SHEET[0]]:
+        names = names[: SHEET[1]]
         pictures = [np.asarray(load_image(root / phase / name)) for name in names]
         drawn = [draw_skeleton(p, keypoints[n]) for p, n in zip(pictures, names, strict=True)]
         rows.append(pictures + drawn)
-        if len(rows) == people:
-            break
     save_image(path, grid(rows, gap=0))
 
 
-def _person(name: str, layout: str) -> str:
-    """The part of a file name that all pictures of a person share."""
-    return name.split("_")[0] if layout == "market" else re.split(r"(?<=id\d{8})", name)[0]
+# --- turned objects -----------------------------------------------------------------------------
+
+
+def _write_views(out: Path, settings: ViewSettings, each: Callable) -> dict[str, dict]:
+    """Render both splits; returns the counts of each."""
+    counts = {phase: {"objects": _count(settings, phase), "images": 0} for phase in PHASES}
+
+    def pictures(phase: str) -> Iterator[tuple[str, np.ndarray]]:
+        for views in each(phase, partial(_render_object, settings, phase)):
+            counts[phase]["images"] += len(views)
+            yield from views.items()
+
+    if settings.hdf5:
+        with replacing(out / HDF5) as temporary, open_hdf5(temporary, "w") as file:
+            for name, image in (picture for phase in PHASES for picture in pictures(phase)):
+                group = file.create_group(name)
+                group.create_dataset("image", data=image, track_times=False)
+                pose = np.array(name.split("_")[-2:], np.int64)
+                group.create_dataset("pose", data=pose, track_times=False)
+    else:
+        for phase in PHASES:
+            (out / phase).mkdir(exist_ok=True)
+            for name, image in pictures(phase):
+                with replacing(out / phase / f"{name}.png") as temporary:
+                    Image.fromarray(image).save(temporary, format="PNG", compress_level=6)
+    for phase in PHASES:
+        names = [_object_name(settings, phase, i) for i in range(_count(settings, phase))]
+        keys = [f"{name}_{side}" for name in names for side, _, _ in _sides("chairs")]
+        for path in tables_of(out, settings.layout, phase):
+            _write_lines(path, keys if path.name.startswith("id") else names)
+    return counts
+
+
+def _render_object(settings: ViewSettings, phase: str, index: int) -> dict[str, np.ndarray]:
+    """All views of one object; each object has its own random numbers."""
+    seeds = [settings.seed, PHASES.index(phase), index]
+    scene = OBJECTS[settings.layout](np.random.default_rng(seeds))
+    name = _object_name(settings, phase, index)
+    return {
+        f"{name}_{side}": render_view(scene, azimuth, elevation, settings.size)
+        for side, azimuth, elevation in _sides(settings.layout)
+    }
+
+
+def _sides(layout: str) -> list[tuple[str, float, float]]:
+    """End of the name, azimuth and elevation in degrees of every view."""
+    if layout == "faces":
+        return [(f"{c}_{ILLUMINATION}", 15.0 * (i - 6), 0.0) for i, c in enumerate(CAMERAS)]
+    return [(f"{h}_{v}", h * STEP, v) for v in ELEVATIONS for h in AZIMUTHS]
+
+
+def _object_name(settings: ViewSettings, phase: str, index: int) -> str:
+    number = _number(settings, phase, index)
+    return f"{number:03d}_01_01" if settings.layout == "faces" else f"chair{number:05d}"
