@@ -6,8 +6,7 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from util.names import check_result_names
-from util.plugins import find_plugin, plugin_names
+from util.names import check_result_names, find_plugin, plugin_names
 from util.tables.manifest import describe, differences, folder_record, problems
 
 if TYPE_CHECKING:  # torch: the preparation of data sets does without it

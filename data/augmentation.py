@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -52,12 +51,6 @@ def ranges_from_options(opt: Namespace, published: AffineRanges) -> AffineRanges
     return replace(published, **{k: tuple(v) for k, v in given.items() if v is not None})
 
 
-class Uniform(Protocol):
-    """What is drawn from: ``numpy.random.Generator`` or ``numpy.random.RandomState``."""
-
-    def uniform(self, low: float, high: float) -> float: ...
-
-
 @dataclass(frozen=True)
 class AffineMap:
     """Rotation and scaling about the centre (W/2 + 0.5, H/2 + 0.5), then a shift."""
@@ -71,25 +64,17 @@ class AffineMap:
         """3 x 3 map of (x, y, 1) in an image of ``size`` (h, w) to where it moves."""
         height, width = size
         centre = np.array([width / 2 + 0.5, height / 2 + 0.5])
-        theta = np.deg2rad(self.angle)
+        c, s = np.cos(np.deg2rad(self.angle)), np.sin(np.deg2rad(self.angle))
         matrix = np.eye(3)
-        matrix[:2, :2] = self.scale * np.array(
-            [[np.cos(theta), -np.sin(theta)], [np.sin(theta), np.cos(theta)]]
-        )
-        shift = np.array([self.shift_x, self.shift_y])
-        matrix[:2, 2] = centre + shift - matrix[:2, :2] @ centre
+        matrix[:2, :2] = self.scale * np.array([[c, -s], [s, c]])
+        matrix[:2, 2] = np.add(centre, (self.shift_x, self.shift_y)) - matrix[:2, :2] @ centre
         return matrix
 
     def of_image(self, image: Image.Image) -> Image.Image:
         """The moved image: nearest neighbour in PIL's arithmetic, grey where nothing moved to."""
-        inverse = np.linalg.inv(self.matrix((image.height, image.width)))
-        return image.transform(
-            image.size,
-            Image.Transform.AFFINE,
-            inverse[:2].flatten().tolist(),
-            Image.Resampling.NEAREST,
-            fillcolor=OUTSIDE,
-        )
+        inverse = np.linalg.inv(self.matrix((image.height, image.width)))[:2].flatten().tolist()
+        affine, nearest = Image.Transform.AFFINE, Image.Resampling.NEAREST
+        return image.transform(image.size, affine, inverse, nearest, fillcolor=OUTSIDE)
 
     def of_keypoints(self, keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Moved keypoints (J, 2), (y, x) in the frame ``size`` (h, w); missing joints stay -1."""
@@ -99,30 +84,10 @@ class AffineMap:
         return np.where(present(points)[:, None], moved, -1.0)
 
 
-def draw_affine(rng: Uniform, ranges: AffineRanges, is_target: bool) -> AffineMap:
+def draw_affine(rng: np.random.Generator, ranges: AffineRanges, is_target: bool) -> AffineMap:
     """Draw angle, scale, shift_x, shift_y in this order from ``rng``; nothing for what is off."""
-    angle = rng.uniform(*ranges.angle) if ranges.angle else 0.0
-    scale = rng.uniform(*ranges.scale) if ranges.scale else 1.0
-    shift_x = rng.uniform(*ranges.shift) if ranges.shift else 0.0
-    shift_y = rng.uniform(*ranges.shift) if ranges.shift else 0.0
+    order = ((ranges.angle, 0.0), (ranges.scale, 1.0), (ranges.shift, 0.0), (ranges.shift, 0.0))
+    angle, scale, x, y = (rng.uniform(*bounds) if bounds else off for bounds, off in order)
     if is_target:
-        return AffineMap(angle * TARGET_ANGLE, shift_x * TARGET_SHIFT, shift_y * TARGET_SHIFT)
-    return AffineMap(angle, shift_x, shift_y, scale)
-
-
-def augment(
-    image: Image.Image,
-    keypoints: np.ndarray,  # (J, 2), (y, x) in the image's own frame, -1 = missing
-    ranges: AffineRanges,
-    rng: Uniform,
-    is_target: bool,
-) -> tuple[Image.Image, np.ndarray]:
-    """Move an image and its keypoints together by one random affine map.
-
-    With everything off both come back untouched and nothing is drawn.
-    """
-    affine = draw_affine(rng, ranges, is_target)
-    if affine == AffineMap():
-        return image, keypoints
-    size = (image.height, image.width)
-    return affine.of_image(image), affine.of_keypoints(keypoints, size)
+        return AffineMap(angle * TARGET_ANGLE, x * TARGET_SHIFT, y * TARGET_SHIFT)
+    return AffineMap(angle, x, y, scale)

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
 from torch.utils.data import Dataset
+
+from util.tensors import image_to_tensor
 
 
 class BaseDataset(Dataset, ABC):
@@ -27,6 +31,18 @@ class BaseDataset(Dataset, ABC):
     folder: Path | None = None  # of the image files, where it is one
     full_turn = False  # whether turns() ends beside where it begins
     record: dict[str, Any] | None = None  # how that folder was prepared (util/tables/manifest.py)
+
+    def __init__(
+        self,
+        root: str | Path,
+        phase: str = "train",
+        load_size: tuple[int, int] | None = None,  # default: that of the class
+        annotation_size: tuple[int, int] | None = None,
+        seed: int = 0,
+    ):
+        self.root, self.phase, self.seed = Path(root), phase, seed
+        self.load_size = tuple(load_size or self.load_size)
+        self.annotation_size = tuple(annotation_size or self.annotation_size or self.load_size)
 
     @staticmethod
     def modify_options(parser: ArgumentParser, is_train: bool) -> None:
@@ -61,13 +77,25 @@ class BaseDataset(Dataset, ABC):
         """Further arguments of the constructor, by name."""
         return {}
 
+    def decoded(self, name: str) -> Image.Image | None:
+        """An image as its file holds it; None where it is no file."""
+        return None
+
+    def image(self, name: str) -> torch.Tensor:
+        """uint8 image (3, H, W) at ``load_size``."""
+        return image_to_tensor(self.decoded(name), self.load_size)
+
     def photograph(self, name: str) -> np.ndarray | None:
         """The file of an image, uint8 (H, W, 3) at ``annotation_size``; None where it is no file.
 
         Unlike the image of a sample it has not been through ``load_size``: it is the ground truth
         of a result.
         """
-        return None
+        image = self.decoded(name)
+        if image is None:
+            return None
+        planes = image_to_tensor(image, self.annotation_size)
+        return planes.permute(1, 2, 0).contiguous().numpy()
 
     def turns(self) -> dict[str, list[tuple[str, str]]]:
         """Pairs (source name, target name) that turn one object, by its source; none of people."""

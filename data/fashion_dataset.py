@@ -9,7 +9,6 @@ class FashionDataset(PoseDataset):
 
     load_size = (256, 256)
     annotation_size = LAYOUTS["fashion"].annotation_size
-    image_folders = ("{phase}", "{phase}_higher")  # the second is DPTN_step's
     pairs_files = LAYOUTS["fashion"].pairs
     image_folders = ("{phase}", "{phase}_higher")  # the second: of the published step model
     annotation_files = LAYOUTS["fashion"].annotations

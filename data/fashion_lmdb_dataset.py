@@ -42,16 +42,13 @@ class FashionLmdbDataset(BaseDataset):
         self,
         root: str | Path,
         phase: str = "train",
-        load_size: tuple[int, int] | None = None,
-        annotation_size: tuple[int, int] | None = None,
+        *args,
         max_pairs: int | None = None,
-        seed: int = 0,
         pairs_order: str = "target_first",
         lmdb_root: str | Path | None = None,
+        **kwargs,
     ):
-        self.root, self.phase, self.seed = Path(root), phase, seed
-        self.load_size = tuple(load_size or type(self).load_size)
-        self.annotation_size = tuple(annotation_size or type(self).annotation_size)
+        super().__init__(root, phase, *args, **kwargs)
         framed = self.annotation_size == type(self).annotation_size
         self._conversion = Conversion("fashion" if framed else "market")
         if not self.root.is_dir():
@@ -71,13 +68,13 @@ class FashionLmdbDataset(BaseDataset):
 
     def _check(self, pairs_file: Path) -> None:
         """Refuse lists with images that are not in the environment or have no keypoints."""
-        paths = {path for target, sources in self.items for path in (target, *sources)}
-        for path in self.images.missing(sorted(paths)):
+        paths = sorted({path for target, sources in self.items for path in (target, *sources)})
+        for path in self.images.missing(paths):
             raise UserError(
                 f"{pairs_file} names {path}, which is not in {self.images.folder}; run "
                 "python -m script.prepare_data again"
             )
-        for path in sorted(paths):
+        for path in paths:
             if not pose_path(self.root, path).is_file():
                 raise UserError(
                     f"{pairs_file} names {path}, but there are no keypoints "
@@ -90,10 +87,8 @@ class FashionLmdbDataset(BaseDataset):
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """(source name, target name) of every item, with the source of the first epoch."""
-        return [
-            (to_name(self._source(index)), to_name(target))
-            for index, (target, _) in enumerate(self.items)
-        ]
+        targets = (target for target, _ in self.items)
+        return [(to_name(self._source(i)), to_name(target)) for i, target in enumerate(targets)]
 
     def _source(self, index: int) -> str:
         """The source drawn for sample ``index``, which counts on from epoch to epoch."""
@@ -103,11 +98,8 @@ class FashionLmdbDataset(BaseDataset):
         return sources[np.random.default_rng([self.seed, index]).integers(len(sources))]
 
     def image(self, path: str) -> torch.Tensor:
-        """uint8 image (3, H, W) at load_size."""
-        data = self.images.read(path)
-        return image_to_tensor(
-            image_from_bytes(data, f"{self.images.folder}: {path}"), self.load_size
-        )
+        image = image_from_bytes(self.images.read(path), f"{self.images.folder}: {path}")
+        return image_to_tensor(image, self.load_size)
 
     def keypoints(self, path: str) -> torch.Tensor:
         """Keypoints (18, 2) float64, (y, x) in the annotation frame, -1 = missing."""

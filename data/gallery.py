@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 from PIL import Image
 
@@ -42,14 +40,8 @@ def preset(name: str, frame: tuple[int, int]) -> np.ndarray:
     return pose_keypoints(NEUTRAL_BODY, pose, frame).round(1)
 
 
-class Samples(Protocol):
-    """People that are there from the start."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-
-    def __call__(self, index: int) -> tuple[str, Image.Image, Image.Image, np.ndarray]:
-        """Name, image at load size, picture to show and keypoints of one."""
+# name, image at load size, picture to show, keypoints
+Sample = tuple[str, Image.Image, Image.Image, np.ndarray]
 
 
 class DatasetSamples:
@@ -63,7 +55,7 @@ class DatasetSamples:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __call__(self, index: int) -> tuple[str, Image.Image, Image.Image, np.ndarray]:
+    def __call__(self, index: int) -> Sample:
         sample = self.dataset[int(self.rows[index])]
         name = sample["source_name"]
         image = Image.fromarray(sample["source_image"].permute(1, 2, 0).contiguous().numpy())
@@ -81,9 +73,12 @@ class SyntheticSamples:
     def __len__(self) -> int:
         return SYNTHETIC_SAMPLES
 
-    def __call__(self, index: int) -> tuple[str, Image.Image, Image.Image, np.ndarray]:
+    def __call__(self, index: int) -> Sample:
         rng = np.random.default_rng((2025, index))
         pixels, keypoints, _ = render(sample_identity(rng), sample_pose(rng), self.frame, rng=rng)
         shown = Image.fromarray(pixels)
         image = shown.resize(self.load_size[::-1], Image.Resampling.BILINEAR)
         return f"synthetic person {index}", image, shown, keypoints.astype(np.float64)
+
+
+Samples = DatasetSamples | SyntheticSamples  # people that are there from the start

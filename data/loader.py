@@ -11,12 +11,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data import create_dataset
-from data.cache import CachedLoader, cache_place
+from data.augmentation import AffineRanges
+from data.pose_dataset import PoseDataset
 from util.errors import UserError
+from util.parallel import map_in_order
 from util.run import distributed
 from util.run.interrupt import shield_worker
 
 FIXED_PAIRS = 3
+CHUNK = 32  # images that a worker decodes at a time
 
 
 class EpochBatchSampler(Sampler[list[int]]):
@@ -92,20 +95,13 @@ def make_loader(
     batch_size: int,
     workers: int = 2,
     seed: int = 0,
-    shuffle: bool = True,
-    drop_last: bool = True,
-    rank: int = 0,
-    processes: int = 1,
-    limit: int | None = None,
     pin_memory: bool = False,
+    **order: Any,  # further arguments of EpochBatchSampler
 ) -> DataLoader:
     """A DataLoader over :class:`EpochBatchSampler`; workers stay alive between epochs."""
-    sampler = EpochBatchSampler(
-        len(dataset), batch_size, seed, shuffle, drop_last, rank, processes, limit
-    )
     return DataLoader(
         dataset,
-        batch_sampler=sampler,
+        batch_sampler=EpochBatchSampler(len(dataset), batch_size, seed, **order),
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
@@ -172,3 +168,86 @@ def create_dataloader(dataset: Dataset, opt: Namespace) -> DataLoader | CachedLo
         pin_memory=opt.device.startswith("cuda"),
     )
     return CachedLoader(dataset, loader.batch_sampler, place, opt.nThreads) if place else loader
+
+
+# --- all images of a data set in memory: a batch is an index -------------------------------------
+
+
+def cache_place(dataset: Any, choice: str, device: torch.device) -> torch.device | None:
+    """Where ``--cache_images choice`` keeps the images; None: nowhere.
+
+    ``auto``: on a CUDA device when they take at most a third of its free memory. UserError for
+    images that cannot be kept.
+    """
+    reason = None
+    if not isinstance(dataset, PoseDataset):
+        reason = f"{type(dataset).__name__} draws its images anew"
+    elif dataset.ranges != AffineRanges():
+        reason = "--augment moves every image anew"
+    if choice == "auto":
+        if device.type != "cuda" or reason:
+            return None
+        height, width = dataset.load_size
+        free, _ = torch.cuda.mem_get_info(device)
+        return device if 3 * height * width * len(dataset.keypoints) <= free / 3 else None
+    place = {"device": device, "host": torch.device("cpu"), "none": None}[choice]
+    if place and reason:
+        raise UserError(f"--cache_images: {reason}; leave it out or say --cache_images none")
+    return place
+
+
+class CachedLoader:
+    """Yields the batches of a DataLoader over ``dataset``: same pixels, keypoints, names, order.
+
+    Images are one uint8 tensor (N, 3, H, W), keypoints one float64 tensor (N, 18, 2), both on
+    ``device``. After the first pass nothing is decoded and no worker runs.
+    """
+
+    def __init__(
+        self,
+        dataset: PoseDataset,
+        sampler: Sampler[list[int]],  # indices, counted on from epoch to epoch
+        device: torch.device,
+        workers: int = 0,  # processes that decode
+    ):
+        self.dataset, self.batch_sampler = dataset, sampler
+        names = list(dataset.keypoints)
+        places = {name: place for place, name in enumerate(names)}
+        self._pairs = torch.tensor([[places[name] for name in pair] for pair in dataset.pairs])
+        self.images = torch.empty(
+            (len(names), 3, *dataset.load_size), dtype=torch.uint8, device=device
+        )
+        chunks = [names[i : i + CHUNK] for i in range(0, len(names), CHUNK)]
+        decoded = map_in_order(_decode, chunks, workers, start=_start, arguments=(dataset,))
+        for k, images in enumerate(decoded):
+            self.images[k * CHUNK : k * CHUNK + len(images)] = torch.from_numpy(images)
+        size, where = self.images.numel() / 2**20, self.images.device
+        dataset.cached = f"{len(names):,} images are kept on {where} ({size:,.0f} MiB)"
+        self.keypoints = torch.stack([dataset.keypoints[name] for name in names]).to(device)
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for indices in self.batch_sampler:
+            rows = [index % len(self.dataset) for index in indices]
+            places = self._pairs[rows].to(self.images.device)
+            batch: dict[str, Any] = {}
+            for column, role in enumerate(("source", "target")):
+                batch[f"{role}_image"] = self.images[places[:, column]]
+                batch[f"{role}_keypoints"] = self.keypoints[places[:, column]]
+                batch[f"{role}_name"] = [self.dataset.pairs[row][column] for row in rows]
+            yield batch
+
+
+_dataset: PoseDataset | None = None
+
+
+def _start(dataset: PoseDataset) -> None:
+    global _dataset
+    _dataset = dataset
+
+
+def _decode(names: list[str]) -> Any:
+    """uint8 (n, 3, H, W) as a NumPy array, which is sent to the parent."""
+    return torch.stack([_dataset.image(name) for name in names]).numpy()

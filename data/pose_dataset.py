@@ -14,14 +14,14 @@ from PIL import Image
 from data.augmentation import (
     AffineRanges,
     add_augmentation_options,
-    augment,
+    draw_affine,
     ranges_from_options,
 )
 from data.base_dataset import BaseDataset
 from data.prepare.checks import shape_note
 from util.errors import UserError
 from util.image import load_image
-from util.skeleton import MISSING, present
+from util.skeleton import in_frame
 from util.tables.manifest import folder_record
 from util.tables.patn import find_row, read_keypoints, read_pairs
 from util.tensors import image_to_tensor
@@ -44,17 +44,13 @@ class PoseDataset(BaseDataset):
     def __init__(
         self,
         root: str | Path,
-        phase: str = "train",
-        load_size: tuple[int, int] | None = None,
-        annotation_size: tuple[int, int] | None = None,
+        *args,
         max_pairs: int | None = None,
-        seed: int = 0,
         augmentation: AffineRanges | None = None,  # None: images as they are
+        **kwargs,
     ):
-        self.root, self.phase, self.seed = Path(root), phase, seed
+        super().__init__(root, *args, **kwargs)
         self.ranges = augmentation or AffineRanges()
-        self.load_size = tuple(load_size or type(self).load_size)
-        self.annotation_size = tuple(annotation_size or type(self).annotation_size)
         if not self.root.is_dir():
             found = "is a file, not a folder" if self.root.exists() else "no such folder"
             raise UserError(
@@ -131,14 +127,8 @@ class PoseDataset(BaseDataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def image(self, name: str) -> torch.Tensor:
-        """uint8 image (3, H, W) at load_size."""
-        return image_to_tensor(load_image(self.folder / name), self.load_size)
-
-    def photograph(self, name: str) -> np.ndarray:
-        """uint8 (H, W, 3) at the annotation size, from the file."""
-        image = image_to_tensor(load_image(self.folder / name), self.annotation_size)
-        return image.permute(1, 2, 0).contiguous().numpy()
+    def decoded(self, name: str) -> Image.Image:
+        return load_image(self.folder / name)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample: dict[str, Any] = {}
@@ -158,10 +148,9 @@ class PoseDataset(BaseDataset):
         self, image: torch.Tensor, keypoints: torch.Tensor, rng: np.random.Generator, target: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Image and keypoints (annotation frame) after one random affine map at load size."""
-        stretch = np.array(self.load_size) / np.array(self.annotation_size)
-        known = present(keypoints)[:, None].numpy()
-        points = np.where(known, keypoints.numpy() * stretch, MISSING)
-        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-        picture, points = augment(picture, points, self.ranges, rng, target)
-        points = np.where(known, points / stretch, MISSING)
+        affine = draw_affine(rng, self.ranges, target)
+        picture = affine.of_image(Image.fromarray(image.permute(1, 2, 0).numpy()))
+        points = in_frame(keypoints, self.annotation_size, self.load_size)
+        points = affine.of_keypoints(points, self.load_size)
+        points = in_frame(points, self.load_size, self.annotation_size)
         return image_to_tensor(picture, self.load_size), torch.from_numpy(points)

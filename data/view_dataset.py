@@ -21,7 +21,6 @@ from util.kinds import Kind, choice, positive_int, text
 from util.tables import views as naming
 from util.tables.manifest import folder_record
 from util.tables.views import FolderStore, Hdf5Store, Source
-from util.tensors import image_to_tensor
 
 
 def _are_views(axes: list) -> bool:
@@ -56,6 +55,7 @@ class ViewDataset(BaseDataset):
         root: str | Path,
         phase: str = "train",
         load_size: tuple[int, int] | None = None,
+        annotation_size: tuple[int, int] | None = None,  # of the results; default: load_size
         views: Sequence[Sequence[str]] | None = None,  # of the checkpoint; None: those found
         training: bool = True,
         category: str | None = None,
@@ -63,12 +63,10 @@ class ViewDataset(BaseDataset):
         ang_skip: int = 20,
         max_pairs: int | None = None,
         seed: int = 0,
-        annotation_size: tuple[int, int] | None = None,  # of the results; default: load_size
     ):
-        self.load_size = tuple(load_size or type(self).load_size)
-        self.annotation_size = tuple(annotation_size or self.load_size)
-        self.seed, self.training = seed, training
-        source = Source(Path(root), phase, category, view_names, ang_skip)
+        super().__init__(root, phase, load_size, annotation_size, seed)
+        self.training = training
+        source = Source(self.root, phase, category, view_names, ang_skip)
         self.store = source.store
         if isinstance(self.store, FolderStore):
             self.folder = self.store.folder
@@ -115,23 +113,22 @@ class ViewDataset(BaseDataset):
 
     def _indices(self, source: Source) -> dict[str, torch.Tensor]:
         """Name -> index of its label on each axis, int64 (K,)."""
-        places = [{label: i for i, label in enumerate(axis)} for axis in self.views]
         result = {}
         for name, (_, labels) in source.split.items():
-            if len(labels) != len(places):
+            if len(labels) != len(self.views):
                 raise UserError(
                     f"{name} in {source.store.where} has {len(labels)} view labels, but the "
-                    f"network knows views of {len(places)}: the data and the checkpoint differ"
+                    f"network knows views of {len(self.views)}: the data and the checkpoint differ"
                 )
-            for label, place in zip(labels, places, strict=True):
-                if label not in place:
+            seen = list(zip(labels, self.views, strict=True))
+            for label, axis in seen:
+                if label not in axis:
                     raise UserError(
                         f"{name} in {source.store.where} shows the view {label}, which the network "
-                        f"does not know; expected one of {', '.join(place)}: remove the picture or "
+                        f"does not know; expected one of {', '.join(axis)}: remove the picture or "
                         "train with it"
                     )
-            known = (place[label] for label, place in zip(labels, places, strict=True))
-            result[name] = torch.tensor(list(known))
+            result[name] = torch.tensor([axis.index(label) for label, axis in seen])
         return result
 
     def _group(self, source: Source) -> dict[tuple, list[str]]:
@@ -178,11 +175,6 @@ class ViewDataset(BaseDataset):
             turns.setdefault(pair[0], []).append(pair)
         return turns
 
-    def photograph(self, name: str) -> np.ndarray:
-        """uint8 (H, W, 3) at the size of results."""
-        image = image_to_tensor(self.store.image(name), self.annotation_size)
-        return image.permute(1, 2, 0).contiguous().numpy()
-
     def __len__(self) -> int:
         return len(self.sources) if self.training else len(self.pairs)
 
@@ -197,12 +189,12 @@ class ViewDataset(BaseDataset):
             pair = self.pairs[row]
         sample: dict[str, Any] = {}
         for role, name in zip(("source", "target"), pair, strict=True):
-            sample[f"{role}_image"] = image_to_tensor(self._image(name), self.load_size)
+            sample[f"{role}_image"] = self.image(name)
             sample[f"{role}_view"] = self._index[name]
             sample[f"{role}_name"] = name
         return sample
 
-    def _image(self, name: str) -> Image.Image:
+    def decoded(self, name: str) -> Image.Image:
         image = self.store.image(name)
         if image.size != self._size:
             raise UserError(

@@ -7,7 +7,7 @@ from argparse import Namespace
 
 from models.base_model import BaseModel
 from util.errors import UserError
-from util.plugins import find_plugin, plugin_names
+from util.names import find_plugin, plugin_names
 
 _SHARED = ("base", "gan")
 

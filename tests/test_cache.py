@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from data import create_dataset
-from data.cache import CachedLoader
-from data.loader import create_dataloader
+from data.loader import CachedLoader, create_dataloader
 from models import create_model
 from tests.helpers import train_options
 from util.errors import UserError

@@ -8,13 +8,7 @@ import torch
 from PIL import Image
 
 from data import find_dataset
-from data.augmentation import (
-    AffineMap,
-    AffineRanges,
-    augment,
-    draw_affine,
-    ranges_from_options,
-)
+from data.augmentation import AffineMap, AffineRanges, draw_affine, ranges_from_options
 from data.fashion_dataset import FashionDataset
 from data.market_dataset import MarketDataset
 from tests.helpers import GOLDEN, train_options
@@ -84,13 +78,9 @@ def test_the_warped_image_equals_the_published_one(golden):
     np.testing.assert_array_equal(np.asarray(warped), golden["img.P1_affine"])
 
 
-def test_nothing_is_drawn_or_changed_when_everything_is_off():
+def test_nothing_is_drawn_when_everything_is_off():
     rng = np.random.RandomState(0)
-    image = Image.new("RGB", (64, 128), "red")
-    keypoints = np.full((18, 2), 7.25)
-    new_image, new_keypoints = augment(image, keypoints, AffineRanges(), rng, False)
-    assert new_image is image
-    assert new_keypoints is keypoints
+    assert draw_affine(rng, AffineRanges(), is_target=False) == AffineMap()
     assert rng.uniform() == np.random.RandomState(0).uniform()
 
 
@@ -111,7 +101,9 @@ def test_image_and_keypoints_move_together():
     keypoints = np.array([[41.5, 21.5], [-1.0, 30.0]])  # the middle of the square; a missing joint
     rng = np.random.default_rng(1)
     for _ in range(5):
-        moved, points = augment(Image.fromarray(image), keypoints, RANGES, rng, is_target=False)
+        affine = draw_affine(rng, RANGES, is_target=False)
+        moved = affine.of_image(Image.fromarray(image))
+        points = affine.of_keypoints(keypoints, (128, 64))
         rows, cols = np.nonzero(np.asarray(moved)[..., 0] == 255)
         centre = np.array([rows.mean() + 0.5, cols.mean() + 0.5])
         assert np.abs(points[0] - centre).max() < 0.75

@@ -120,16 +120,6 @@ def test_the_published_rule_takes_the_last_separator_and_the_first_suffix():
     assert parse_result_name("a_2_2_b_vis.png") == ("a_2", "b")
 
 
-def test_names_that_hold_the_separator_are_told_apart_by_the_known_images():
-    assert parse_result_name("a_2_b_2_c_vis.png") == ("a_2_b", "c")
-    assert parse_result_name("a_2_b_2_c_vis.png", known={"a", "b_2_c"}) == ("a", "b_2_c")
-    assert parse_result_name("a_2_b_vis_1_vis.png", known={"a", "b_vis_1"}) == ("a", "b_vis_1")
-    with pytest.raises(UserError, match="fits 2 different pairs"):
-        parse_result_name("a_2_b_2_c_vis.png", known={"a", "b_2_c", "a_2_b", "c"})
-    with pytest.raises(UserError, match="fits no pair"):
-        parse_result_name("a_2_b_vis.png", known={"a"})
-
-
 @pytest.mark.parametrize("name", ["", "a.png", "a_2_b.png", "_2_b_vis.png", "a_2__vis.png"])
 def test_other_files_are_not_result_names(name):
     with pytest.raises(UserError, match="is not a result name"):

@@ -356,9 +356,9 @@ def test_a_test_object_without_pictures_is_one_sentence(tmp_path):
 def test_a_view_that_the_network_does_not_know_is_one_sentence(folder):
     views = [[str(h) for h in range(0, 30, 2)], ["0", "10", "20"]]
     with pytest.raises(UserError, match="shows the view 30, which the network does not know"):
-        ViewDataset(folder, "test", SIZE, views, training=False)
+        ViewDataset(folder, "test", SIZE, views=views, training=False)
     with pytest.raises(UserError, match="has 2 view labels, but the network knows views of 1"):
-        ViewDataset(folder, "test", SIZE, [["0", "2"]], training=False)
+        ViewDataset(folder, "test", SIZE, views=[["0", "2"]], training=False)
 
 
 @pytest.mark.parametrize("words", [("--ang_skip", "7"), ("--views", "0,0;1"), ("--views", "0,,1")])

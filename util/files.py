@@ -41,11 +41,9 @@ def replacing(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
             with open(temporary, "rb") as stream:
                 os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    finally:
+        temporary.unlink(missing_ok=True)  # when it did not take its place
         _unfinished.discard(temporary)
-        raise
-    _unfinished.discard(temporary)
 
 
 def discard_unfinished() -> None:
@@ -58,16 +56,17 @@ def discard_unfinished() -> None:
             _unfinished.pop().unlink(missing_ok=True)
 
 
-def write_atomically(path: str | os.PathLike, data: bytes, durable: bool = True) -> None:
-    """Write bytes; the file appears whole or not at all. Raises OSError."""
-    with replacing(path, durable) as temporary:
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+    """Write bytes, to the disk; the file appears whole or not at all. Raises OSError."""
+    with replacing(path, durable=True) as temporary:
         temporary.write_bytes(data)
 
 
 def write_file(path: str | os.PathLike, data: bytes) -> None:
     """Like :func:`write_atomically`, not synchronized; OutputError when that is impossible."""
     try:
-        write_atomically(path, data, durable=False)
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(

@@ -58,33 +58,28 @@ def _decoded(
     try:
         with Image.open(file, formats=PICTURE_FORMATS) as image:
             check(image, where)
-            if (
-                image.mode == "RGB"
-                and "transparency" not in image.info
-                and (
-                    image.info.keys().isdisjoint(_HOLDS_ORIENTATION)
-                    or image.getexif().get(0x0112, 1) == 1
-                )
-            ):
+            if image.mode == "RGB" and "transparency" not in image.info and _turn(image) == 1:
                 return image.copy()
             return to_rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{where}: no such image; check the data root and the file lists"
-        ) from error
+    except FileNotFoundError:
+        problem = ": no such image; check the data root and the file lists"
     except (PermissionError, IsADirectoryError) as error:
-        raise UserError(
-            f"{where} cannot be read ({error.strerror}); check the file and its permissions"
-        ) from error
-    except UnidentifiedImageError as error:  # its text is the name or a memory address
-        raise UserError(
-            f"{where} is not a readable image (expected {', '.join(PICTURE_FORMATS)}); replace the "
-            "file"
-        ) from error
+        problem = f" cannot be read ({error.strerror}); check the file and its permissions"
+    except UnidentifiedImageError:  # its text is the name or a memory address
+        known = ", ".join(PICTURE_FORMATS)
+        problem = f" is not a readable image (expected {known}); replace the file"
     except Image.DecompressionBombError as error:
-        raise UserError(f"{where} is not a readable image ({error}); replace the file") from error
+        problem = f" is not a readable image ({error}); replace the file"
     except DAMAGE as error:
-        raise UserError(f"{where} is damaged ({error}); replace the file") from error
+        problem = f" is damaged ({error}); replace the file"
+    raise UserError(where + problem)
+
+
+def _turn(image: Image.Image) -> int:
+    """EXIF orientation, which is not looked for where no EXIF data can hold it."""
+    if image.info.keys().isdisjoint(_HOLDS_ORIENTATION):
+        return 1
+    return image.getexif().get(0x0112, 1)
 
 
 def _check_pixels(image: Image.Image, where: str) -> None:
@@ -99,27 +94,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB of an image of any mode: deeper values are scaled, alpha lies on white."""
     if image.mode.startswith(("I", "F")):  # PIL would clip, not scale
         values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        top = _white_of(image.mode, values)
+        # white is 65535 of 16 bits, whatever the picture holds; else the next of these
+        tops = {"F": (1.0, 255.0, 65535.0), "I": (255.0, 65535.0)}.get(image.mode, (65535.0,))
+        top = next((top for top in tops if values.max() <= top), tops[-1])
         image = Image.fromarray((values.clip(0, top) / top * 255).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
+        image = Image.alpha_composite(white, image.convert("RGBA"))
     return image.convert("RGB")
-
-
-def _white_of(mode: str, values: np.ndarray) -> float:
-    """The value that is white: 65535 of 16 bits, whatever the picture holds; else the next top."""
-    if mode.startswith("I;16"):
-        return 65535.0
-    tops = (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)
-    return next((top for top in tops if values.max() <= top), tops[-1])
 
 
 def is_grey(image: Image.Image) -> bool:
     """Whether an RGB picture has no colour anywhere."""
-    red, green, blue = (np.asarray(band) for band in image.split())
-    return bool((red == green).all() and (green == blue).all())
+    pixels = np.asarray(image)
+    return bool((pixels[..., :1] == pixels[..., 1:]).all())
 
 
 def grey_as(source: Image.Image, result: Image.Image) -> Image.Image:
@@ -136,18 +124,15 @@ def resize_linear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) of an opened file once it stands upright, without decoding it."""
-    turned = (
-        not image.info.keys().isdisjoint(_HOLDS_ORIENTATION)
-        and image.getexif().get(0x0112, 1) in _LYING
-    )
-    return (image.height, image.width) if turned else image.size
+    return image.size[::-1] if _turn(image) in _LYING else image.size
 
 
 def mark_of(image: Image.Image) -> str:
     """The mark that :func:`save_image` left in an opened PNG or JPEG file, "" without one."""
     text = image.info.get("Comment") or image.info.get("comment", b"")
     text = text.decode("latin-1") if isinstance(text, bytes) else str(text)
-    return text.removeprefix(f"{_MARK} ") if text.startswith(f"{_MARK} ") else ""
+    before, _, mark = text.partition(f"{_MARK} ")
+    return "" if before else mark
 
 
 def save_image(path: str | Path, image: np.ndarray, quality: int = 75, mark: str = "") -> None:
@@ -157,23 +142,19 @@ def save_image(path: str | Path, image: np.ndarray, quality: int = 75, mark: str
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    options: dict = {"quality": quality}
-    if path.suffix.lower() == ".png":
-        options = {"compress_level": 1}
-    if mark and path.suffix.lower() == ".png":
-        options["pnginfo"] = PngInfo()
-        options["pnginfo"].add_text("Comment", f"{_MARK} {mark}")
-    elif mark:
-        options["comment"] = f"{_MARK} {mark}"
+    suffix, text = path.suffix.lower(), f"{_MARK} {mark}" * bool(mark)
+    if suffix == ".png":
+        comment = PngInfo()
+        if text:
+            comment.add_text("Comment", text)
+        options: dict = {"format": "PNG", "compress_level": 1, "pnginfo": comment}
+    elif suffix in IMAGE_EXTENSIONS:
+        options = {"format": "JPEG", "quality": quality, **({"comment": text} if text else {})}
+    else:
+        known = ", ".join(IMAGE_EXTENSIONS)
+        raise UserError(f"{path}: unknown image format; expected one of {known}")
     with replacing(path) as temporary:
-        Image.fromarray(image).save(temporary, **_pil_format(path), **options)
-
-
-def _pil_format(path: Path) -> dict[str, str]:
-    formats = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
-    if path.suffix.lower() not in formats:
-        raise UserError(f"{path}: unknown image format; expected one of {', '.join(formats)}")
-    return {"format": formats[path.suffix.lower()]}
+        Image.fromarray(image).save(temporary, **options)
 
 
 MIN_SIDE = 16  # pixels
@@ -192,20 +173,20 @@ def as_photo(picture: Picture, where: str | None = None) -> Image.Image:
     narrow and very large pictures and for files that are no pictures.
     """
     if isinstance(picture, (str, Path)):
-        where = where or str(picture)
-        image = _open(Path(picture), where)
-    elif isinstance(picture, np.ndarray):
+        path, where = Path(picture), where or str(picture)
+        if not path.is_file():
+            found = "is a folder" if path.is_dir() else "no such image"
+            raise UserError(f"{where}: {found}; expected the file name of one photo")
+        return _photo(path, where)
+    if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise UserError(
                 f"{where or 'the picture'} is a {picture.dtype} array of shape {picture.shape}; "
                 "expected uint8 (height, width, 3)"
             )
-        image = Image.fromarray(picture)
-    else:
-        image = picture
-    where = where or getattr(image, "filename", "") or "the picture"
-    _check(image, where)
-    return to_rgb(ImageOps.exif_transpose(image))
+        picture = Image.fromarray(picture)
+    _check(picture, where or getattr(picture, "filename", "") or "the picture")
+    return to_rgb(ImageOps.exif_transpose(picture))
 
 
 def picture_name(picture: Picture) -> str:
@@ -233,22 +214,13 @@ def photo_from_bytes(content: bytes, where: str) -> Image.Image:
     """
     if not content:
         raise UserError(f"{where} is empty; expected a photo")
-    _refuse_heic(where)
-    return _decoded(io.BytesIO(content), where, _check)
+    return _photo(io.BytesIO(content), where)
 
 
-def _open(path: Path, where: str) -> Image.Image:
-    """The decoded file."""
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "no such image"
-        raise UserError(f"{where}: {found}; expected the file name of one photo")
-    _refuse_heic(where)
-    return _decoded(path, where, _check)
-
-
-def _refuse_heic(name: str) -> None:
-    if name.lower().endswith(HEIC):
-        raise UserError(f"{name} is a HEIC photo, which cannot be read here; export it as JPEG")
+def _photo(file: Path | io.BytesIO, where: str) -> Image.Image:
+    if where.lower().endswith(HEIC):
+        raise UserError(f"{where} is a HEIC photo, which cannot be read here; export it as JPEG")
+    return _decoded(file, where, _check)
 
 
 def _check(image: Image.Image, where: str) -> None:

@@ -1,10 +1,15 @@
-"""File names: result names, flattened DeepFashion names, file ids, and which names are let in."""
+"""File names: result names, flattened DeepFashion names, file ids, which names are let in, and
+plug-ins: ``models/foo_model.py`` with ``class FooModel`` is ``--model foo``."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 from collections.abc import Collection, Iterable
+from difflib import get_close_matches
 from pathlib import PurePath, PurePosixPath
+from types import ModuleType
 
 from util.errors import UserError
 
@@ -21,9 +26,9 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _FLAT = re.compile(
     r"fashion(WOMEN|MEN)([^0-9/]+)id([0-9]{8})([0-9]{2})_([0-9]+)([A-Za-z]+)(\.[A-Za-z]+)"
 )
-_CATEGORY = re.compile(r"[^0-9/\\]+")
-_FOLDER = re.compile(r"id_[0-9]{8}")
-_FILE = re.compile(r"[0-9]{2}_[0-9]+_[A-Za-z]+\.[A-Za-z]+")
+_PATH = re.compile(
+    r"(WOMEN|MEN)/([^0-9/\\]+)/id_([0-9]{8})/([0-9]{2})_([0-9]+)_([A-Za-z]+)(\.[A-Za-z]+)"
+)
 
 
 def check_relative_name(name: str, where: str = "") -> str:
@@ -33,9 +38,7 @@ def check_relative_name(name: str, where: str = "") -> str:
     UserError for everything that could leave the data root or that no file can be called; ``where``
     ("pairs.csv, row 7") opens the sentence.
     """
-    if _PLAIN.fullmatch(name):
-        return name
-    problem = _name_problem(name)
+    problem = None if _PLAIN.fullmatch(name) else _name_problem(name)
     if problem:
         raise UserError(
             f"{where + ': ' if where else ''}the name {_shown(name)} {problem}; expected a file "
@@ -48,10 +51,10 @@ def _name_problem(name: str) -> str | None:
     """What is wrong with a name, as the end of a sentence; None when nothing is."""
     parts = name.split("/")
     try:
-        too_long = len(name.encode("utf-8")) > MAX_NAME_BYTES
-        too_long = too_long or any(len(p.encode("utf-8")) > MAX_COMPONENT_BYTES for p in parts)
+        lengths = [len(part.encode("utf-8")) for part in (name, *parts)]
     except UnicodeEncodeError:
         return "is not valid unicode"
+    too_long = lengths[0] > MAX_NAME_BYTES or max(lengths[1:]) > MAX_COMPONENT_BYTES
     checks = (
         (not name.strip(), "is empty"),
         (any(ord(c) < 32 or ord(c) == 127 for c in name), "holds a control character"),
@@ -154,28 +157,15 @@ def result_splits(file: str) -> list[tuple[str, str]]:
     ]
 
 
-def parse_result_name(file: str, known: Collection[str] | None = None) -> tuple[str, str]:
-    """Source and target stem of a result name, by the published rule of :func:`result_splits`.
-
-    With ``known`` (the stems of the data set) the split of which both halves are known is taken.
-    UserError when no split, or more than one, is possible.
-    """
+def parse_result_name(file: str) -> tuple[str, str]:
+    """Source and target stem of a result name, by the published rule of :func:`result_splits`."""
     splits = result_splits(file)
     if not splits:
         raise UserError(
             f"the file name {_shown(PurePosixPath(file).name)} is not a result name; expected "
             f"'<source>{SEPARATOR}<target>{SUFFIX}.png' as written by test.py: move it elsewhere."
         )
-    if known is None:
-        return splits[0]
-    fitting = [split for split in splits if split[0] in known and split[1] in known]
-    if len(fitting) == 1:
-        return fitting[0]
-    found = "no pair" if not fitting else f"{len(fitting)} different pairs"
-    raise UserError(
-        f"the file name {_shown(PurePosixPath(file).name)} fits {found} of known images; expected "
-        "exactly one: check that the results and the data set belong together."
-    )
+    return splits[0]
 
 
 def _places(part: str, name: str) -> list[int]:
@@ -189,30 +179,23 @@ def flatten_deepfashion_path(path: str) -> str:
     ``[…/]WOMEN/Blouses_Shirts/id_00000693/02_3_back.jpg`` becomes
     ``fashionWOMENBlouses_Shirtsid0000069302_3back.jpg``. Raises UserError for any other shape.
     """
-    parts = PurePosixPath(path).parts[-4:]
-    if (
-        len(parts) != 4
-        or parts[0] not in ("WOMEN", "MEN")
-        or not _CATEGORY.fullmatch(parts[1])
-        or not _FOLDER.fullmatch(parts[2])
-        or not _FILE.fullmatch(parts[3])
-    ):
+    match = _deepfashion(path)
+    if not match:
         raise UserError(
             f"{_shown(path)} is not the path of a DeepFashion image; expected "
             "'WOMEN/<Category>/id_00000000/01_1_front.jpg' or the same under MEN."
         )
-    gender, category, folder, file = parts
-    head, *rest = file.split("_")
-    return f"fashion{gender}{category}{folder.replace('_', '')}{head}_{''.join(rest)}"
+    gender, category, identity, number, view, word, extension = match.groups()
+    return f"fashion{gender}{category}id{identity}{number}_{view}{word}{extension}"
 
 
 def is_deepfashion_path(path: str) -> bool:
     """Whether a path ends as those of the DeepFashion release do."""
-    try:
-        flatten_deepfashion_path(path)
-    except UserError:
-        return False
-    return True
+    return _deepfashion(path) is not None
+
+
+def _deepfashion(path: str) -> re.Match | None:
+    return _PATH.fullmatch("/".join(PurePosixPath(path).parts[-4:]))
 
 
 def unflatten_deepfashion_name(name: str) -> str:
@@ -237,3 +220,31 @@ def file_id(path: str) -> str:
     folder, _, name = path.rpartition("/")
     base = name.rpartition(".")[0] or name
     return (folder + base).replace("/", "").replace("\\", "")
+
+
+def _key(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def plugin_names(package: ModuleType, suffix: str, shared: Collection[str]) -> list[str]:
+    """Names of the files ``<name>_<suffix>.py`` of ``package`` but those of base classes."""
+    modules = (m.name for m in pkgutil.iter_modules(package.__path__))
+    names = (m.removesuffix(f"_{suffix}") for m in modules if m.endswith(f"_{suffix}"))
+    return sorted(name for name in names if name not in shared)
+
+
+def find_plugin(
+    package: ModuleType, suffix: str, shared: Collection[str], option: str, name: str
+) -> type:
+    """The class of ``option name``, without regard to case; UserError with the nearest match."""
+    known = {_key(n): n for n in plugin_names(package, suffix, shared)}
+    if _key(name) not in known:
+        near = get_close_matches(_key(name), known, n=1)
+        hint = f"; did you mean {known[near[0]]}?" if near else ""
+        raise UserError(f"{option} {name} is unknown; choices: {', '.join(known.values())}{hint}")
+    place = f"{package.__name__}.{known[_key(name)]}_{suffix}"
+    for attribute, value in vars(importlib.import_module(place)).items():
+        if attribute.lower() == _key(name) + suffix and isinstance(value, type):
+            return value
+    wanted = "".join(word.capitalize() for word in known[_key(name)].split("_")) + suffix.title()
+    raise UserError(f"{place.replace('.', '/')}.py has no class {wanted}; add it or rename it")

@@ -70,11 +70,6 @@ class Person:
             )
 
     @property
-    def joint_count(self) -> int:
-        """How many of the 18 joints were found."""
-        return int(present(self.keypoints).sum())
-
-    @property
     def score(self) -> float:
         """Sum of the joint scores: a complete, certain person has the highest."""
         return float(self.scores.sum())
