@@ -57,11 +57,10 @@ class MagptDataset(PoseDataset):
         return {"both_directions": getattr(opt, "both_directions", False)}  # an option of test.py
 
     def read_pairs(self, path: Path) -> list[tuple[str, str]]:
-        pairs = super().read_pairs(path)
-        self.listed = pairs
+        self.listed = super().read_pairs(path)
         if not self.both_directions:
-            return pairs
-        return list(dict.fromkeys([*pairs, *((b, a) for a, b in pairs)]))
+            return self.listed
+        return list(dict.fromkeys([*self.listed, *((b, a) for a, b in self.listed)]))
 
     def complete_results(self, results: Path, opt) -> None:
         """``--published_folders``: what MAGPT's test writes, beside ``results``.
@@ -75,7 +74,7 @@ class MagptDataset(PoseDataset):
         exchanged = [(target, source) for source, target in self.listed]
         for side, pairs in (("A", exchanged), ("B", self.listed)):
             fake = make_folder(root / "fake_images" / f"iter_{opt.which_epoch}" / f"fake_{side}")
-            real = make_folder(root / "real_images" / f"real_{side}")
+            real = root / "real_images" / f"real_{side}"
             for n, pair in enumerate(pairs):
                 if pair in made:  # --how_many leaves some out
                     file = f"{n}@{file_id(pair[1])}.jpg"

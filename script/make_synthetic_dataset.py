@@ -61,15 +61,13 @@ def build_parser() -> Parser:
 
 def own_settings(opt: Namespace) -> dict[str, object]:
     """The settings of the asked layout; UserError for options that only other layouts have."""
-    people = set(Settings.__dataclass_fields__) | {"contact_sheet"}
-    views = set(ViewSettings.__dataclass_fields__)
-    own, other = (people, views) if opt.layout in SIZES else (views, people)
+    people, views = set(Settings.__dataclass_fields__), set(ViewSettings.__dataclass_fields__)
+    own, other = (people, views) if opt.layout in SIZES else (views, people | {"contact_sheet"})
     defaults = build_parser()
     for name in sorted(other - own):
         if getattr(opt, name) != defaults.get_default(name):
             raise UserError(f"--{name} means nothing for --layout {opt.layout}: leave it out.")
-    given = {name: getattr(opt, name) for name in own - {"contact_sheet"}}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: getattr(opt, name) for name in own if getattr(opt, name) is not None}
     return {"test_identities": max(opt.identities // 8, 2)} | given
 
 

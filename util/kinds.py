@@ -57,9 +57,8 @@ class Kind:
         """A value that is no word of a command line, such as a saved one, checked."""
         if self.nargs is None:
             return self.one(value)
-        if not isinstance(value, (list, tuple)) or not value:
-            raise self.refusal(value)
-        if isinstance(self.nargs, int) and len(value) != self.nargs:
+        counted = isinstance(value, (list, tuple)) and len(value)
+        if not counted or self.nargs not in ("+", counted):
             raise self.refusal(value)
         return self.listed([self.one(item) for item in value])
 
@@ -69,9 +68,8 @@ class Kind:
 
     def refusal(self, value: Any) -> ArgumentTypeError:
         """What was found and what was expected."""
-        found = value if isinstance(value, (str, int, float)) else repr(value)
         try:
-            shown = str(found)
+            shown = str(value) if isinstance(value, (str, int, float)) else repr(value)
         except ValueError:  # Python does not print whole numbers of more than 4,300 digits
             shown = "a number of thousands of digits"
         shown = shown if len(shown) <= 100 else shown[:100] + " ..."
@@ -96,8 +94,8 @@ def whole_number(low: int, high: int = 2**31 - 1) -> Kind:
 
 def number(low: float = -math.inf, high: float = math.inf, above: bool = False) -> Kind:
     """Finite numbers from ``low`` to ``high``, with ``above`` without ``low`` itself."""
-    words = "more than " * above + f"{low:g} " + ("" if above else "or more")
-    words = {math.inf: words.strip()}.get(high, f"{low:g} to {high:g}")
+    words = f"more than {low:g}" if above else f"{low:g} or more"
+    words = words if high == math.inf else f"{low:g} to {high:g}"
     words = "any" if low == -math.inf else words
 
     def allows(value: float) -> bool:

@@ -23,8 +23,8 @@ AHEAD = 4  # tasks under way for each worker: enough to keep it busy, few enough
 
 def allotted_cpus() -> int:
     """Processors that this process may use: its affinity and its control group's quota."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", lambda process: range(os.cpu_count() or 1))
+    count = len(affinity(0))
     try:  # "max 100000" or "200000 100000": microseconds of each period
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         count = min(count, max(1, int(quota) // int(period)))

@@ -101,11 +101,10 @@ def check_joint_count(keypoints: np.ndarray, where: str, min_joints: int = MIN_J
     """UserError that begins with ``where`` when fewer joints than needed are there."""
     seen = present(np.asarray(keypoints))
     if seen.sum() < min_joints:
-        missing = [joint for joint, ok in zip(JOINTS, seen, strict=True) if not ok]
+        missing = ", ".join(np.array(JOINTS)[~seen])
         raise UserError(
-            f"{where}: only {seen.sum()} of 18 joints were found, at least {min_joints} "
-            f"are needed (missing: {', '.join(missing)}); use a picture that shows more of the "
-            "person"
+            f"{where}: only {seen.sum()} of 18 joints were found, at least {min_joints} are needed "
+            f"(missing: {missing}); use a picture that shows more of the person"
         )
 
 

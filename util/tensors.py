@@ -72,8 +72,11 @@ def to_uint8(image: torch.Tensor) -> np.ndarray:
 
     The published conversion: (x + 1) / 2 * 255, clipped, truncated (not rounded).
     """
-    values = ((image.detach().float() + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
-    return np.ascontiguousarray(values.movedim(-3, -1).cpu().numpy())
+    return _channels_last(((image.detach().float() + 1) / 2 * 255).clamp(0, 255))
+
+
+def _channels_last(values: torch.Tensor) -> np.ndarray:
+    return np.ascontiguousarray(values.to(torch.uint8).movedim(-3, -1).cpu().numpy())
 
 
 def to_uint8_min_max(image: torch.Tensor) -> np.ndarray:
@@ -87,7 +90,7 @@ def to_uint8_min_max(image: torch.Tensor) -> np.ndarray:
     low = values.amin(dim=(-3, -2, -1), keepdim=True)
     high = values.amax(dim=(-3, -2, -1), keepdim=True)
     unit = (values - low) / (high - low).clamp_min(SMALLEST_RANGE)
-    return np.ascontiguousarray((unit * 255).to(torch.uint8).movedim(-3, -1).cpu().numpy())
+    return _channels_last(unit * 255)
 
 
 SAVE_NORMS: dict[str, Callable[[torch.Tensor], np.ndarray]] = {

@@ -165,7 +165,11 @@ class Builder:
         for side in (right, left):
             self.add(nape, 0.75 * side + 0.25 * nape, (0.026, 0.031), "chest", "trunk")
         if self.who.top.collar:
-            self._collar()
+            low, high = at("neck", (0, -0.004, 0.002), "chest"), at("neck", (0, 0.03, 0.0), "chest")
+            chest = self.frames["chest"]
+            tilted = chest[:, 1] * 0.9 + chest[:, 2] * 0.44  # lower at the throat
+            cut = _cut(tilted, at("neck", (0, 0.02, 0), "chest"))
+            self.add(low, high, (0.047, 0.04), "chest", "collar", clips=(cut,))
         for sign in (-1, 1):
             seat = 0.92 * hips / 0.094
             glute = at("pelvis", (sign * 0.034 * seat, -0.024, -0.022 * seat))
@@ -174,13 +178,6 @@ class Builder:
             ends = (at("chest", (x, -0.008, 0.027)) for x in (-0.034, 0.034))
             self.add(*ends, (0.036 * body.bust, 0.036 * body.bust), "chest", "trunk")
         self._shirt_tail(waist, hips)
-
-    def _collar(self) -> None:
-        chest, at = self.frames["chest"], self.at
-        low, high = at("neck", (0, -0.004, 0.002), "chest"), at("neck", (0, 0.03, 0.0), "chest")
-        tilted = chest[:, 1] * 0.9 + chest[:, 2] * 0.44  # lower at the throat
-        cut = _cut(tilted, at("neck", (0, 0.02, 0), "chest"))
-        self.add(low, high, (0.047, 0.04), "chest", "collar", clips=(cut,))
 
     def _shirt_tail(self, waist: float, hips: float) -> None:
         top, bottom = self.who.top, self.who.bottom

@@ -88,16 +88,10 @@ def _finish(rng: np.random.Generator, office: bool) -> tuple[Material, Material,
         frame, shine = solids.wood(colour, seed, rng.uniform(0.1, 0.2)), 0.08
     else:
         frame, shine = solids.plain(PAINTS[rng.integers(len(PAINTS))]), 0.15
-    return frame, _fabric(rng), shine
-
-
-def _fabric(rng: np.random.Generator) -> Material:
-    one, two = rng.choice(len(FABRICS), 2, replace=False)
-    colour, accent = np.array(FABRICS[one]), np.array(FABRICS[two])
-    width = rng.uniform(0.09, 0.16)
-    patterns = (None, solids.stripes, solids.checks, solids.dots)
+    colour, accent = np.array(FABRICS)[rng.choice(len(FABRICS), 2, replace=False)]
+    width, patterns = rng.uniform(0.09, 0.16), (None, solids.stripes, solids.checks, solids.dots)
     pattern = patterns[rng.choice(4, p=[0.52, 0.2, 0.16, 0.12])]
-    return pattern(colour, accent, width) if pattern else solids.plain(colour)
+    return frame, pattern(colour, accent, width) if pattern else solids.plain(colour), shine
 
 
 def _legs(c: _Draft, top: float, splay: float, radius: float, square: bool, raked: float) -> None:
@@ -114,15 +108,6 @@ def _legs(c: _Draft, top: float, splay: float, radius: float, square: bool, rake
         places = [foot * (1 - share) + high * share for foot, high in legs]
         for a, b in ((0, 1), (2, 3), (0, 2), (1, 3))[:joined]:
             c.bar(places[a], places[b], radius * 0.6, square)
-
-
-def _seat(c: _Draft, thickness: float, cushion: bool) -> None:
-    half = (c.width / 2, thickness / 2, c.depth / 2)
-    c.add(BOX, (0, c.seat - thickness / 2, 0), half, c.frame, shine=c.shine)
-    if cushion:
-        high = c.rng.uniform(0.035, 0.06)
-        _cushion(c, (0, c.seat + high * 0.55, 0.0), (c.width * 0.48, high, c.depth * 0.48))
-        c.seat += high
 
 
 def _cushion(c: _Draft, centre, half, turn: np.ndarray | None = None) -> None:
@@ -199,7 +184,12 @@ def _kitchen(c: _Draft) -> None:
     thickness = rng.uniform(0.02, 0.04)
     _legs(c, c.seat - thickness, rng.uniform(0, 0.05), rng.uniform(0.016, 0.024), square,
           rng.uniform(0, 0.05))  # fmt: skip
-    _seat(c, thickness, bool(rng.random() < 0.4))
+    half = (c.width / 2, thickness / 2, c.depth / 2)
+    c.add(BOX, (0, c.seat - thickness / 2, 0), half, c.frame, shine=c.shine)
+    if rng.random() < 0.4:
+        high = rng.uniform(0.035, 0.06)
+        _cushion(c, (0, c.seat + high * 0.55, 0.0), (c.width * 0.48, high, c.depth * 0.48))
+        c.seat += high
     _back(c, str(rng.choice(BACKS)), rng.uniform(0.36, 0.5), rng.uniform(4, 13))
     if rng.random() < 0.25:
         _arms(c, rng.uniform(0.17, 0.22))

@@ -50,6 +50,15 @@ def _weave(texture: Texture, local: np.ndarray, radius: float, creased=False) ->
     return colours
 
 
+def _logo(period: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Where a chest print is, in coordinates from -1 to 1: a ring, a block or a triangle."""
+    if period < 0.08:
+        return (x**2 + y**2 < 1.0) & (x**2 + y**2 > 0.3)
+    if period < 0.105:
+        return (np.abs(x) < 1.0) & (np.abs(y) < 0.75)
+    return (np.abs(x) < 0.5 * (0.9 - y)) & (y > -0.9)
+
+
 class Wardrobe:
     """Paints every kind of surface of one identity; ``paint(kind, local)`` is the only entry."""
 
@@ -83,7 +92,7 @@ class Wardrobe:
         top, h = self.who.top, self.h
         x, y, z = local
         if top.texture.kind == "logo":
-            mark = self._logo(x / (0.05 * h), (y - 0.185 * h) / (0.038 * h))
+            mark = _logo(top.texture.period, x / (0.05 * h), (y - 0.185 * h) / (0.038 * h))
             colours[mark & (z > 0)] = top.texture.accent
         if top.collar:
             colours[(z > 0) & (np.abs(x) < 0.0035 * h) & (y < 0.25 * h)] *= 0.75
@@ -95,15 +104,6 @@ class Wardrobe:
             colours[gap] = top.open_front
             colours[edge & ~gap] *= 0.72
         return colours
-
-    def _logo(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Where a chest print is, in coordinates from -1 to 1: a ring, a block or a triangle."""
-        period = self.who.top.texture.period
-        if period < 0.08:
-            return (x**2 + y**2 < 1.0) & (x**2 + y**2 > 0.3)
-        if period < 0.105:
-            return (np.abs(x) < 1.0) & (np.abs(y) < 0.75)
-        return (np.abs(x) < 0.5 * (0.9 - y)) & (y > -0.9)
 
     def _trunk(self, local: np.ndarray) -> np.ndarray:
         colours = self._front(local, self._top(local, 0.12))

@@ -139,7 +139,7 @@ def _ears(h: _Draft) -> None:
 
 def _shoulders(h: _Draft) -> None:
     rng = h.rng
-    one, two = (np.array(CLOTHES[i]) for i in rng.choice(len(CLOTHES), 2, replace=False))
+    one, two = np.array(CLOTHES)[rng.choice(len(CLOTHES), 2, replace=False)]
     kind = rng.choice(["plain", "stripes", "checks"], p=[0.6, 0.25, 0.15])
     if kind == "stripes":
         cloth = solids.stripes(one, two, rng.uniform(0.1, 0.2), 1)

@@ -10,30 +10,17 @@ import numpy as np
 Colour = tuple[float, float, float]
 
 SKINS: tuple[Colour, ...] = (
-    (0.98, 0.86, 0.77),
-    (0.95, 0.79, 0.67),
-    (0.88, 0.69, 0.55),
-    (0.77, 0.57, 0.42),
-    (0.60, 0.42, 0.30),
-    (0.44, 0.30, 0.22),
-)
+    (0.98, 0.86, 0.77), (0.95, 0.79, 0.67), (0.88, 0.69, 0.55), (0.77, 0.57, 0.42),
+    (0.60, 0.42, 0.30), (0.44, 0.30, 0.22),
+)  # fmt: skip
 HAIR_COLOURS: tuple[Colour, ...] = (
-    (0.09, 0.07, 0.07),
-    (0.20, 0.13, 0.09),
-    (0.36, 0.22, 0.13),
-    (0.55, 0.36, 0.18),
-    (0.84, 0.68, 0.38),
-    (0.62, 0.25, 0.12),
-    (0.62, 0.61, 0.60),
-)
+    (0.09, 0.07, 0.07), (0.20, 0.13, 0.09), (0.36, 0.22, 0.13), (0.55, 0.36, 0.18),
+    (0.84, 0.68, 0.38), (0.62, 0.25, 0.12), (0.62, 0.61, 0.60),
+)  # fmt: skip
 NEUTRALS: tuple[Colour, ...] = (
-    (0.93, 0.93, 0.91),
-    (0.10, 0.10, 0.12),
-    (0.42, 0.43, 0.46),
-    (0.12, 0.17, 0.34),
-    (0.78, 0.68, 0.52),
-    (0.36, 0.25, 0.18),
-)
+    (0.93, 0.93, 0.91), (0.10, 0.10, 0.12), (0.42, 0.43, 0.46), (0.12, 0.17, 0.34),
+    (0.78, 0.68, 0.52), (0.36, 0.25, 0.18),
+)  # fmt: skip
 PATTERNS = ("plain", "stripes", "bars", "checks", "dots", "logo")
 WOMEN_HAIR = ("long", "long", "bob", "ponytail", "bun", "curly", "short")
 MEN_HAIR = ("short", "short", "short", "cropped", "bald", "curly", "bob")
@@ -126,7 +113,14 @@ def sample_identity(rng: np.random.Generator) -> Identity:
     shoes = _clothing_colour(rng, 0.5)
     return Identity(
         woman=woman,
-        body=_body(rng, woman),
+        body=Body(
+            bulk=float(np.clip(rng.normal(1.0, 0.09), 0.85, 1.25)),
+            height=rng.normal(1.66 if woman else 1.77, 0.05),
+            shoulders=rng.normal(0.93 if woman else 1.05, 0.03),
+            hips=rng.normal(1.06 if woman else 0.96, 0.03),
+            waist=rng.normal(0.88 if woman else 1.0, 0.04),
+            bust=rng.uniform(0.75, 1.1) if woman else 0.0,
+        ),
         skin=skin,
         lips=_mix(skin, (0.75, 0.15, 0.2), rng.uniform(0.35, 0.8) if woman else 0.25),
         iris=((0.25, 0.15, 0.08), (0.2, 0.35, 0.5), (0.25, 0.38, 0.2))[rng.integers(3)],
@@ -140,17 +134,6 @@ def sample_identity(rng: np.random.Generator) -> Identity:
         shoes=shoes,
         sole=(0.92, 0.92, 0.9) if rng.random() < 0.4 else _mix(shoes, (0.0, 0.0, 0.0), 0.45),
         boots=rng.random() < 0.2,
-    )
-
-
-def _body(rng: np.random.Generator, woman: bool) -> Body:
-    return Body(
-        bulk=float(np.clip(rng.normal(1.0, 0.09), 0.85, 1.25)),
-        height=rng.normal(1.66 if woman else 1.77, 0.05),
-        shoulders=rng.normal(0.93 if woman else 1.05, 0.03),
-        hips=rng.normal(1.06 if woman else 0.96, 0.03),
-        waist=rng.normal(0.88 if woman else 1.0, 0.04),
-        bust=rng.uniform(0.75, 1.1) if woman else 0.0,
     )
 
 

@@ -112,7 +112,10 @@ def render(
     pixel the person takes, float32 (H, W) in [0, 1].
     """
     rng = rng or np.random.default_rng(0)
-    skeleton = solve(identity.body, _hampered(pose, identity))
+    if identity.bottom.kind != "trousers":  # a skirt shortens the stride
+        reach = np.array([0.55, 0.7, 1.0, 0.7])  # of flexion, abduction, turn-out, knee bend
+        pose = replace(pose, legs=tuple(np.array(pose.legs) * reach))
+    skeleton = solve(identity.body, pose)
     parts = sorted(Builder(identity, skeleton).build(), key=lambda part: part.paint)
     camera = _camera(skeleton, pose, size, identity.body.height)
     supersample = 2 if size[0] >= 200 else 3
@@ -164,14 +167,6 @@ def movement_keypoints(
     middle = size[1] / 2 - scale * (low[0] + high[0]) / 2
     camera = Camera(size, scale, ((1 - below) * size[0], middle))
     return np.stack([project_joints(skeleton, camera, body.height) for skeleton in skeletons])
-
-
-def _hampered(pose: Pose, identity: Identity) -> Pose:
-    """The pose as far as the clothes allow: a skirt shortens the stride."""
-    if identity.bottom.kind == "trousers":
-        return pose
-    reach = np.array([0.55, 0.7, 1.0, 0.7])  # of flexion, abduction, turn-out, knee bend
-    return replace(pose, legs=tuple(tuple(leg * reach) for leg in np.array(pose.legs)))
 
 
 def _camera(skeleton: Skeleton, pose: Pose, size: tuple[int, int], height: float) -> Camera:

@@ -34,15 +34,20 @@ CLEARANCE = 0.02  # of the body height: how far in front a part must lie to hide
 def locate(
     skeleton: Skeleton, parts: list[Part], surface: Surface, camera: Camera, height: float
 ) -> np.ndarray:
-    """Keypoints, int64 (18, 2) as (y, x) pixels, -1 for joints that are hidden or outside."""
+    """Keypoints, int64 (18, 2) as (y, x) pixels, -1 for joints that are hidden or outside.
+
+    A joint is hidden where another part of the body is drawn clearly in front of it.
+    """
     keypoints = np.full((18, 2), -1, np.int64)
-    limbs = [part.limb for part in parts]
+    factor = surface.part.shape[0] // camera.size[0]
     for index, point, own in _joints(skeleton, height):
         y, x = np.floor(camera.project(point)).astype(int)
-        if not (0 <= y < camera.size[0] and 0 <= x < camera.size[1]):
-            continue
-        if own is None or not _hidden(surface, limbs, camera, point, own, CLEARANCE * height):
-            keypoints[index] = y, x
+        if 0 <= y < camera.size[0] and 0 <= x < camera.size[1]:
+            fine = tuple(np.floor(camera.project(point) * factor).astype(int))
+            part, nearest = surface.part[fine], point[2] + CLEARANCE * height
+            own = own is None or part == NOTHING or parts[part].limb in own
+            if own or surface.depth[fine] <= nearest:
+                keypoints[index] = y, x
     return keypoints
 
 
@@ -57,39 +62,22 @@ def project_joints(skeleton: Skeleton, camera: Camera, height: float) -> np.ndar
     return keypoints
 
 
-def _joints(
-    skeleton: Skeleton, height: float
-) -> Iterator[tuple[int, np.ndarray, tuple[str, ...] | None]]:
+def _joints(skeleton: Skeleton, height: float) -> Iterator[tuple[int, np.ndarray, tuple | None]]:
     """Index and place of every joint that faces the viewer, and the parts that never hide it."""
     yield 1, skeleton.points["neck"], None
     for index, name in enumerate(LIMB_JOINTS, 2):
         side, joint = name[0], name[1:]
         own = (*(side + part for part in OWN[joint]), "skirt") if joint in OWN else None
         yield index, skeleton.points[name], own
-    for index, (offset, facing, least) in _face(height).items():
-        frame = skeleton.frames["head"]
-        if (frame @ facing)[2] > least:
-            yield index, skeleton.points["head"] + frame @ offset, ("head",)
-
-
-def _face(h: float) -> dict[int, tuple[np.ndarray, np.ndarray, float]]:
-    """Offset from the head's centre, outward direction and the least Z of it that is still seen."""
-    face = {0: (np.array([0.0, -0.012, 0.066]) * h, np.array([0.0, 0.0, 1.0]), -0.05)}
+    # of the face: offset from the head's centre, outward direction, least Z of it that is seen
+    face = {0: ((0.0, -0.012, 0.066), (0.0, 0.0, 1.0), -0.05)}
     for eye, ear, sign in ((14, 16, -1.0), (15, 17, 1.0)):
-        outwards = np.array([0.45 * sign, 0.0, 0.89])
-        face[eye] = (np.array([sign * 0.02, 0.002, 0.051]) * h, outwards, 0.1)
-        face[ear] = (np.array([sign * 0.052, -0.006, -0.006]) * h, np.array([sign, 0.0, 0.0]), -0.3)
-    return face
-
-
-def _hidden(surface: Surface, limbs, camera: Camera, point, own, clearance: float) -> bool:
-    """Whether another part of the body is drawn clearly in front of the point."""
-    factor = surface.part.shape[0] // camera.size[0]
-    y, x = np.floor(camera.project(point) * factor).astype(int)
-    part = surface.part[y, x]
-    if part == NOTHING or limbs[part] in own:
-        return False
-    return bool(surface.depth[y, x] > point[2] + clearance)
+        face[eye] = (sign * 0.02, 0.002, 0.051), (0.45 * sign, 0.0, 0.89), 0.1
+        face[ear] = (sign * 0.052, -0.006, -0.006), (sign, 0.0, 0.0), -0.3
+    frame = skeleton.frames["head"]
+    for index, (offset, facing, least) in face.items():
+        if (frame @ facing)[2] > least:
+            yield index, skeleton.points["head"] + frame @ (np.array(offset) * height), ("head",)
 
 
 LIGHT = np.array([-0.42, 0.55, 0.72], np.float32) / np.float32(np.linalg.norm([-0.42, 0.55, 0.72]))
@@ -135,16 +123,17 @@ def rasterise(parts: list[Part], camera: Camera, supersample: int) -> Surface:
     shapes = flipped[:, ::-1, ::-1].transpose(0, 2, 1)
     far, nothing = np.full((h, w), FAR), np.full((h, w), NOTHING, np.uint8)
     surface = Surface(far, nothing, np.zeros((h, w), np.float32), xs, ys, shapes)
-    windows = _windows(surface, parts, frames, squash)
-    for index, part in enumerate(parts):
-        _draw(surface, index, part, windows[index])
+    # half width and half height of the squashed unit ball: support function of an ellipsoid
+    extent = np.sqrt(((frames[:, :2] * squash[:, None, :]) ** 2).sum(axis=2))
+    for index, (part, window) in enumerate(
+        zip(parts, _windows(surface, parts, extent), strict=True)
+    ):
+        _draw(surface, index, part, window)
     return surface
 
 
-def _windows(surface: Surface, parts: list[Part], frames, squash) -> np.ndarray:
+def _windows(surface: Surface, parts: list[Part], extent: np.ndarray) -> np.ndarray:
     """First and last row and column, (P, 4), that each part can touch."""
-    # half width and half height of the squashed unit ball: support function of an ellipsoid
-    extent = np.sqrt(((frames[:, :2] * squash[:, None, :]) ** 2).sum(axis=2))
     radii = np.array([part.radii for part in parts])
     ends = np.stack([[part.start[:2], part.end[:2]] for part in parts])
     reach = radii[:, :, None] * extent[:, None, :]
@@ -256,8 +245,14 @@ def shade(surface: Surface, parts: list[Part], wardrobe: Wardrobe) -> tuple[np.n
         indices = list(group)
         span = slice(bounds[indices[0]], bounds[indices[-1] + 1])
         colours[span] = wardrobe.paint(paint, local[:, span])
-    light = _softened(_light(normals), surface, where)
-    return where, colours * _tint(light)
+    # soft key light, sky, and a darker rim
+    key = np.clip(LIGHT @ normals * 0.72 + 0.28, 0.0, 1.0)
+    light = 0.5 + 0.52 * key + 0.07 * normals[1]
+    light *= 0.84 + 0.16 * np.clip(1.6 * normals[2], 0.0, 1.0)
+    light = _softened(light, surface, where)
+    shadow = 1.0 - np.minimum(light, 1.0)  # is a little warmer than the light
+    tint = np.stack([light + 0.06 * shadow, light, light - 0.04 * shadow], axis=1)
+    return where, colours * tint.astype(np.float32)
 
 
 def _geometry(points, along, part: Part, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -270,20 +265,10 @@ def _geometry(points, along, part: Part, shape: np.ndarray) -> tuple[np.ndarray,
     return normals, local
 
 
-def _light(normals: np.ndarray) -> np.ndarray:
-    """Brightness (N,) for normals (3, N): soft key light, sky, and a darker rim."""
-    key = np.clip(LIGHT @ normals * 0.72 + 0.28, 0.0, 1.0)
-    light = 0.5 + 0.52 * key + 0.07 * normals[1]
-    light *= 0.84 + 0.16 * np.clip(1.6 * normals[2], 0.0, 1.0)
-    return light
-
-
 def _softened(light: np.ndarray, surface: Surface, where: np.ndarray) -> np.ndarray:
     """Light averaged over neighbours of similar depth, so that joints of parts leave no crease."""
     size = 9
     rows, columns = np.divmod(where, surface.xs.size)
-    if where.size == 0:
-        return light
     top, left = max(rows.min() - size, 0), max(columns.min() - size, 0)
     window = slice(top, rows.max() + size), slice(left, columns.max() + size)
     depth = surface.depth[window]
@@ -301,18 +286,10 @@ def _softened(light: np.ndarray, surface: Surface, where: np.ndarray) -> np.ndar
     return light + same * (mean - light)
 
 
-def _tint(light: np.ndarray) -> np.ndarray:
-    """Colour factors (N, 3) of a brightness: shadows are a little warmer than lights."""
-    shadow = 1.0 - np.minimum(light, 1.0)
-    factors = np.stack([light + 0.06 * shadow, light, light - 0.04 * shadow], axis=1)
-    return factors.astype(np.float32)
-
-
 def occlusion(depth: np.ndarray, scale: float) -> np.ndarray:
     """Darkening (H, W) in [0, 1] near surfaces in front (depth unsharp masking, Luft 2006)."""
     person = depth > FAR
-    behind = depth[person].min() if person.any() else 0.0
-    filled = np.where(person, depth, behind).astype(np.float32)
+    filled = np.where(person, depth, depth[person].min()).astype(np.float32)
     size = 2 * int(0.05 * scale) + 1
     blurred = cv2.blur(cv2.blur(filled, (size, size)), (size, size))
     return np.clip((blurred - filled) * 3.0, 0.0, 0.35) * person

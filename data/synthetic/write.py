@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import permutations
@@ -88,20 +88,21 @@ def write_dataset(
     impossible settings, or when the folder holds something else: another synthetic data set is
     replaced only with ``overwrite``, foreign files never.
     """
-    out, of_people = Path(out), layout in SIZES
-    settings = (Settings if of_people else ViewSettings)(layout, **fields)
+    kind, renderer, write = Settings, PEOPLE_RENDERER, _write_people
+    if layout in OBJECTS:
+        kind, renderer, write = ViewSettings, VIEWS_RENDERER, _write_views
+    out, settings = Path(out), kind(layout, **fields)
     _check(settings)
-    renderer = PEOPLE_RENDERER if of_people else VIEWS_RENDERER
     manifest = {"renderer": renderer, "settings": asdict(settings), "complete": False}
     known = _begin(out, manifest, overwrite)
     if known:
         return {**known, "unchanged": True}
     try:
-        _save_manifest(out, manifest)
-        write = _write_people if of_people else _write_views
-        manifest["counts"] = write(out, settings, partial(_each, settings, workers, progress))
-        manifest["complete"] = True
-        _save_manifest(out, manifest)
+        out.mkdir(parents=True, exist_ok=True)
+        _write_lines(out / SYNTHETIC_NAME, [json.dumps(manifest, indent=2)])
+        counts = write(out, settings, partial(_each, workers=workers, progress=progress))
+        manifest |= {"counts": counts, "complete": True}
+        _write_lines(out / SYNTHETIC_NAME, [json.dumps(manifest, indent=2)])
     except OSError as error:
         raise UserError(
             f"{out} cannot be written ({error.strerror}): free some space or choose another --out."
@@ -177,32 +178,23 @@ def tables_of(root: Path, layout: str, phase: str) -> list[Path]:
     return [root / name.format(phase=phase) for name in names]
 
 
-def _save_manifest(out: Path, manifest: dict) -> None:
-    """Make the folder and write the manifest into it."""
-    out.mkdir(parents=True, exist_ok=True)
-    write_file(out / SYNTHETIC_NAME, (json.dumps(manifest, indent=2) + "\n").encode())
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
     write_file(path, "".join(f"{line}\n" for line in lines).encode())
 
 
-def _count(settings: Settings | ViewSettings, phase: str) -> int:
-    return settings.identities if phase == "train" else settings.test_identities
-
-
-def _number(settings: Settings | ViewSettings, phase: str, index: int) -> int:
-    """A person or object has one number: those of testing come after those of training."""
-    return index + 1 + (settings.identities if phase == "test" else 0)
+def _tasks(settings: Settings | ViewSettings, phase: str) -> list[tuple[list[int], int]]:
+    """Seeds and number of each person or object of a split; each has own random numbers."""
+    first, count = 1, settings.identities
+    if phase == "test":
+        first, count = 1 + count, settings.test_identities
+    return [([settings.seed, PHASES.index(phase), i], first + i) for i in range(count)]
 
 
 def _each(
-    settings: Settings | ViewSettings, workers: int, progress: bool, phase: str, work: Callable
+    work: Callable[[tuple], dict], tasks: list, phase: str, unit: str, workers: int, progress: bool
 ) -> Iterator[dict]:
-    """``work(index)`` of every person or object of a split, in their order."""
-    count, unit = _count(settings, phase), "person" if settings.layout in SIZES else "object"
-    done = map_in_order(work, range(count), workers)
-    return progress_bar(done, total=count, desc=phase, unit=unit, disable=not progress)
+    done = map_in_order(work, tasks, workers)
+    return progress_bar(done, total=len(tasks), desc=phase, unit=unit, disable=not progress)
 
 
 # --- people -------------------------------------------------------------------------------------
@@ -211,13 +203,12 @@ def _each(
 def _write_people(out: Path, settings: Settings, each: Callable) -> dict[str, dict]:
     """Render both splits and write their tables; returns the counts of each."""
     counts = {}
-    for phase in PHASES:
+    for phase, limit in zip(PHASES, (settings.pairs, settings.test_pairs), strict=True):
         (out / phase).mkdir(parents=True, exist_ok=True)
-        keypoints, pairs = {}, []
-        for person in each(phase, partial(_write_identity, out, phase, settings)):
+        tasks, keypoints, pairs = _tasks(settings, phase), {}, []
+        for person in each(partial(_write_person, out / phase, settings), tasks, phase, "person"):
             keypoints.update(person)
             pairs += permutations(person, 2)
-        limit = settings.pairs if phase == "train" else settings.test_pairs
         if limit is not None and limit < len(pairs):
             rng = np.random.default_rng([settings.seed, PHASES.index(phase)])
             pairs = [pairs[i] for i in np.sort(rng.choice(len(pairs), limit, replace=False))]
@@ -225,21 +216,20 @@ def _write_people(out: Path, settings: Settings, each: Callable) -> dict[str, di
         write_pairs(pairs_table, pairs)
         write_keypoints(keypoint_table, keypoints)
         for path in lists:
-            _write_lines(path, list(keypoints))
-        people = _count(settings, phase)
-        counts[phase] = {"identities": people, "images": len(keypoints), "pairs": len(pairs)}
+            _write_lines(path, keypoints)
+        counts[phase] = {"identities": len(tasks), "images": len(keypoints), "pairs": len(pairs)}
     return counts
 
 
-def _write_identity(out: Path, phase: str, settings: Settings, index: int) -> dict[str, np.ndarray]:
+def _write_person(folder: Path, settings: Settings, task: tuple[list[int], int]) -> dict:
     """Render all pictures of one person; returns name -> keypoints (18, 2).
 
-    Each person has own generators, so neither the other people nor the workers matter; names and
-    backgrounds have another one, so that every layout and background shows the same poses.
+    Names and backgrounds have a generator of their own, so that every layout and background shows
+    the same poses.
     """
-    seeds = [settings.seed, PHASES.index(phase), index]
+    seeds, number = task
     rng, scene_rng = np.random.default_rng(seeds), np.random.default_rng([*seeds, 1])
-    number, identity = _number(settings, phase, index), sample_identity(rng)
+    identity = sample_identity(rng)
     # every view comes up before one is repeated
     rounds = [rng.permutation(VIEWS) for _ in range(-(-settings.poses // len(VIEWS)))]
     result: dict[str, np.ndarray] = {}
@@ -248,7 +238,7 @@ def _write_identity(out: Path, phase: str, settings: Settings, index: int) -> di
         name = _name(settings.layout, identity, number, view, result, scene_rng)
         size = SIZES[settings.layout]
         picture, result[name], _ = render(identity, pose, size, settings.background, scene_rng)
-        with replacing(out / phase / name) as temporary:
+        with replacing(folder / name) as temporary:
             Image.fromarray(picture).save(temporary, format="JPEG", quality=settings.quality)
     return result
 
@@ -283,10 +273,12 @@ def contact_sheet(root: str | os.PathLike, path: str | os.PathLike) -> None:
 
 def _write_views(out: Path, settings: ViewSettings, each: Callable) -> dict[str, dict]:
     """Render both splits; returns the counts of each."""
-    counts = {phase: {"objects": _count(settings, phase), "images": 0} for phase in PHASES}
+    counts = {}
 
     def pictures(phase: str) -> Iterator[tuple[str, np.ndarray]]:
-        for views in each(phase, partial(_render_object, settings, phase)):
+        tasks = _tasks(settings, phase)
+        counts[phase] = {"objects": len(tasks), "images": 0}
+        for views in each(partial(_render_object, settings), tasks, phase, "object"):
             counts[phase]["images"] += len(views)
             yield from views.items()
 
@@ -304,18 +296,18 @@ def _write_views(out: Path, settings: ViewSettings, each: Callable) -> dict[str,
                 with replacing(out / phase / f"{name}.png") as temporary:
                     Image.fromarray(image).save(temporary, format="PNG", compress_level=6)
     for phase in PHASES:
-        names = [_object_name(settings, phase, i) for i in range(_count(settings, phase))]
+        names = [_object_name(settings.layout, number) for _, number in _tasks(settings, phase)]
         keys = [f"{name}_{side}" for name in names for side, _, _ in _sides("chairs")]
         for path in tables_of(out, settings.layout, phase):
             _write_lines(path, keys if path.name.startswith("id") else names)
     return counts
 
 
-def _render_object(settings: ViewSettings, phase: str, index: int) -> dict[str, np.ndarray]:
-    """All views of one object; each object has its own random numbers."""
-    seeds = [settings.seed, PHASES.index(phase), index]
+def _render_object(settings: ViewSettings, task: tuple[list[int], int]) -> dict[str, np.ndarray]:
+    """All views of one object, by name."""
+    seeds, number = task
     scene = OBJECTS[settings.layout](np.random.default_rng(seeds))
-    name = _object_name(settings, phase, index)
+    name = _object_name(settings.layout, number)
     return {
         f"{name}_{side}": render_view(scene, azimuth, elevation, settings.size)
         for side, azimuth, elevation in _sides(settings.layout)
@@ -329,6 +321,5 @@ def _sides(layout: str) -> list[tuple[str, float, float]]:
     return [(f"{h}_{v}", h * STEP, v) for v in ELEVATIONS for h in AZIMUTHS]
 
 
-def _object_name(settings: ViewSettings, phase: str, index: int) -> str:
-    number = _number(settings, phase, index)
-    return f"{number:03d}_01_01" if settings.layout == "faces" else f"chair{number:05d}"
+def _object_name(layout: str, number: int) -> str:
+    return f"{number:03d}_01_01" if layout == "faces" else f"chair{number:05d}"
