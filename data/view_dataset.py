@@ -22,17 +22,10 @@ from util.tables import views as naming
 from util.tables.manifest import folder_record
 from util.tables.views import FolderStore, Hdf5Store, Source
 
-
-def _are_views(axes: list) -> bool:
-    """True for one or more lists of different labels: views as options hold them."""
-    texts = (isinstance(axis, list) and all(isinstance(v, str) for v in axis) for axis in axes)
-    return all(texts) and naming.parse_views(";".join(",".join(axis) for axis in axes)) == axes
-
-
 VIEWS = Kind(
     "different labels with commas, axes with a semicolon: 0,2,4;0,10",
     list,
-    _are_views,
+    lambda axes: naming.parse_views(";".join(map(",".join, axes))) == axes,
     read=naming.parse_views,
 )
 
@@ -87,9 +80,8 @@ class ViewDataset(BaseDataset):
     @staticmethod
     def modify_options(parser: ArgumentParser, is_train: bool) -> None:
         add = parser.group("views")
-        add(
-            "--category --sub_dataset", text, None, "of data_<category>.hdf5; default: the only one"
-        )
+        category = "of data_<category>.hdf5; default: the only one"
+        add("--category --sub_dataset", text, None, category)
         names = "shapenet <object>_<h>_<v>, multipie (5 parts), object <object>_<view>"
         add("--view_names", choice(("auto", *naming.NAMINGS)), "auto", names)
         add("--ang_skip", positive_int, 20, "shapenet: degrees between the azimuths that are used")
@@ -100,10 +92,8 @@ class ViewDataset(BaseDataset):
     def complete_options(cls, opt: Namespace) -> None:
         """Views of the checkpoint, or of the data; one channel of the pose maps for each."""
         if opt.views is None:
-            source = Source(
-                Path(opt.dataroot), opt.phase, opt.category, opt.view_names, opt.ang_skip
-            )
-            opt.views = [list(axis) for axis in source.views()]
+            asked = (opt.category, opt.view_names, opt.ang_skip)
+            opt.views = list(map(list, Source(Path(opt.dataroot), opt.phase, *asked).views()))
         opt.view_counts = tuple(len(axis) for axis in opt.views)
 
     @classmethod

@@ -49,7 +49,7 @@ class Kind:
             value = self.normal(self.python(value))
             if self.allows(value):
                 return value
-        except (OverflowError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             pass
         raise self.refusal(value)
 

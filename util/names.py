@@ -80,9 +80,8 @@ def is_image(path: str | PurePath, extensions: Collection[str] = IMAGE_EXTENSION
     and what macOS stores in __MACOSX/ and as ._x.jpg beside x.jpg.
     """
     parts = str(path).replace("\\", "/").split("/")
-    if any(part.startswith(".") and part not in (".", "..") for part in parts):
-        return False
-    return "__MACOSX" not in parts and parts[-1].lower().endswith(tuple(extensions))
+    hidden = {p for p in parts if p.startswith(".") or p == "__MACOSX"} - {".", ".."}
+    return not hidden and parts[-1].lower().endswith(tuple(extensions))
 
 
 def stem(name: str) -> str:
@@ -100,11 +99,11 @@ def result_name(source_name: str, target_name: str, extension: str = "png") -> s
     for name in (source_name, target_name):
         check_relative_name(name)
     name = f"{stem(source_name)}{SEPARATOR}{stem(target_name)}{SUFFIX}.{extension.lstrip('.')}"
-    if len(name.encode("utf-8")) > MAX_COMPONENT_BYTES:
+    size = len(name.encode("utf-8"))
+    if size > MAX_COMPONENT_BYTES:
         raise UserError(
-            f"the result of {source_name!r} and {target_name!r} needs a file name of "
-            f"{len(name.encode('utf-8'))} bytes, at most {MAX_COMPONENT_BYTES} are possible: "
-            "use shorter image names."
+            f"the result of {source_name!r} and {target_name!r} needs a file name of {size} bytes, "
+            f"at most {MAX_COMPONENT_BYTES} are possible: use shorter image names."
         )
     return name
 
@@ -116,29 +115,23 @@ def check_result_names(pairs: Iterable[tuple[str, str]], page: bool = True) -> N
     of ``x.jpg`` over the photo ``x_pose.jpg``.
     """
     owners: dict[str, str] = {}
-    results: dict[str, tuple[str, str]] = {}
-    for pair in pairs:
-        for name in pair:
-            other = owners.setdefault(stem(name), name)
-            if other != name:
-                raise UserError(
-                    f"the images {other!r} and {name!r} would give results of the same name; "
-                    "rename one of them, in the tables too"
-                )
-        file = result_name(*pair)
-        other_pair = results.setdefault(file, pair)
-        if other_pair != pair:
+
+    def claim(file: str, owner: str, hint: str = "") -> None:
+        other = owners.setdefault(file, owner)
+        if other != owner:
             raise UserError(
-                f"the results of {other_pair[0]!r} to {other_pair[1]!r} and of {pair[0]!r} to "
-                f"{pair[1]!r} would both be {file}; rename one of the images, in the tables too"
+                f"{other} and {owner} would get the same name {file!r}; rename one of the images, "
+                f"in the tables too{hint}"
             )
-    posed = [name for name in owners if page and f"{name}{POSE_PICTURE}" in owners]
-    if posed:
-        photo, other = owners[posed[0]], owners[f"{posed[0]}{POSE_PICTURE}"]
-        raise UserError(
-            f"on the result page the skeleton of {photo!r} would replace the photo {other!r}; "
-            "rename one of them, in the tables too, or leave the page out with --no_html"
-        )
+
+    for source, target in pairs:
+        for name in (source, target):
+            claim(stem(name), f"the image {name!r}")
+        claim(result_name(source, target), f"the result of {source!r} to {target!r}")
+    for name, owner in list(owners.items()) if page else []:
+        if f"{name}{POSE_PICTURE}" in owners:
+            hint = ", or leave the page out with --no_html"
+            claim(f"{name}{POSE_PICTURE}", f"the skeleton of {owner}", hint)
 
 
 def result_splits(file: str) -> list[tuple[str, str]]:
