@@ -38,9 +38,10 @@ class BaseDataset(Dataset, ABC):
         phase: str = "train",
         load_size: tuple[int, int] | None = None,  # default: that of the class
         annotation_size: tuple[int, int] | None = None,
+        max_pairs: int | None = None,  # the first ones only
         seed: int = 0,
     ):
-        self.root, self.phase, self.seed = Path(root), phase, seed
+        self.root, self.phase, self.max_pairs, self.seed = Path(root), phase, max_pairs, seed
         self.load_size = tuple(load_size or self.load_size)
         self.annotation_size = tuple(annotation_size or self.annotation_size or self.load_size)
 

@@ -39,26 +39,19 @@ class FashionLmdbDataset(BaseDataset):
         add("--lmdb_root", text, None, "folder of the <h>-<w> environments; default: --dataroot")
 
     def __init__(
-        self,
-        root: str | Path,
-        phase: str = "train",
-        *args,
-        max_pairs: int | None = None,
-        pairs_order: str = "target_first",
-        lmdb_root: str | Path | None = None,
-        **kwargs,
+        self, *args, pairs_order="target_first", lmdb_root: str | Path | None = None, **kwargs
     ):
-        super().__init__(root, phase, *args, **kwargs)
+        super().__init__(*args, **kwargs)
         framed = self.annotation_size == type(self).annotation_size
         self._conversion = Conversion("fashion" if framed else "market")
         if not self.root.is_dir():
             raise UserError(
-                f"--dataroot {root}: no such folder; expected {phase}_pairs.txt, pose/ and an LMDB "
-                "environment in it, see python -m script.prepare_data --help"
+                f"--dataroot {self.root}: no such folder; expected {self.phase}_pairs.txt, pose/ "
+                "and an LMDB environment in it, see python -m script.prepare_data --help"
             )
-        pairs_file = self.root / NTED_PAIRS_NAME.format(phase=phase)
-        self.items = read_items(pairs_file, pairs_order)[:max_pairs]
-        self.images = LmdbReader(Path(lmdb_root or root) / environment_name(self.load_size))
+        pairs_file = self.root / NTED_PAIRS_NAME.format(phase=self.phase)
+        self.items = read_items(pairs_file, pairs_order)[: self.max_pairs]
+        self.images = LmdbReader(Path(lmdb_root or self.root) / environment_name(self.load_size))
         len(self.images)  # complete?
         self._check(pairs_file)
 
@@ -101,16 +94,13 @@ class FashionLmdbDataset(BaseDataset):
         image = image_from_bytes(self.images.read(path), f"{self.images.folder}: {path}")
         return image_to_tensor(image, self.load_size)
 
-    def keypoints(self, path: str) -> torch.Tensor:
-        """Keypoints (18, 2) float64, (y, x) in the annotation frame, -1 = missing."""
-        full = read_pose(pose_path(self.root, path))
-        return torch.from_numpy(to_cropped_frame({path: full}, self._conversion, [])[path])
-
     def __getitem__(self, index: int) -> dict[str, Any]:
         target, _ = self.items[index % len(self)]
         sample: dict[str, Any] = {}
         for role, path in (("source", self._source(index)), ("target", target)):
+            full = {path: read_pose(pose_path(self.root, path))}
+            keypoints = to_cropped_frame(full, self._conversion, [])[path]
             sample[f"{role}_image"] = self.image(path)
-            sample[f"{role}_keypoints"] = self.keypoints(path)
+            sample[f"{role}_keypoints"] = torch.from_numpy(keypoints)
             sample[f"{role}_name"] = to_name(path)
         return sample

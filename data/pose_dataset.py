@@ -41,27 +41,20 @@ class PoseDataset(BaseDataset):
     image_folders: tuple[str, ...] = ("{phase}",)
     augmentation = AffineRanges()  # the published ranges, used with --augment
 
-    def __init__(
-        self,
-        root: str | Path,
-        *args,
-        max_pairs: int | None = None,
-        augmentation: AffineRanges | None = None,  # None: images as they are
-        **kwargs,
-    ):
-        super().__init__(root, *args, **kwargs)
-        self.ranges = augmentation or AffineRanges()
+    def __init__(self, *args, augmentation: AffineRanges | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.ranges = augmentation or AffineRanges()  # without them images stay as they are
         if not self.root.is_dir():
             found = "is a file, not a folder" if self.root.exists() else "no such folder"
             raise UserError(
-                f"--dataroot {root}: {found}; prepare a data set or render one with "
+                f"--dataroot {self.root}: {found}; prepare a data set or render one with "
                 "python -m script.make_synthetic_dataset"
             )
         pairs_path = self._find("pairs table", self.pairs_files)
         annotation_path = self._find("keypoint table", self.annotation_files)
         self.folder = self._find("image folder", self.image_folders)
         self.record = folder_record(self.folder)
-        self.pairs = self.read_pairs(pairs_path)[:max_pairs]
+        self.pairs = self.read_pairs(pairs_path)[: self.max_pairs]
         keypoints = self.read_keypoints(annotation_path)
         self._check_names(keypoints, pairs_path, annotation_path)
         used = {name for pair in self.pairs for name in pair}
@@ -79,7 +72,7 @@ class PoseDataset(BaseDataset):
         return {"augmentation": ranges_from_options(opt, cls.augmentation)}
 
     def read_pairs(self, path: Path) -> list[tuple[str, str]]:
-        """(source name, target name) in order; a subclass with another table overrides this."""
+        """(source name, target name) in order."""
         return read_pairs(path, self.pair_columns)
 
     def read_keypoints(self, path: Path) -> dict[str, np.ndarray]:
@@ -88,13 +81,13 @@ class PoseDataset(BaseDataset):
 
     def _find(self, what: str, candidates: tuple[str, ...]) -> Path:
         names = [c.format(phase=self.phase) for c in candidates]
-        for name in names:
-            if (self.root / name).exists():
-                return self.root / name
-        raise UserError(
-            f"{self.root} has no {what}; looked for {', '.join(names)}. Check --dataroot, "
-            "--dataset_mode and --phase, or run python script/check_dataset.py"
-        )
+        found = next((self.root / name for name in names if (self.root / name).exists()), None)
+        if found is None:
+            raise UserError(
+                f"{self.root} has no {what}; looked for {', '.join(names)}. Check --dataroot, "
+                "--dataset_mode and --phase, or run python script/check_dataset.py"
+            )
+        return found
 
     def _check_names(self, keypoints: dict[str, np.ndarray], pairs_path: Path, path: Path) -> None:
         """Refuse pairs without keypoints or without an image file, naming the row of the first."""

@@ -45,21 +45,17 @@ class ViewDataset(BaseDataset):
 
     def __init__(
         self,
-        root: str | Path,
-        phase: str = "train",
-        load_size: tuple[int, int] | None = None,
-        annotation_size: tuple[int, int] | None = None,  # of the results; default: load_size
+        *args,
         views: Sequence[Sequence[str]] | None = None,  # of the checkpoint; None: those found
         training: bool = True,
         category: str | None = None,
         view_names: str = "auto",
         ang_skip: int = 20,
-        max_pairs: int | None = None,
-        seed: int = 0,
+        **kwargs,
     ):
-        super().__init__(root, phase, load_size, annotation_size, seed)
+        super().__init__(*args, **kwargs)
         self.training = training
-        source = Source(self.root, phase, category, view_names, ang_skip)
+        source = Source(self.root, self.phase, category, view_names, ang_skip)
         self.store = source.store
         if isinstance(self.store, FolderStore):
             self.folder = self.store.folder
@@ -72,7 +68,7 @@ class ViewDataset(BaseDataset):
         self._turns = self._group(source)  # all views of an object along the first axis
         self._around = {name: turn for turn in self._turns.values() for name in turn}
         self.sources = [name for name in source.split if name in self._around]
-        self.pairs = [] if training else self._turn_pairs(source)[:max_pairs]
+        self.pairs = [] if training else self._turn_pairs(source)[: self.max_pairs]
         self._size = self.store.image(self.sources[0]).size
         if isinstance(self.store, Hdf5Store):
             self.store.close()  # before workers are forked
