@@ -11,8 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data import create_dataset
-from data.augmentation import AffineRanges
-from data.pose_dataset import PoseDataset
+from data.pose_dataset import AffineRanges, PoseDataset
 from util.errors import UserError
 from util.parallel import map_in_order
 from util.run import distributed

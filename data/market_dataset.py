@@ -2,8 +2,7 @@
 
 from argparse import ArgumentParser
 
-from data.augmentation import AffineRanges
-from data.pose_dataset import PoseDataset
+from data.pose_dataset import AffineRanges, PoseDataset
 from util.tables.layouts import LAYOUTS
 
 

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from data import find_dataset
-from data.augmentation import AffineMap, AffineRanges, draw_affine, ranges_from_options
 from data.fashion_dataset import FashionDataset
 from data.market_dataset import MarketDataset
+from data.pose_dataset import AffineMap, AffineRanges, draw_affine, ranges_from_options
 from tests.helpers import GOLDEN, train_options
 from util.errors import UserError
 from util.person.maps import keypoints_to_heatmaps
