@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -75,11 +76,10 @@ class EpochBatchSampler(Sampler[list[int]]):
         return self._batches() - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
+        order = list(range(self.size))
         if self.shuffle:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             order = torch.randperm(self.size, generator=generator).tolist()
-        else:
-            order = list(range(self.size))
         order = order[: self.samples]
         offset = self.epoch * self.size
         for k in range(self.start, self.start + len(self)):
@@ -142,9 +142,8 @@ def fixed_samples(opt: Namespace, training: Dataset) -> list[tuple[str, dict[str
         dataset, kind = _validation_data(opt), opt.val_phase
     except UserError:
         dataset, kind = training, f"{opt.phase}, trained on"
-    last, count = len(dataset) - 1, min(FIXED_PAIRS, len(dataset))
-    chosen = [round(i * last / max(count - 1, 1)) for i in range(count)]
-    samples = [dataset[index] for index in chosen]
+    count = min(FIXED_PAIRS, len(dataset))
+    samples = [dataset[round(i)] for i in np.linspace(0, len(dataset) - 1, count)]
     return [(f"{s['source_name']} → {s['target_name']} ({kind})", s) for s in samples]
 
 

@@ -224,23 +224,19 @@ def _photo(file: Path | io.BytesIO, where: str) -> Image.Image:
 
 
 def _check(image: Image.Image, where: str) -> None:
-    width, height = image.size
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a photo with its preview
-        raise UserError(
-            f"{where} is animated ({image.n_frames} frames); save one frame as PNG or JPEG"
-        )
-    if min(width, height) < MIN_SIDE:
-        raise UserError(
-            f"{where} is {width} x {height} pixels; expected at least {MIN_SIDE} x {MIN_SIDE}: use "
-            "a larger picture"
-        )
-    if width * height > MAX_PHOTO_PIXELS:
-        raise UserError(
-            f"{where} has {width} x {height} pixels; at most {MAX_PHOTO_PIXELS:,} are accepted: "
-            "shrink it first, the networks see a few hundred pixels anyway"
-        )
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise UserError(
-            f"{where} is {width} x {height} pixels, longer than {MAX_ASPECT} times its width; crop "
-            "it to the person"
-        )
+    (width, height), frames = image.size, getattr(image, "n_frames", 1)
+    size, long, short = f"{width} x {height} pixels", max(image.size), min(image.size)
+    checks = (  # MPO: a photo with its preview
+        (frames > 1 and image.format != "MPO",
+         f"is animated ({frames} frames); save one frame as PNG or JPEG"),
+        (short < MIN_SIDE,
+         f"is {size}; expected at least {MIN_SIDE} x {MIN_SIDE}: use a larger picture"),
+        (width * height > MAX_PHOTO_PIXELS,
+         f"has {size}; at most {MAX_PHOTO_PIXELS:,} are accepted: shrink it first, the networks "
+         "see a few hundred pixels anyway"),
+        (long > MAX_ASPECT * short,
+         f"is {size}, longer than {MAX_ASPECT} times its width; crop it to the person"),
+    )  # fmt: skip
+    problem = next((problem for failed, problem in checks if failed), None)
+    if problem:
+        raise UserError(f"{where} {problem}")

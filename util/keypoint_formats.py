@@ -56,25 +56,23 @@ def checked_keypoints(keypoints: Keypoints, where: str) -> np.ndarray:
     """Given keypoints as float64 (18, 2), or a UserError that begins with ``where``."""
     try:
         points = np.asarray(keypoints, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError) as error:  # pairs of different length, words
-        raise UserError(
-            f"{where}: keypoints are not a table of numbers; expected 18 (y, x) pairs, -1 for "
-            "missing joints"
-        ) from error
+        found = f"have the shape {points.shape}"
+    except (ValueError, TypeError, OverflowError):  # pairs of different length, words
+        points, found = np.empty(0), "are not a table of numbers"
     if points.shape != (len(JOINTS), 2) or not np.isfinite(points).all():
         raise UserError(
-            f"{where}: keypoints have the shape {points.shape}; expected 18 finite (y, x) pairs, "
-            "-1 for missing joints; util.keypoint_formats converts other joint sets"
+            f"{where}: keypoints {found}; expected 18 finite (y, x) pairs, -1 for missing joints; "
+            "util.keypoint_formats converts other joint sets"
         )
     return points
 
 
 def format_of(joint_count: int, where: str = "the keypoints") -> str:
     """Name of the format that has ``joint_count`` joints; the five counts are all different."""
-    for name, joints in JOINT_SETS.items():
-        if len(joints) == joint_count:
-            return name
-    known = ", ".join(f"{len(joints)} ({name})" for name, joints in JOINT_SETS.items())
+    names = {len(joints): name for name, joints in JOINT_SETS.items()}
+    if joint_count in names:
+        return names[joint_count]
+    known = ", ".join(f"{count} ({name})" for count, name in names.items())
     raise UserError(
         f"{where}: found {joint_count} joints, expected {known}: export one of these sets"
     )

@@ -69,14 +69,10 @@ class Person:
                 "expected (18, 2) and (18,): util.keypoint_formats converts other joint sets"
             )
 
-    @property
-    def score(self) -> float:
-        """Sum of the joint scores: a complete, certain person has the highest."""
-        return float(self.scores.sum())
-
 
 PERSON_RULES: dict[str, Callable[[list[Person]], Person]] = {
-    "best": lambda people: max(people, key=lambda person: person.score),
+    # a complete, certain person has the highest sum
+    "best": lambda people: max(people, key=lambda person: person.scores.sum()),
     "first": lambda people: people[0],  # the published rule of MAGPT
 }
 
@@ -145,16 +141,12 @@ def draw_skeleton(
     points = np.asarray(keypoints, dtype=np.float64)
     visible = present(points) & np.isfinite(points).all(axis=1)
     width = max(1, round(min(canvas.shape[:2]) / 64))
-
-    def pixel(joint: int) -> tuple[int, int]:
-        y, x = np.clip(points[joint], -10_000, 10_000)
-        return int(x), int(y)
-
+    pixels = np.nan_to_num(points[:, ::-1].clip(-10_000, 10_000)).astype(int).tolist()
     for i, (a, b) in enumerate(LIMBS):
         if visible[a] and visible[b]:
-            cv2.line(canvas, pixel(a), pixel(b), hue(i, len(LIMBS)), width, cv2.LINE_AA)
+            cv2.line(canvas, pixels[a], pixels[b], hue(i, len(LIMBS)), width, cv2.LINE_AA)
     for joint in np.flatnonzero(visible):
-        cv2.circle(canvas, pixel(joint), width, hue(joint, len(JOINTS)), -1, cv2.LINE_AA)
+        cv2.circle(canvas, pixels[joint], width, hue(joint, len(JOINTS)), -1, cv2.LINE_AA)
     return canvas
 
 
