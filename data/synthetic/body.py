@@ -251,7 +251,12 @@ class Builder:
     def _skirt(self) -> None:
         body, bottom, pelvis = self.who.body, self.who.bottom, self.frames["pelvis"]
         hips = 0.094 * body.hips * body.bulk
-        right, left = (self._along_leg(side, bottom.length * LEG_LENGTH) for side in "RL")
+        lows, thigh, length = [], LEG_LENGTH / 2, bottom.length * LEG_LENGTH
+        for side in "RL":  # the points of both legs where the skirt ends
+            hip, knee, ankle = (self.points[side + joint] for joint in ("Hip", "Knee", "Ank"))
+            below = knee + (ankle - knee) * min((length - thigh) / thigh, 1.0)
+            lows.append(hip + (knee - hip) * (length / thigh) if length <= thigh else below)
+        right, left = lows
         spread = np.abs(pelvis.T @ (right - left)) / self.h / 2
         width = max(spread[0] + 0.055, hips * 1.05) + 0.1 * bottom.flare * bottom.length
         depth = max(spread[2] + 0.062, hips * 0.66) + 0.08 * bottom.flare * bottom.length
@@ -265,11 +270,3 @@ class Builder:
         squash = (1.0, 1.0, float(np.clip(depth / width, 0.76, 1.3)))
         more = {"squash": squash, "clips": (_cut(axis, hem),)}
         self.add(middle, hem + axis * 0.02 * self.h, (hips * 1.08, width), *skirt, **more)
-
-    def _along_leg(self, side: str, length: float) -> np.ndarray:
-        """The point at a distance (height = 1) below the hip along the leg."""
-        hip, knee, ankle = (self.points[side + joint] for joint in ("Hip", "Knee", "Ank"))
-        half = LEG_LENGTH / 2
-        if length <= half:
-            return hip + (knee - hip) * (length / half)
-        return knee + (ankle - knee) * min((length - half) / half, 1.0)

@@ -123,25 +123,18 @@ def rasterise(parts: list[Part], camera: Camera, supersample: int) -> Surface:
     shapes = flipped[:, ::-1, ::-1].transpose(0, 2, 1)
     far, nothing = np.full((h, w), FAR), np.full((h, w), NOTHING, np.uint8)
     surface = Surface(far, nothing, np.zeros((h, w), np.float32), xs, ys, shapes)
-    # half width and half height of the squashed unit ball: support function of an ellipsoid
+    # rows and columns that each part can touch: half width and half height of the squashed unit
+    # ball by the support function of an ellipsoid, and a pixel more on each side, for rounding
     extent = np.sqrt(((frames[:, :2] * squash[:, None, :]) ** 2).sum(axis=2))
-    for index, (part, window) in enumerate(
-        zip(parts, _windows(surface, parts, extent), strict=True)
-    ):
+    reach = np.array([part.radii for part in parts])[:, :, None] * extent[:, None, :]
+    ends = np.stack([[part.start[:2], part.end[:2]] for part in parts])
+    low, high = (ends - reach).min(axis=1), (ends + reach).max(axis=1)
+    left, right = (np.searchsorted(xs, edge[:, 0]) for edge in (low, high))
+    top, bottom = (np.searchsorted(-ys, -edge[:, 1]) for edge in (high, low))
+    windows = np.stack([top - 1, bottom + 1, left - 1, right + 1], axis=1).clip(0)
+    for index, (part, window) in enumerate(zip(parts, windows, strict=True)):
         _draw(surface, index, part, window)
     return surface
-
-
-def _windows(surface: Surface, parts: list[Part], extent: np.ndarray) -> np.ndarray:
-    """First and last row and column, (P, 4), that each part can touch."""
-    radii = np.array([part.radii for part in parts])
-    ends = np.stack([[part.start[:2], part.end[:2]] for part in parts])
-    reach = radii[:, :, None] * extent[:, None, :]
-    low, high = (ends - reach).min(axis=1), (ends + reach).max(axis=1)
-    left, right = (np.searchsorted(surface.xs, edge[:, 0]) for edge in (low, high))
-    top, bottom = (np.searchsorted(-surface.ys, -edge[:, 1]) for edge in (high, low))
-    # a pixel more on each side, for rounding
-    return np.stack([top - 1, bottom + 1, left - 1, right + 1], axis=1).clip(0)
 
 
 def _draw(surface: Surface, index: int, part: Part, window) -> None:
