@@ -175,8 +175,14 @@ def _hair(h: _Draft, woman: bool) -> None:
         h.add(BALL, (0, 0.2, 0.36), (0.27, 0.03, 0.27), colour, rotation("x", 10))
         cut = (tuple(tilt), float(tilt @ [0, 0.05, 0.05]))
     h.add(BALL, (0, 0.07, -0.05), top, h.hair, cuts=(cut,), shine=0.06)
-    if style in ("long", "bob"):
-        _falling_hair(h, -0.95 if style == "long" else -0.42, top)
+    if style in ("long", "bob"):  # a curtain behind the face, and strands before the shoulders
+        low = -0.95 if style == "long" else -0.42
+        middle, half = (0.1 + low) / 2, (0.1 - low) / 2 + 0.14
+        cuts = (((0.0, -1.0, 0.0), -low), ((0.0, 0.0, 1.0), -0.06))
+        h.add(BALL, (0, middle, -0.12), (top[0] * 1.06, half * 1.25, 0.38), h.hair, cuts=cuts)
+        for sx in (-1, 1):
+            at, turn = (sx * top[0] * 0.93, middle + 0.04, 0.01), rotation("z", sx * 4)
+            h.add(BALL, at, (0.085, half, 0.15), h.hair, turn, cuts=cuts[:1])
     elif style == "bun":
         h.add(BALL, (0, rng.uniform(0.2, 0.5), -0.44), (0.18, 0.17, 0.16), h.hair)
     elif style == "curly":
@@ -185,16 +191,6 @@ def _hair(h: _Draft, woman: bool) -> None:
         side = rng.choice([-1, 1]) * rng.uniform(0, 0.12)
         half = (h.wide * 0.82, 0.12, 0.17)
         h.add(BALL, (side, line + 0.06, 0.24), half, h.hair, rotation("z", side * 60))
-
-
-def _falling_hair(h: _Draft, low: float, top: np.ndarray) -> None:
-    """A curtain behind the face, and strands before the shoulders."""
-    middle, half = (0.1 + low) / 2, (0.1 - low) / 2 + 0.14
-    cuts = (((0.0, -1.0, 0.0), -low), ((0.0, 0.0, 1.0), -0.06))
-    h.add(BALL, (0, middle, -0.12), (top[0] * 1.06, half * 1.25, 0.38), h.hair, cuts=cuts)
-    for sx in (-1, 1):
-        at, turn = (sx * top[0] * 0.93, middle + 0.04, 0.01), rotation("z", sx * 4)
-        h.add(BALL, at, (0.085, half, 0.15), h.hair, turn, cuts=cuts[:1])
 
 
 def _curls(h: _Draft, top: np.ndarray, cut) -> None:

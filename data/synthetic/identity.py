@@ -152,15 +152,12 @@ def _outfit(rng: np.random.Generator, woman: bool) -> tuple[Top, Bottom]:
         open_front=open_front if kind != "dress" else None,
         collar=sleeve > 0.3 and rng.random() < 0.35,
     )
-    return top, _bottom(rng, kind, top_texture)
-
-
-def _bottom(rng: np.random.Generator, kind: str, texture: Texture) -> Bottom:
     lengths, chances, flares, belted, neutral = {
         "dress": ((0.42, 0.6, 0.95), (0.5, 0.35, 0.15), (0.1, 0.6), 0.4, 0.5),
         "skirt": ((0.35, 0.5, 0.9), (0.45, 0.4, 0.15), (0.0, 0.7), 0.5, 0.7),
         "trousers": ((0.4, 0.8, 1.0), (0.2, 0.12, 0.68), (0.0, 1.0), 0.5, 0.7),
     }[kind]
+    texture = top_texture
     if kind != "dress":
         colour = _distinct_colour(rng, texture.colour)
         patterned = rng.random() < (0.5 if kind == "skirt" else 0.22)
@@ -168,7 +165,7 @@ def _bottom(rng: np.random.Generator, kind: str, texture: Texture) -> Bottom:
         texture = Texture("plain", colour, colour) if texture.kind == "logo" else texture
     length, flare = float(rng.choice(lengths, p=chances)), rng.uniform(*flares)
     belt = _clothing_colour(rng, neutral) if rng.random() < belted else None
-    return Bottom(kind, texture, length, flare, belt)
+    return top, Bottom(kind, texture, length, flare, belt)
 
 
 def _texture(rng: np.random.Generator, colour: Colour) -> Texture:

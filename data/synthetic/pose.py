@@ -74,23 +74,6 @@ def sample_pose(rng: np.random.Generator, view: str | None = None) -> Pose:
         yaw = rng.choice((-1.0, 1.0)) * (np.pi / 2 + rng.uniform(-0.35, 0.25))
     else:
         yaw = np.pi * (view == "back") + np.clip(rng.normal(0.0, 0.28), -0.6, 0.6)
-    arms, legs = _posture(rng)
-    return Pose(
-        close=view != "full" and rng.random() < 0.1,
-        yaw=float(yaw),
-        lean=rng.normal(0.02, 0.05),
-        twist=rng.normal(0.0, 0.1),
-        head_yaw=float(np.clip(rng.normal(0.0, 0.25), -0.6, 0.6)),
-        head_pitch=rng.normal(0.0, 0.08),
-        arms=arms,
-        legs=legs,
-        zoom=rng.uniform(0.95, 1.05),
-        shift=(rng.uniform(-0.04, 0.04), rng.uniform(-0.01, 0.015)),
-    )
-
-
-def _posture(rng: np.random.Generator) -> tuple[tuple, tuple]:
-    """Arm and leg angles with small random variation."""
     if rng.random() < 0.3:
         arms, legs = walking(rng.uniform(0, 2 * np.pi))
     else:
@@ -100,10 +83,22 @@ def _posture(rng: np.random.Generator) -> tuple[tuple, tuple]:
         left = right if rng.random() < 0.5 else names[rng.choice(len(names), p=chances)]
         legs = LEGS[str(rng.choice(list(LEGS), p=(0.32, 0.18, 0.22, 0.14, 0.08, 0.06)))]
         arms, legs = (ARMS[right], ARMS[left]), legs[::-1] if rng.random() < 0.5 else legs
-    return _varied(rng, arms, 0.08, 0.05), _varied(rng, legs, 0.03, 0.0)
+    return Pose(
+        arms=_varied(rng, arms, 0.08, 0.05),
+        legs=_varied(rng, legs, 0.03, 0.0),
+        close=view != "full" and rng.random() < 0.1,
+        yaw=float(yaw),
+        lean=rng.normal(0.02, 0.05),
+        twist=rng.normal(0.0, 0.1),
+        head_yaw=float(np.clip(rng.normal(0.0, 0.25), -0.6, 0.6)),
+        head_pitch=rng.normal(0.0, 0.08),
+        zoom=rng.uniform(0.95, 1.05),
+        shift=(rng.uniform(-0.04, 0.04), rng.uniform(-0.01, 0.015)),
+    )
 
 
 def _varied(rng: np.random.Generator, limbs: tuple, amount: float, least_bend: float) -> tuple:
+    """Angles of both limbs with small random changes."""
     angles = [np.add(limb, rng.normal(0, amount, 4)).tolist() for limb in limbs]
     return tuple((*three, max(bend, least_bend)) for *three, bend in angles)
 

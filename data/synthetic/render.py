@@ -232,8 +232,9 @@ def shade(surface: Surface, parts: list[Part], wardrobe: Wardrobe) -> tuple[np.n
     local = np.empty_like(points)
     colours = np.empty((where.size, 3), np.float32)
     for part, shape, *span in zip(parts, surface.shapes, bounds[:-1], bounds[1:], strict=True):
-        span = slice(*span)
-        normals[:, span], local[:, span] = _geometry(points[:, span], along[span], part, shape)
+        if span[0] < span[1]:
+            span = slice(*span)
+            normals[:, span], local[:, span] = _geometry(points[:, span], along[span], part, shape)
     for paint, group in groupby(range(len(parts)), lambda i: parts[i].paint):
         indices = list(group)
         span = slice(bounds[indices[0]], bounds[indices[-1] + 1])
