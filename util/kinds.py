@@ -83,7 +83,7 @@ class _Size(Kind):
     def listed(self, values: list) -> tuple[int, int]:
         if len(values) > 2:
             raise self.refusal(" ".join(map(str, values)))
-        return (values * 2)[0], (values * 2)[1] if len(values) == 1 else values[1]
+        return tuple((values * 2)[:2])
 
 
 def whole_number(low: int, high: int = 2**31 - 1) -> Kind:
