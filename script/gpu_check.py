@@ -376,7 +376,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         check = Check(opt, Path(folder, "people"))
         count, workers = 4 if opt.small else 64, os.cpu_count() or 1
-        write_dataset(check.data, "fashion", count, poses=5, test_identities=2, workers=workers)
+        sizes = {"identities": count, "poses": 5, "test_identities": 2}
+        write_dataset(check.data, "fashion", workers=workers, **sizes)
         for part, (work, _) in PARTS.items():
             if part in opt.parts:
                 check.begin(part)

@@ -76,6 +76,7 @@ class ViewSettings:
 def write_dataset(
     out: str | os.PathLike,
     layout: str = "fashion",
+    *,
     workers: int = 1,
     overwrite: bool = False,
     progress: bool = False,
