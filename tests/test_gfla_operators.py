@@ -180,15 +180,18 @@ def test_block_convolution_equals_the_convolution_of_the_block(size):
     assert gap(block_convolution(source, flow, weight), expected) < 1e-13
 
 
-def test_resample2d_equals_its_definition_written_out():
+@pytest.mark.parametrize(("kernel_size", "dilation", "sigma"), [(4, 1, 2.0), (2, 3, 0.7)])
+def test_resample2d_equals_its_definition_written_out(kernel_size, dilation, sigma):
     source, flow = random_case((6, 8), (3, 4))
-    out, steps = resample2d(source, flow), [0, -1, 1, 2]
+    out = resample2d(source, flow, kernel_size, dilation, sigma)
     for b, y, x in np.ndindex(2, 3, 4):
         px, py = (flow[b, :, y, x] + torch.tensor([x, y])).tolist()
         total, weight_sum = torch.zeros(4, dtype=torch.float64), 0.0
-        for i, j in np.ndindex(4, 4):
+        steps = [-i * dilation for i in range(kernel_size // 2)]
+        steps += [(i + 1) * dilation for i in range(kernel_size // 2)]
+        for i, j in np.ndindex(kernel_size, kernel_size):
             row, column = int(np.floor(py)) + steps[i], int(np.floor(px)) + steps[j]
-            weight = np.exp(-((row - py) ** 2 + (column - px) ** 2) / (2 * 2.0**2))
+            weight = np.exp(-((row - py) ** 2 + (column - px) ** 2) / (2 * sigma**2))
             total += weight * source[b, :, min(max(row, 0), 5), min(max(column, 0), 7)]
             weight_sum += weight
         torch.testing.assert_close(out[b, :, y, x], total / weight_sum, rtol=0, atol=1e-12)
@@ -202,6 +205,7 @@ def test_replicate_pad_equals_the_built_in_one():
 OPERATORS = {
     "block_extract": lambda s, f: block_extract(s, f, 3),
     "resample2d": resample2d,
+    "resample2d wide": lambda s, f: resample2d(s, f, kernel_size=6, dilation=2, sigma=3.0),
     "bilinear_sample": bilinear_sample,
     "attend": lambda s, f: attend(
         s, f, torch.linspace(0, 1, 9).view(1, 9, 1, 1).expand(2, 9, 3, 4)

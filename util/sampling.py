@@ -16,7 +16,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-SIGMA = 2.0  # pixels, of resample2d
 Axis = tuple[torch.Tensor, torch.Tensor]  # pixel positions and weights, both (B, h, w, taps)
 
 
@@ -41,7 +40,8 @@ def local_attn_reshape(weights: torch.Tensor, size: int) -> torch.Tensor:
 
 def bilinear_sample(source: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
     """source (B, C, Hs, Ws) at every pixel displaced by flow (B, 2, h, w): -> (B, C, h, w)."""
-    return _separable_taps(source, *map(_bilinear_axis, _displaced(flow)))
+    y, x = _displaced(flow)
+    return _separable_taps(source, _bilinear_axis(y), _bilinear_axis(x))
 
 
 def attend(source: torch.Tensor, flow: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
@@ -54,7 +54,8 @@ def attend(source: torch.Tensor, flow: torch.Tensor, attention: torch.Tensor) ->
     """
     b, cells, h, w = attention.shape
     k = round(int(cells) ** 0.5)
-    (rows, wy), (cols, wx) = map(_bilinear_axis, _displaced(flow))
+    y, x = _displaced(flow)
+    (rows, wy), (cols, wx) = _bilinear_axis(y), _bilinear_axis(x)
     kernel = attention.to(wy.dtype).permute(0, 2, 3, 1).reshape(b, h, w, k, k)
     kernel = F.pad(kernel * wy[..., :1, None], (0, 0, 0, 1)) + F.pad(
         kernel * wy[..., 1:, None], (0, 0, 1, 0)
@@ -93,13 +94,22 @@ def replicate_pad(x: torch.Tensor, before: int, after: int) -> torch.Tensor:
     return x
 
 
-def resample2d(source: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
+def resample2d(
+    source: torch.Tensor,
+    flow: torch.Tensor,
+    kernel_size: int = 4,
+    dilation: int = 1,
+    sigma: float = 2.0,  # pixels
+) -> torch.Tensor:
     """Gaussian-weighted sampling: source (B, C, Hs, Ws), flow (B, 2, h, w) -> (B, C, h, w).
 
-    The weights exp(-d^2 / (2 SIGMA^2)) of 4 x 4 taps around the displaced pixel are normalised.
-    Distances are taken before positions are clamped to the border.
+    kernel_size (even) taps per axis lie ``dilation`` apart around the displaced pixel; their
+    weights exp(-d^2 / (2 sigma^2)) are normalised. Distances are taken before positions are
+    clamped to the border.
     """
-    return _separable_taps(source, *map(_gaussian_axis, _displaced(flow)))
+    y, x = _displaced(flow)
+    rows, cols = (_gaussian_axis(p, kernel_size, dilation, sigma) for p in (y, x))
+    return _separable_taps(source, rows, cols)
 
 
 def _as_coordinates(flow: torch.Tensor) -> torch.Tensor:
@@ -120,11 +130,13 @@ def _bilinear_axis(position: torch.Tensor) -> Axis:
     return positions, torch.cat((1 - fraction, fraction), dim=-1)
 
 
-def _gaussian_axis(position: torch.Tensor) -> Axis:
+def _gaussian_axis(position: torch.Tensor, size: int, dilation: int, sigma: float) -> Axis:
     floor = position.detach().floor()
-    offsets = torch.arange(-1, 3, device=floor.device)
+    offsets = torch.arange(-(size // 2) + 1, size // 2 + 1, device=floor.device)
+    # 0, -d, -2d, ... on the left of the position and d, 2d, ... on its right
+    offsets = offsets * dilation
     distance = offsets - (position - floor)[..., None]
-    weights = torch.exp(-(distance**2) / (2 * SIGMA**2))
+    weights = torch.exp(-(distance**2) / (2 * sigma**2))
     return floor[..., None] + offsets, weights / weights.sum(-1, keepdim=True)
 
 
