@@ -12,7 +12,6 @@ global state or touches the random state of the caller.
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -53,30 +52,20 @@ FRAME = (SIZE, SIZE)
 SMALL = 100  # pixels; published generators see 128 x 64 at least, of Market-1501
 
 
-class _Transfer(ABC):
-    """The run loop of both classes: rows become samples, batches of them become pictures."""
+class _Transfer:
+    """The run loop of both classes: rows become samples, batches of them become pictures.
+
+    A subclass makes a sample of a row as a data set gives it, without the target image
+    (``_sample``), images (B, 3, H, W) in [-1, 1] of a batch of samples (``_generate``), and a
+    picture of one of them as uint8 (H, W, 3) (``_finish``).
+    """
 
     def _pictures(self, rows: Iterable[tuple], batch_size: int) -> Iterator[Image.Image]:
         """One picture a row, in order; no more than ``batch_size`` rows are held at once."""
         rows = iter(rows)
         while batch := [self._sample(*row) for row in islice(rows, batch_size)]:
-            columns = {key: [sample[key] for sample in batch] for key in batch[0]}
-            fakes = self._generate(
-                {k: torch.stack(v) if torch.is_tensor(v[0]) else v for k, v in columns.items()}
-            )
-            yield from (self._finish(*made) for made in zip(to_uint8(fakes), batch, strict=True))
-
-    @abstractmethod
-    def _sample(self, *row: Any) -> dict[str, Any]:
-        """One sample as a data set gives it, without the target image."""
-
-    @abstractmethod
-    def _generate(self, batch: dict[str, Any]) -> torch.Tensor:
-        """The generated images (B, 3, H, W), [-1, 1]."""
-
-    @abstractmethod
-    def _finish(self, fake: np.ndarray, sample: dict[str, Any]) -> Image.Image:
-        """The result of one sample from the network's uint8 picture (H, W, 3)."""
+            fakes = to_uint8(self._generate(default_collate(batch)))
+            yield from (self._finish(*made) for made in zip(fakes, batch, strict=True))
 
 
 class Pose2Pose(_Transfer):
@@ -143,9 +132,8 @@ class Pose2Pose(_Transfer):
     ) -> list[Image.Image]:
         """:meth:`transfer_as` for many pairs, ``batch_size`` at once."""
         nothing = [None] * len(conditions)
-        own, target = condition_keypoints or nothing, reference_keypoints or nothing
-        rows = list(zip(conditions, references, own, target, strict=True))
-        return list(self._pictures(rows, batch_size))
+        points = condition_keypoints or nothing, reference_keypoints or nothing
+        return list(self._pictures(zip(conditions, references, *points, strict=True), batch_size))
 
     def _sample(
         self,
@@ -179,9 +167,10 @@ class Pose2Pose(_Transfer):
         self, picture: Picture, keypoints: Keypoints | None, where: str
     ) -> tuple[Image.Image, np.ndarray]:
         """The RGB photo, and keypoints (18, 2) in its :func:`fit` version."""
-        photo = as_photo(picture, picture_name(picture) or where)
+        name = picture_name(picture) or where
+        photo = as_photo(picture, name)
         if keypoints is None:
-            return photo, self._find(fit(photo), picture_name(picture) or where)
+            return photo, self._find(fit(photo), name)
         points = checked_keypoints(keypoints, where)
         return photo, fit_keypoints(points, (photo.height, photo.width))
 
@@ -215,10 +204,8 @@ class PoseTransfer(_Transfer):
     def remark(self) -> str | None:
         """What to expect on photographs of a generator that has never learned from such ones."""
         opt, small = self.model.opt, max(self.load_size) < SMALL
-        synthetic = (
-            "synthetic" in f"{opt.dataroot} {opt.name}".lower()
-            or (Path(opt.dataroot) / "synthetic.json").is_file()
-        )
+        synthetic = "synthetic" in f"{opt.dataroot} {opt.name}".lower()
+        synthetic |= Path(opt.dataroot, "synthetic.json").is_file()
         if not (small or synthetic):
             return None
         height, width = self.load_size
@@ -247,11 +234,10 @@ class PoseTransfer(_Transfer):
         path, device = Path(path), choose_device(device)
         check_exists(path)
         find_person = PersonFinder(estimator, device=device)
-        if path.suffix == ".onnx":
-            generator = OnnxGenerator(path, device)
-            model = empty_model(generator, options)
-            return cls(model, find_person, generator)
-        return cls(load_model(path, str(which_epoch), device, options), find_person)
+        if path.suffix != ".onnx":
+            return cls(load_model(path, str(which_epoch), device, options), find_person)
+        generator = OnnxGenerator(path, device)
+        return cls(empty_model(generator, options), find_person, generator)
 
     def estimate_keypoints(self, picture: Picture) -> np.ndarray:
         """Keypoints of the person in a picture, (18, 2) in the annotation frame."""
@@ -316,15 +302,12 @@ class PoseTransfer(_Transfer):
 
         ``poses`` are fitted to the person, and into the picture, as one sequence.
         """
-        where = picture_name(source) or "the source picture"
-        photo = as_photo(source, where)
-        own = self._estimated(photo, where) if source_keypoints is None else source_keypoints
-        own = checked_keypoints(own, where)
+        photo, own = self._source(source, source_keypoints)
         sequence = [checked_keypoints(pose, f"pose {i}") for i, pose in enumerate(poses)]
         if retarget and sequence:
             sequence = motion.retarget(np.stack(sequence), own, self.annotation_size)
-        name = picture_name(source)
-        rows = ((photo, pose, own, (name, ""), False) for pose in sequence)
+        names = picture_name(source), ""
+        rows = ((photo, pose, own, names, False) for pose in sequence)
         return self._pictures(rows, batch_size)
 
     def explain(
@@ -337,10 +320,17 @@ class PoseTransfer(_Transfer):
                 f"{self._generator.path} holds no weights of single layers; expected a .pth or its "
                 "folder"
             )
-        sample = self._sample(
-            source, keypoints, source_keypoints, (picture_name(source), ""), False
-        )
+        names = picture_name(source), ""
+        sample = self._sample(source, keypoints, source_keypoints, names, False)
         return self.model.explain(self.model.prepare(default_collate([sample])))
+
+    def _source(self, source: Picture, own: Keypoints | None) -> tuple[Image.Image, np.ndarray]:
+        """The RGB photo of the source person, and the person's keypoints."""
+        where = picture_name(source) or "the source picture"
+        photo = as_photo(source, where)
+        return photo, checked_keypoints(
+            self._estimated(photo, where) if own is None else own, where
+        )
 
     def _estimated(self, photo: Image.Image, where: str) -> np.ndarray:
         return to_frame(self.find_person(photo, where), whole_picture(photo), self.annotation_size)
@@ -353,10 +343,7 @@ class PoseTransfer(_Transfer):
         names: tuple[str, str],
         retarget: bool,
     ) -> dict[str, Any]:
-        where = picture_name(source) or "the source picture"
-        photo = as_photo(source, where)
-        own = self._estimated(photo, where) if own is None else own
-        own = checked_keypoints(own, where)
+        photo, own = self._source(source, own)
         target = checked_keypoints(target, "the target pose")
         if retarget:
             target = motion.retarget(target, own, self.annotation_size)

@@ -16,8 +16,7 @@ from data import create_dataset, report_preparation
 from data.loader import create_dataloader, create_validation_dataset, fixed_samples
 from models import create_model
 from models.presentation import Gallery, create_visualizer, first_line, last_words
-from models.training import TrainingRun
-from models.validation import create_validator
+from models.training import TrainingRun, Validator
 from options.train_options import TrainOptions
 from util.run import distributed
 from util.run.device import seed_everything
@@ -40,7 +39,8 @@ def main() -> int:
         loader = create_dataloader(create_dataset(opt), opt)
         model = create_model(opt)
         model.centre_vgg(loader.dataset)
-        validator = create_validator(opt, model, create_validation_dataset(opt), loader.dataset)
+        tested = create_validation_dataset(opt)
+        validator = Validator(opt, model, tested, loader.dataset) if tested else None
         epoch = len(loader) * loader.batch_sampler.global_batch  # samples
         end, chosen = (opt.niter + opt.niter_decay, epoch), options.chosen(opt)
         with closing(create_visualizer(model, folder.path, end, chosen)) as visualizer:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.losses.perceptual import RANDOM_NOTE, VGG19Features, spread_images
+from models.losses import Tensors
+from models.losses.perceptual import CENTRE_IMAGES, CENTRE_PIXELS, RANDOM_NOTE, VGG19Features
 from models.networks.layers import check_sides, synchronize_batch_norms
 from models.optim import Stepper, update_average
 from util.errors import UserError
@@ -24,6 +25,7 @@ from util.run.device import (
     compile_in_place,
     rng_state,
     set_rng_state,
+    to_float32,
     use_tf32,
     without_graphs,
 )
@@ -32,7 +34,6 @@ from util.skeleton import JOINTS
 from util.tensors import normalise_uint8
 
 Batch = dict[str, Any]
-Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,9 @@ class BaseModel(ABC):
                 f"{self.smallest_side} pixels or more in both dimensions"
             )
 
-    # ---- options ---------------------------------------------------------------------------
-
     @staticmethod
     def modify_options(parser: ArgumentParser, is_train: bool) -> None:
-        """Add the model's own options to ``parser`` and change defaults; none unless overridden."""
+        """Add the model's own options to ``parser``, change defaults."""
         return None
 
     @property
@@ -113,7 +112,7 @@ class BaseModel(ABC):
         network: nn.Module,
         config: Any,  # frozen dataclass, saved with the checkpoint
         lr: float | None = None,  # None: no optimizer (or testing)
-        betas: tuple[float, float] = (0.5, 0.999),
+        betas: tuple[float, float] | None = None,  # of Adam; None: --beta1 and 0.999
     ) -> nn.Module:
         """Register a network; while training it also gets an Adam optimizer and a schedule."""
         if not is_dataclass(config):
@@ -129,14 +128,13 @@ class BaseModel(ABC):
         self.configs[label] = asdict(config)
         network.train(self.is_train)
         if self.is_train and lr is not None:
-            self.stepper.add(label, network, lr, betas)
+            self.stepper.add(label, network, lr, betas or (self.opt.beta1, 0.999))
             if label == "G" and self.opt.ema:
                 self.ema[label] = {k: v.clone() for k, v in network.state_dict().items()}
         return compile_in_place(network, self.opt.compile, self.graphs)
 
     def make_vgg(self) -> VGG19Features:
-        """The frozen VGG-19 of ``--vgg_weights`` on this model's device, in this run's
-        precision."""
+        """The frozen VGG-19 of ``--vgg_weights``."""
         if self.opt.vgg_weights == "random":
             self.notes.append(RANDOM_NOTE)
         vgg = VGG19Features(self.opt.vgg_weights, self.precision, self.opt.vgg_width)
@@ -147,14 +145,14 @@ class BaseModel(ABC):
         return self.vgg(images, layers) if layers else {}
 
     def centre_vgg(self, dataset: Sequence[Mapping[str, Any]]) -> None:
-        """Centre a random VGG-19 on target images spread evenly over the training pairs.
-
-        Nothing is drawn and nothing is saved: a resumed run makes the same one again. Does nothing
-        without a VGG-19, for trained weights and with ``--no_vgg_centre``.
-        """
+        """Centre a random VGG-19 on target images spread evenly over the training pairs, unless
+        ``--no_vgg_centre``; nothing is drawn or saved, a resumed run makes the same one again."""
         if self.vgg is None or self.opt.vgg_weights != "random" or not self.opt.vgg_centre:
             return
-        images = spread_images(dataset, self.opt.load_size)
+        height, width = self.opt.load_size
+        count = min(CENTRE_IMAGES, max(1, CENTRE_PIXELS // (height * width)), len(dataset))
+        rows = [k * len(dataset) // count for k in range(count)]
+        images = torch.stack([dataset[row]["target_image"] for row in rows])
         self.vgg.centre(normalise_uint8(images.to(self.device)))
         distributed.broadcast_network(self.vgg)  # other machines round differently
 
@@ -162,10 +160,8 @@ class BaseModel(ABC):
 
     def pose_maps(self, keypoints: torch.Tensor) -> torch.Tensor:
         """Keypoints (B, 18, 2) in the annotation frame -> pose maps (B, P, H, W) on the device."""
-        opt = self.opt
-        return keypoints_to_heatmaps(
-            keypoints, opt.annotation_size, opt.load_size, opt.heatmap_sigma
-        )
+        sizes = self.opt.annotation_size, self.opt.load_size
+        return keypoints_to_heatmaps(keypoints, *sizes, self.opt.heatmap_sigma)
 
     @property
     def pose_channels(self) -> int:
@@ -179,22 +175,19 @@ class BaseModel(ABC):
         W) in [-1, 1], ``source_pose``, ``target_pose`` (B, P, H, W), keypoints, and lists of names.
         The target image may be absent (inference).
         """
-        inputs: Batch = {}
+        inputs = dict(batch)
         for key, value in batch.items():
             if not torch.is_tensor(value):
-                inputs[key] = value
                 continue
-            value = value.to(self.device, non_blocking=True)
-            if key.endswith("_image"):
+            inputs[key] = value = value.to(self.device, non_blocking=True)
+            role, _, kind = key.rpartition("_")
+            if kind == "image":
                 inputs[key] = normalise_uint8(value)
-                continue
-            inputs[key] = value
-            if key.endswith("_keypoints"):
-                inputs[key.replace("_keypoints", "_pose")] = self.pose_maps(value)
-            elif key.endswith("_view"):
-                inputs[key.replace("_view", "_pose")] = view_maps(
-                    value, self.opt.view_counts, self.opt.load_size
-                )
+            elif kind == "keypoints":
+                inputs[f"{role}_pose"] = self.pose_maps(value)
+            elif kind == "view":
+                counts, size = self.opt.view_counts, self.opt.load_size
+                inputs[f"{role}_pose"] = view_maps(value, counts, size)
         return inputs
 
     def set_input(self, batch: Batch) -> None:
@@ -205,6 +198,12 @@ class BaseModel(ABC):
         self.inputs = self.prepare(batch)
 
     # ---- the model itself ------------------------------------------------------------------
+
+    def run_generator(self, inputs: Batch, **options: Any) -> Any:
+        """What G gives for prepared inputs, computed in this run's number format, as float32."""
+        x = inputs["source_image"], inputs["source_pose"], inputs["target_pose"]
+        with self.precision.networks():
+            return in_float32(self.networks["G"](*x, **options))
 
     @abstractmethod
     def infer(self, inputs: Batch) -> Tensors:
@@ -230,7 +229,7 @@ class BaseModel(ABC):
         count = len(inputs["source_image"])
         if count == 1 or not (self.device.type == "cpu" or self.opt.deterministic):
             return self.infer(inputs)
-        parts = [self.infer({k: v[i : i + 1] for k, v in inputs.items()}) for i in range(count)]
+        parts = [self.infer(part) for part in split(inputs, count)]
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
     @abstractmethod
@@ -248,20 +247,13 @@ class BaseModel(ABC):
         self.update(label)
 
     def accumulate(
-        self,
-        label: str,
-        total: Callable[[], torch.Tensor],
-        recorded: Callable[[], Tensors],
+        self, label: str, total: Callable[[], torch.Tensor], recorded: Callable[[], Tensors]
     ) -> Tensors:
-        """Step network ``label`` on the mean gradient of ``--accumulate`` parts of the batch.
-
-        Each part goes through ``forward`` and ``total``; returns the mean of what is ``recorded``.
-        """
+        """Step network ``label`` on the mean gradient of ``--accumulate`` parts of the batch, which
+        go through ``forward`` and ``total``; returns the mean of what is ``recorded``."""
         whole, parts, losses = self.inputs, self.opt.accumulate, {}
-        size = len(whole["source_image"]) // parts
         self.stepper.zero_grad(label)
-        for k in range(parts):
-            self.inputs = {key: v[k * size : (k + 1) * size] for key, v in whole.items()}
+        for self.inputs in split(whole, parts):
             with self.precision.networks():
                 with torch.set_grad_enabled(label == "G"):
                     self.forward()
@@ -293,15 +285,14 @@ class BaseModel(ABC):
         shown = ("source_image", "source_pose", "target_image", "target_pose")
         return {name: self.seen[name] for name in shown}
 
-    def eval_mode(self) -> None:
-        """Put every network into evaluation mode."""
-        for network in self.networks.values():
-            network.eval()
-
-    def train_mode(self) -> None:
+    def train_mode(self, training: bool = True) -> None:
         """Put every network into training mode."""
         for network in self.networks.values():
-            network.train()
+            network.train(training)
+
+    def eval_mode(self) -> None:
+        """Put every network into evaluation mode."""
+        self.train_mode(False)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -351,17 +342,12 @@ class BaseModel(ABC):
 
     def load_networks(self, which: str, labels: tuple[str, ...] | None = None) -> None:
         """Load networks strictly from the run folder."""
-        self.check_architecture()
+        check_architecture(self.run_dir, self.configs)
         for label in labels or tuple(self.networks):
-            path = self.network_path(label, which)
-            if label == "G" and not self.is_train and self.opt.ema:
-                path = self.network_path("G_ema", which)
+            averaged = label == "G" and not self.is_train and self.opt.ema
+            path = self.network_path("G_ema" if averaged else label, which)
             checkpoint.load_state(self.networks[label], self.read_network(label, path), str(path))
         self.restart_averages()
-
-    def check_architecture(self) -> None:
-        """Refuse options that contradict the architecture saved beside the checkpoint."""
-        check_architecture(self.run_dir, self.configs)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs: tensors and plain values only."""
@@ -373,12 +359,9 @@ class BaseModel(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any], origin: str) -> bool:
-        """Restore what :meth:`state_dict` returned.
-
-        False when a model took weights from another stage's state instead: training then starts at
-        epoch 1.
-        """
-        self.check_architecture()
+        """Restore what :meth:`state_dict` returned; False when a model took weights from another
+        stage's state instead: training then starts at epoch 1."""
+        check_architecture(self.run_dir, self.configs)
         if set(state["networks"]) != set(self.networks):
             raise UserError(
                 f"{origin} holds the networks {', '.join(state['networks'])}, but {self.opt.model} "
@@ -394,3 +377,16 @@ class BaseModel(ABC):
         self.stepper.load_state_dict(state["stepper"])
         set_rng_state(state["rng"])
         return True
+
+
+def split(batch: Batch, parts: int) -> list[Batch]:
+    """A batch in equal parts; samples that are left over are left out."""
+    size = len(batch["source_image"]) // parts
+    return [{k: v[i * size : (i + 1) * size] for k, v in batch.items()} for i in range(parts)]
+
+
+def in_float32(results: Any) -> Any:
+    """Tensors of a network, also in tuples and lists, as float32."""
+    if torch.is_tensor(results):
+        return to_float32(results)
+    return None if results is None else type(results)(map(in_float32, results))

@@ -10,14 +10,13 @@ import torch.nn.functional as F
 
 from models.base_model import Batch, Explanation, Tensors
 from models.gan_model import GANModel
-from models.losses.adversarial import gradient_penalty
+from models.losses import detached, weighted
 from models.losses.perceptual import (
     content_loss,
     layers_of,
     style_loss,
     texture_affinity_loss,
 )
-from models.losses.terms import detached, halves, weighted
 from models.networks.discriminators import (
     DISCRIMINATORS,
     DiscriminatorConfig,
@@ -25,8 +24,7 @@ from models.networks.discriminators import (
 )
 from models.networks.dptn import DPTNConfig, DPTNGenerator
 from models.networks.layers import initialize
-from util.kinds import Add, choice, flag, fraction, natural, positive, positive_int, weight
-from util.run.device import to_float32
+from util.kinds import choice, flag, fraction, natural, positive, positive_int, weight
 
 
 class DPTNModel(GANModel):
@@ -42,9 +40,20 @@ class DPTNModel(GANModel):
         add("--nhead", positive_int, 2, "attention heads of the Pose Transformer Module")
         add("--num_CABs", natural, 2, "context augment blocks")
         add("--num_TTBs", natural, 2, "texture transfer blocks")
-        if is_train:
-            add_discriminator_options(add)
-            add_loss_options(add)
+        if not is_train:
+            return
+        add("--netD", choice(sorted(DISCRIMINATORS)), "resnet", "resnet = DPTN-TA, res = DPTN")
+        layers = "residual blocks or down-samplings of D (published: 4 fashion, 3 market)"
+        add("--dis_layers --dis_layer", positive_int, 4, layers)
+        add("--use_spect_d | --no_spect_d", flag, True, "spectral norm below the last layer of res")
+        add("--lambda_rec", weight, 5.0, "weight of the L1 reconstruction loss")
+        add("--lambda_content", weight, 0.5, "weight of the content loss")
+        add("--lambda_style", weight, 500.0, "weight of the style loss")
+        add("--lambda_affi", weight, 100.0, "weight of the texture affinity loss")
+        add("--lambda_g", weight, 2.0, "weight of the adversarial loss")
+        share = "share of the target branch in the reconstruction losses"
+        add("--t_s_ratio", fraction, 0.5, share)
+        add("--ratio_g2d", positive, 0.1, "learning rate of D divided by that of G")
 
     def __init__(self, opt: Namespace):
         super().__init__(opt)
@@ -57,42 +66,24 @@ class DPTNModel(GANModel):
             pose_channels=self.pose_channels,
         )
         net_G = initialize(DPTNGenerator(config), opt.init_type, opt.init_gain)
-        lr = opt.lr if self.is_train else None
-        self.add_network("G", net_G, config, lr, (opt.beta1, 0.999) if lr else (0.5, 0.999))
+        self.add_network("G", net_G, config, opt.lr if self.is_train else None)
         if self.is_train:
             config_D = DiscriminatorConfig(opt.netD, opt.ndf, opt.dis_layers, opt.use_spect_d)
             net_D = initialize(build_discriminator(config_D), opt.init_type, opt.init_gain)
-            self.add_network("D", net_D, config_D, opt.lr * opt.ratio_g2d, (opt.beta1, 0.999))
+            self.add_network("D", net_D, config_D, opt.lr * opt.ratio_g2d)
 
     @torch.no_grad()
     def infer(self, inputs: Batch) -> Tensors:
-        with self.precision.networks():
-            fake_target, _ = self.networks["G"](
-                inputs["source_image"],
-                inputs["source_pose"],
-                inputs["target_pose"],
-                with_source=False,
-            )
-        return {"fake_target": to_float32(fake_target)}
+        return {"fake_target": self.run_generator(inputs, with_source=False)[0]}
 
     @torch.no_grad()
     def explain(self, inputs: Batch) -> Explanation:
-        with self.precision.networks():
-            fake_target, attention = self.networks["G"](
-                inputs["source_image"],
-                inputs["source_pose"],
-                inputs["target_pose"],
-                need_weights=True,
-            )
-        return Explanation(to_float32(fake_target), [to_float32(w) for w in attention])
+        fake_target, attention = self.run_generator(inputs, need_weights=True)
+        return Explanation(fake_target, attention)
 
     def forward(self) -> None:
-        x = self.inputs
-        fake_target, fake_source = self.networks["G"](
-            x["source_image"], x["source_pose"], x["target_pose"]
-        )
-        self.fake_target, self.fake_source = to_float32(fake_target), to_float32(fake_source)
-        self.seen = x
+        self.fake_target, self.fake_source = self.run_generator(self.inputs)
+        self.seen = self.inputs
 
     @property
     def visuals(self) -> Tensors:
@@ -100,34 +91,21 @@ class DPTNModel(GANModel):
         return super().visuals | detached(fakes)
 
     def discriminator_loss(self) -> torch.Tensor:
-        """L_D = 0.5 * (GAN(D(x_t), real) + GAN(D(fake_t), fake)); the order real, fake matters for
-        the power iterations of a spectrally normalised D."""
-        net_D, real, fake = (
-            self.networks["D"],
-            self.inputs["target_image"],
-            self.fake_target.detach(),
-        )
-        loss_real = self.gan(net_D(real), True, for_discriminator=True)
-        loss_fake = self.gan(net_D(fake), False, for_discriminator=True)
-        loss = 0.5 * (loss_real + loss_fake)
-        if self.gan.mode == "wgangp":
-            loss = loss + gradient_penalty(net_D, real, fake)
+        """L_D = 0.5 * (GAN(D(x_t), real) + GAN(D(fake_t), fake))."""
+        real, fake = self.inputs["target_image"], self.fake_target.detach()
+        loss = self.real_against_fake(self.networks["D"], real, fake)
         self.d_losses = {"dis_img_gen_t": loss.detach()}
         return loss
 
     def generator_loss(self) -> torch.Tensor:
         """L_G = r * target branch + (1 - r) * source branch + adversarial term (TVCG 2023, eq. of
-        L_full).
-
-        VGG runs once over both generated images, with gradient, and once over both real ones.
-        """
+        L_full)."""
         opt, source, target = self.opt, self.inputs["source_image"], self.inputs["target_image"]
         r = opt.t_s_ratio
         layers = layers_of(opt.lambda_content, opt.lambda_style, opt.lambda_affi)
-        fakes = self.features(torch.cat([self.fake_target, self.fake_source]), layers)
-        with torch.no_grad():
-            reals = self.features(torch.cat([target, source]), layers)
-        (of_fake_t, of_fake_s), (of_t, of_s) = halves(fakes), halves(reals)
+        of_fake_t, of_fake_s, of_t, of_s = self.features_of_both(
+            (self.fake_target, self.fake_source), (target, source), layers
+        )
 
         app_t = F.l1_loss(self.fake_target, target) * opt.lambda_rec
         app_s = F.l1_loss(self.fake_source, source) * opt.lambda_rec
@@ -145,22 +123,3 @@ class DPTNModel(GANModel):
         self.losses = detached(losses)
         target_branch = app_t + content_t + style_t + affi_t
         return r * target_branch + (1 - r) * (app_s + content_s + style_s) + ad_t
-
-
-def add_discriminator_options(add: Add) -> None:
-    """Kind and depth of D."""
-    add("--netD", choice(sorted(DISCRIMINATORS)), "resnet", "resnet = DPTN-TA, res = DPTN")
-    layers = "residual blocks or down-samplings of D (published: 4 fashion, 3 market)"
-    add("--dis_layers --dis_layer", positive_int, 4, layers)
-    add("--use_spect_d | --no_spect_d", flag, True, "spectral norm below the last layer of res")
-
-
-def add_loss_options(add: Add) -> None:
-    """Weights of the two total losses, and the learning rate of D."""
-    add("--lambda_rec", weight, 5.0, "weight of the L1 reconstruction loss")
-    add("--lambda_content", weight, 0.5, "weight of the content loss")
-    add("--lambda_style", weight, 500.0, "weight of the style loss")
-    add("--lambda_affi", weight, 100.0, "weight of the texture affinity loss")
-    add("--lambda_g", weight, 2.0, "weight of the adversarial loss")
-    add("--t_s_ratio", fraction, 0.5, "share of the target branch in the reconstruction losses")
-    add("--ratio_g2d", positive, 0.1, "learning rate of D divided by that of G")

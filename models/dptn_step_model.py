@@ -11,13 +11,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from models.base_model import Batch, Tensors
+from models.base_model import Batch, Tensors, in_float32, split
 from models.gan_model import GANModel
+from models.losses import detached, weighted
 from models.losses.adversarial import gradient_penalty
 from models.losses.perceptual import content_loss, layers_of, style_loss
 from models.losses.step import chroma_loss, face_loss, step_loss
-from models.losses.terms import detached, halves, weighted
 from models.networks.dptn_step import (
+    MAX_STEPS,
     DPTNStepConfig,
     StepDiscriminator,
     StepDiscriminatorConfig,
@@ -29,9 +30,21 @@ from models.networks.dptn_step import (
 )
 from models.networks.layers import initialize
 from models.step_checkpoint import container_path, load_container, read_network, start_from
-from models.step_options import add_network_options, add_training_options, optimizer_settings
+from util.kinds import (
+    choice,
+    flag,
+    fraction,
+    natural,
+    number,
+    positive,
+    positive_int,
+    several,
+    text,
+    weight,
+    whole_number,
+)
 from util.person.maps import LIMB_SIGMA, SIGMA, eye_pixels, step_pose_maps
-from util.run.device import to_float32
+from util.run.folder import check_architecture
 from util.tensors import constant
 
 
@@ -68,7 +81,6 @@ def join(chunks: Sequence[Chunk]) -> Chunk:
 GENERATORS = {"dptn": StepGenerator}
 DISCRIMINATORS = {"res": StepDiscriminator}
 Style = tuple[torch.Tensor, torch.Tensor]  # source image, its pose maps
-SIGMA_WITHOUT_STEP_LOSS = 2.0  # of keypoints and limbs, in the published run without step loss
 
 
 class DPTNStepModel(GANModel):
@@ -76,29 +88,44 @@ class DPTNStepModel(GANModel):
 
     vgg_losses = ("lambda_content", "lambda_style", "lambda_face")
     size_multiple = 16
-
     needs_people = True
 
     @staticmethod
     def modify_options(parser, is_train: bool) -> None:
-        add_network_options(parser, sorted(GENERATORS))
+        parser.set_defaults(init_type="xavier")
+        add = parser.group("DPTN_step model")
+        add("--netG", choice(GENERATORS), "dptn", "generator")
+        add("--nhead", positive_int, 2, "attention heads of the Pose Transformer Module")
+        add("--num_CABs", natural, 2, "context augment blocks")
+        add("--num_TTBs", natural, 2, "texture transfer blocks")
+        add("--step_size", whole_number(1, MAX_STEPS), 5, "number of steps J")
+        divisors = "of the coarse images, instead of --step_size (5 steps: 204 153 102 51 1)"
+        add("--d_schedule", several(positive_int), None, divisors, metavar="D")
+        add("--no_step_loss", flag, False, "published run without step head, step and face losses")
+        add("--kp_sigma", positive, None, "of keypoint maps, pixels; default: 6, --no_step_loss 2")
+        add("--limb_sigma", positive, None, "of a 256 pixel limb; default: 3, --no_step_loss 2")
+        spectral = "--use_spect_g --spectral_g | --no_spect_g --no-spectral_g"
+        add(spectral, flag, True, "spectral norm in the generator")
         if is_train:
-            add_training_options(parser, sorted(DISCRIMINATORS))
+            _add_training_options(parser)
 
     def __init__(self, opt):
         super().__init__(opt)
-        divisors = check_divisors(opt.d_schedule) if opt.d_schedule else None
+        self.divisors = check_divisors(opt.d_schedule or step_divisors(opt.step_size))
         config = DPTNStepConfig(
             ngf=opt.ngf, nhead=opt.nhead, num_CABs=opt.num_CABs, num_TTBs=opt.num_TTBs,
-            use_spectral=opt.use_spect_g, divisors=divisors or step_divisors(opt.step_size),
+            use_spectral=opt.use_spect_g, divisors=self.divisors,
             load_size=tuple(opt.load_size), raw_texture=opt.no_step_loss,
         )  # fmt: skip
-        self.divisors = config.divisors
         net_G = initialize(GENERATORS[opt.netG](config), opt.init_type, opt.init_gain)
         if not self.is_train:
             self.add_network("G", net_G, config)
             return
-        lr_G, lr_D, betas = optimizer_settings(opt)
+        # TTUR, a rate for each network: Heusel et al., NeurIPS 2017
+        lr_G, lr_D = (opt.lr, opt.lr) if opt.no_TTUR else (opt.lr / 2, opt.lr * 2)
+        beta1, beta2 = (0.5, 0.999) if opt.no_TTUR else (0.0, 0.9)
+        beta1 = beta1 if opt.beta1 is None else opt.beta1
+        betas = beta1, beta2 if opt.beta2 is None else opt.beta2
         self.add_network("G", net_G, config, lr_G, betas)
         config_D = StepDiscriminatorConfig(
             opt.ndf, opt.dis_layers, 0 if opt.no_step_loss else config.step_size,
@@ -107,7 +134,9 @@ class DPTNStepModel(GANModel):
         net_D = initialize(DISCRIMINATORS[opt.netD](config_D), opt.init_type, opt.init_gain)
         self.add_network("D", net_D, config_D, lr_D, betas)
         if opt.init_from and not opt.continue_train:
-            self.warm_start(Path(opt.init_from))
+            for warning in start_from(self.networks, Path(opt.init_from)):
+                warnings.warn(f"--init_from: {warning}", stacklevel=2)
+            self.restart_averages()
 
     @property
     def result_size(self) -> tuple[int, int]:
@@ -119,8 +148,8 @@ class DPTNStepModel(GANModel):
     def pose_maps(self, keypoints: torch.Tensor) -> torch.Tensor:
         """Keypoints (B, 18, 2) -> pose maps (B, 41, H, W): 18 keypoints and 23 limbs."""
         opt = self.opt
-        usual = (SIGMA_WITHOUT_STEP_LOSS,) * 2 if opt.no_step_loss else (SIGMA, LIMB_SIGMA)
-        sigmas = opt.kp_sigma or usual[0], opt.limb_sigma or usual[1]
+        joint, limb = (2.0, 2.0) if opt.no_step_loss else (SIGMA, LIMB_SIGMA)  # as published
+        sigmas = opt.kp_sigma or joint, opt.limb_sigma or limb
         return step_pose_maps(keypoints, opt.annotation_size, opt.load_size, *sigmas)
 
     def noise(self, inputs: Batch) -> torch.Tensor:
@@ -154,22 +183,20 @@ class DPTNStepModel(GANModel):
         rollout = self.networks["G"].rollout(styles, target_pose, noise, **options)
         for _ in styles:
             with self.precision.networks():  # not across the yield: the caller has its own
-                fake_target, fake_source = next(rollout)
-            yield to_float32(fake_target), None if fake_source is None else to_float32(fake_source)
+                fakes = next(rollout)
+            yield in_float32(fakes)
 
     # ---- training --------------------------------------------------------------------------
 
     def rollout(self, with_source: bool) -> Iterator[Chunk]:
         """All steps on ``self.inputs`` from fresh noise, one chunk a step."""
         x = self.inputs
-        target, source = x["target_image"], x["source_image"]
-        styles = [(source, x["source_pose"])] * len(self.divisors)
-        noise = torch.randn_like(target)
+        images = x["target_image"], x["source_image"]
+        styles = [(x["source_image"], x["source_pose"])] * len(self.divisors)
+        noise = torch.randn_like(x["target_image"])
         fakes = self._steps(styles, x["target_pose"], noise, with_source=with_source)
-        for step, (fake_target, fake_source) in enumerate(fakes, start=1):
-            divisor = self.divisors[step - 1]
-            truths = coarse_image(target, divisor), coarse_image(source, divisor)
-            yield Chunk((step,), fake_target, fake_source, *truths)
+        for step, (divisor, fake) in enumerate(zip(self.divisors, fakes, strict=True), start=1):
+            yield Chunk((step,), *fake, *(coarse_image(image, divisor) for image in images))
 
     def forward(self) -> None:
         """One rollout with the whole graph: the chunk of the joint losses."""
@@ -177,9 +204,7 @@ class DPTNStepModel(GANModel):
 
     def optimize_parameters(self) -> None:
         """G step on one rollout, then D step on a second, independent one without gradient."""
-        whole, count = self.inputs, self.opt.accumulate
-        size = len(whole["target_image"]) // count
-        parts = [{k: v[i * size : (i + 1) * size] for k, v in whole.items()} for i in range(count)]
+        whole, parts = self.inputs, split(self.inputs, self.opt.accumulate)
         self.losses, rollouts = {}, []
         self.stepper.zero_grad("G")
         with self.frozen("D"):
@@ -202,18 +227,11 @@ class DPTNStepModel(GANModel):
     @property
     def visuals(self) -> Tensors:
         """Inputs and, for both branches, strips (B, 3, H, J*W) of all steps side by side."""
-        steps = self.rolled_out
-        strips = {
-            "coarse_target": [c.real_target for c in steps],
-            "fake_target_steps": [c.fake_target for c in steps],
-            "coarse_source": [c.real_source for c in steps],
-            "fake_source_steps": [c.fake_source for c in steps],
-        }
-        return {
-            **super().visuals,
-            **{name: torch.cat(images, dim=3) for name, images in strips.items()},
-            "fake_target": steps[-1].fake_target,
-        }
+        found, steps = super().visuals, self.rolled_out
+        for role in ("target", "source"):
+            for name, part in ((f"coarse_{role}", "real"), (f"fake_{role}_steps", "fake")):
+                found[name] = torch.cat([getattr(c, f"{part}_{role}") for c in steps], dim=3)
+        return found | {"fake_target": steps[-1].fake_target}
 
     def learn(
         self, label: str, total: Callable[[], torch.Tensor], chunks: Iterable[Chunk]
@@ -249,12 +267,10 @@ class DPTNStepModel(GANModel):
         steps.
         """
         opt, c, w, r = self.opt, self.chunk, self.weight, self.opt.t_s_ratio
-        (content_t, style_t), (content_s, style_s) = self._perceptual()
+        vgg_t, vgg_s = self._perceptual()
         gan, step = self._judgement_of_fakes()
         face_t, face_s = self._faces()
         gan_weight = 1 / opt.accumulate if opt.no_step_loss else w * 0.5
-        vgg_t = opt.lambda_content * content_t + opt.lambda_style * style_t
-        vgg_s = opt.lambda_content * content_s + opt.lambda_style * style_s
         return self._sum({
             "L1_target": w * r * opt.lambda_rec * F.l1_loss(c.fake_target, c.real_target),
             "L1_source": w * (1 - r) * opt.lambda_rec * F.l1_loss(c.fake_source, c.real_source),
@@ -264,22 +280,23 @@ class DPTNStepModel(GANModel):
             "Step_loss": w * 0.5 * opt.lambda_step * step,
             "Face_target": w * opt.lambda_face * face_t,
             "Face_source": w * opt.lambda_face * face_s,
-            "Chroma": self._chroma(),
+            "Chroma": w * (
+                weighted(r * opt.lambda_chroma, chroma_loss, c.fake_target, c.real_target)
+                + weighted((1 - r) * opt.lambda_chroma, chroma_loss, c.fake_source, c.real_source)
+            ),
         })  # fmt: skip
 
-    def _perceptual(self) -> list[tuple[Any, Any]]:
-        """(content, style) of the target and of the source branch; 0 and no pass if unweighted."""
+    def _perceptual(self) -> list[Any]:
+        """Weighted content and style loss of the target and of the source branch."""
         opt, c = self.opt, self.chunk
         layers = layers_of(opt.lambda_content, opt.lambda_style)
-        fakes = self.features(torch.cat([c.fake_target, c.fake_source]), layers)
-        with torch.no_grad():
-            reals = self.features(torch.cat([c.real_target, c.real_source]), layers)
+        fake_t, fake_s, real_t, real_s = self.features_of_both(
+            (c.fake_target, c.fake_source), (c.real_target, c.real_source), layers
+        )
         return [
-            (
-                content_loss(fake, real) if opt.lambda_content else 0,
-                style_loss(fake, real) if opt.lambda_style else 0,
-            )
-            for fake, real in zip(halves(fakes), halves(reals), strict=True)
+            weighted(opt.lambda_content, content_loss, fake, real)
+            + weighted(opt.lambda_style, style_loss, fake, real)
+            for fake, real in ((fake_t, real_t), (fake_s, real_s))
         ]
 
     def _judgement_of_fakes(self) -> tuple[Any, Any]:
@@ -299,20 +316,12 @@ class DPTNStepModel(GANModel):
         if opt.no_step_loss or not opt.lambda_face:
             return [0, 0]
         losses = []
-        for role, fake, real in (
-            ("target", c.fake_target, c.real_target), ("source", c.fake_source, c.real_source)
-        ):  # fmt: skip
+        for role in ("target", "source"):
+            images = getattr(c, f"fake_{role}"), getattr(c, f"real_{role}")
             keypoints = self.inputs[f"{role}_keypoints"].repeat(len(c.steps), 1, 1)
-            eyes, has_face = eye_pixels(keypoints, opt.annotation_size, opt.load_size)
-            losses.append(face_loss(self.vgg, fake, real, eyes, has_face))
+            face = eye_pixels(keypoints, opt.annotation_size, opt.load_size)
+            losses.append(face_loss(self.vgg, *images, *face))
         return losses
-
-    def _chroma(self) -> Any:
-        """The chunk's share of the hue loss of both branches, weighted as L1; 0 if unweighted."""
-        opt, c, r = self.opt, self.chunk, self.opt.t_s_ratio
-        of_t = weighted(r * opt.lambda_chroma, chroma_loss, c.fake_target, c.real_target)
-        of_s = weighted((1 - r) * opt.lambda_chroma, chroma_loss, c.fake_source, c.real_source)
-        return self.weight * (of_t + of_s)
 
     def discriminator_loss(self) -> torch.Tensor:
         """The chunk's share of L_D; the real images of step j are the coarse targets of level j.
@@ -356,7 +365,7 @@ class DPTNStepModel(GANModel):
         """As every model; training also goes on from a published container, optimizers included."""
         own = super().network_path("G", which)
         if self.is_train and not own.is_file() and container_path(own).is_file():
-            self.check_architecture()
+            check_architecture(self.run_dir, self.configs)
             load_container(self.networks, self.stepper, container_path(own))
             self.restart_averages()
         else:
@@ -366,8 +375,26 @@ class DPTNStepModel(GANModel):
         """State dict of a network; the positional table of published files is left out."""
         return read_network(path, label)
 
-    def warm_start(self, path: Path) -> None:
-        """Start from the networks of a DPTN or DPTN_step run; warns of what starts fresh."""
-        for warning in start_from(self.networks, path):
-            warnings.warn(f"--init_from: {warning}", stacklevel=2)
-        self.restart_averages()
+
+def _add_training_options(parser) -> None:
+    schedule = {"niter": 150, "niter_decay": 50, "lr_policy": "linear_to_zero"}
+    parser.set_defaults(beta1=None, batchSize=6, **schedule)
+    add = parser.group("DPTN_step training")
+    add("--netD", choice(DISCRIMINATORS), "res", "discriminator")
+    add("--dis_layers --dis_layer", positive_int, 4, "down-samplings of the discriminator")
+    add("--use_spect_d | --no_spect_d", flag, True, "spectral norm below the last layer of D")
+    add("--lambda_rec", weight, 2.5, "weight of the L1 reconstruction loss")
+    add("--lambda_content", weight, 0.25, "weight of the content loss")
+    add("--lambda_style", weight, 250.0, "weight of the style loss")
+    add("--lambda_g", weight, 2.0, "weight of the adversarial loss (half of it with step loss)")
+    add("--lambda_step", weight, 2.0, "weight of the step prediction loss")
+    add("--lambda_face", weight, 1.0, "weight of the face loss; 0 = off")
+    chroma = "weight of an L1 loss of hue, R-G and B-G (ours); 0 = off, as published"
+    add("--lambda_chroma", weight, 0.0, chroma)
+    add("--t_s_ratio", fraction, 0.5, "share of the target branch in the reconstruction losses")
+    backward = "backward pass after every step (least memory) or once; equal gradients"
+    add("--step_backward", choice(("per_step", "joint")), "per_step", backward)
+    add("--d_reuse_fakes", flag, False, "train D on the images of G's step, not of a second one")
+    add("--no_TTUR", flag, False, "learning rate --lr for both networks; default: G lr/2, D lr*2")
+    add("--beta2", number(0, 0.999999), None, "of Adam; default: 0.9, with --no_TTUR 0.999")
+    add("--init_from", text, None, "DPTN or DPTN_step run, or *_net_G.pth, to start from")

@@ -1,4 +1,4 @@
-"""What GFLA's two stages share above the networks: options, flow losses, pictures of the flows."""
+"""What GFLA's two stages share above the networks: options, sizes, pictures of the flows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from models.base_model import Batch, Tensors
+from models.base_model import BaseModel, Batch, Tensors
 from util.errors import UserError
 from util.kinds import Add, text, weight
 from util.sampling import bilinear_sample
@@ -75,13 +75,53 @@ def _resize(picture: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor
     return picture if size is None else F.interpolate(picture, tuple(size), mode="nearest")
 
 
-SIZE_MULTIPLE = 32  # the flow estimator halves the image five times
+DEEPEST_LEVEL = 4  # of a flow field; the estimator's own deepest level is 5
+
+
+class FlowStage(BaseModel):
+    """Either stage: settings of the flows, their pictures, and the size of the results."""
+
+    size_multiple = 32  # the flow estimator halves the image five times
+
+    def __init__(self, opt):
+        super().__init__(opt)
+        if max(opt.load_size) <= self.size_multiple:  # a single pixel has no statistics
+            raise UserError(
+                f"--load_size {opt.load_size[0]} {opt.load_size[1]}: the {opt.model} model needs "
+                f"more than {self.size_multiple} pixels in one dimension"
+            )
+        levels = parse_levels(opt.attn_layer, min(getattr(opt, "layers", 5), DEEPEST_LEVEL))
+        self.kernel_size = parse_kernel_sizes(opt.kernel_size, levels)
+        self.levels = levels[::-1]  # coarse to fine, as the networks' lists of flows
+        self.windows = [side for _, side in self.kernel_size[::-1]]
+        # the estimator's first layer has half the width of the generator's
+        self.flow_settings = {
+            "attn_layer": levels,
+            "flow_ngf": max(1, opt.ngf // 2),
+            "pose_channels": self.pose_channels,
+        }
+
+    @property
+    def result_size(self) -> tuple[int, int]:
+        """Images are saved as generated; GFLA's metrics expect 256 x 256 for fashion."""
+        return self.opt.load_size
+
+    @property
+    def visuals(self) -> Tensors:
+        """The inputs, and the flows of the first sample."""
+        first = ([x[:1] for x in self.flows], [x[:1] for x in self.masks])
+        return super().visuals | flow_pictures(self.seen, self.levels, *first)
 
 
 def add_flow_options(
-    add: Add, is_train: bool, lambda_correct: float, lambda_regularization: float
-) -> None:
-    """Options that both stages have; the weights' defaults differ between them."""
+    parser, title: str, is_train: bool, lambda_correct: float, lambda_regularization: float
+) -> Add:
+    """Options that both stages have; the weights' defaults differ between them.
+
+    Training defaults as published: Adam (0, 0.999), constant 1e-4, batches of 8, Market images
+    augmented.
+    """
+    add = parser.group(title)
     levels = "pyramid levels with a flow field, of 1/2^L of the image (published market: 2)"
     add("--attn_layer", text, "2,3", levels)
     sides = "side of the attention window at each level (published market: 2=3)"
@@ -90,11 +130,8 @@ def add_flow_options(
         correct, regular = "weight of the sampling correctness loss", "weight of smooth flows"
         add("--lambda_correct", weight, lambda_correct, correct)
         add("--lambda_regularization", weight, lambda_regularization, regular)
-
-
-def set_training_defaults(parser) -> None:
-    """As published: Adam (0, 0.999), constant 1e-4, batches of 8, Market images augmented."""
-    parser.set_defaults(lr=1e-4, beta1=0.0, batchSize=8, niter=200, niter_decay=0, augment=True)
+        parser.set_defaults(lr=1e-4, beta1=0.0, batchSize=8, niter=200, niter_decay=0, augment=True)
+    return add
 
 
 def parse_levels(text: str, deepest: int) -> tuple[int, ...]:
@@ -126,20 +163,6 @@ def parse_kernel_sizes(text: str, levels: tuple[int, ...]) -> tuple[tuple[int, i
             f"{missing[0]}=3, for example"
         )
     return tuple((level, sizes[level]) for level in levels)
-
-
-def check_size(opt) -> None:
-    """Refuse a size whose deepest feature map would be a single pixel, which has no statistics."""
-    if max(opt.load_size) <= SIZE_MULTIPLE:
-        raise UserError(
-            f"--load_size {opt.load_size[0]} {opt.load_size[1]}: the {opt.model} model needs more "
-            f"than {SIZE_MULTIPLE} pixels in one dimension"
-        )
-
-
-def flow_width(opt) -> int:
-    """Width of the flow estimator's first layer: half that of the generator."""
-    return max(1, opt.ngf // 2)
 
 
 def flow_pictures(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 
-from models.base_model import BaseModel, Tensors
-from models.losses.adversarial import GANLoss
+from models.base_model import BaseModel
+from models.losses import Tensors, halves
+from models.losses.adversarial import GANLoss, gradient_penalty
 
 
 class GANModel(BaseModel):
@@ -34,6 +35,28 @@ class GANModel(BaseModel):
     @abstractmethod
     def generator_loss(self) -> torch.Tensor:
         """Total loss of G, with D frozen; fills ``self.losses``, those of D included."""
+
+    def real_against_fake(
+        self, critic: Callable[..., torch.Tensor], real: torch.Tensor, fake: torch.Tensor
+    ) -> torch.Tensor:
+        """0.5 * (GAN(D(real), real) + GAN(D(fake), fake)), and the penalty of wgangp; the order
+        real, fake matters for the power iterations of a spectrally normalised D."""
+        loss_real = self.gan(critic(real), True, for_discriminator=True)
+        loss_fake = self.gan(critic(fake), False, for_discriminator=True)
+        loss = 0.5 * (loss_real + loss_fake)
+        if self.gan.mode == "wgangp":
+            loss = loss + gradient_penalty(critic, real, fake)
+        return loss
+
+    def features_of_both(
+        self, fakes: Sequence[torch.Tensor], reals: Sequence[torch.Tensor], layers: Collection[str]
+    ) -> tuple[Tensors, Tensors, Tensors, Tensors]:
+        """VGG-19 features of two generated and of two real batches (B, 3, H, W): one pass with
+        gradient and one without."""
+        of_fakes = self.features(torch.cat(fakes), layers)
+        with torch.no_grad():
+            of_reals = self.features(torch.cat(reals), layers)
+        return (*halves(of_fakes), *halves(of_reals))
 
     def optimize_parameters(self) -> None:
         """forward, D step (on real and detached fake), G step (against the updated D)."""

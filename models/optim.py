@@ -1,17 +1,18 @@
 """Optimizers of a model's networks: schedules, loss scaling, clipping, steps whose gradient is not
-finite, moving averages."""
+finite, averages of weights and of batch norms."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from util.run import distributed
-from util.run.device import Precision
+from util.run.device import Precision, rng_state, set_rng_state
 
 Factor = Callable[[int], float]
 
@@ -54,8 +55,8 @@ class Stepper:
         self.grad_norms: dict[str, torch.Tensor] = {}  # of the last step, before clipping
         self._overflows: dict[str, torch.Tensor] = {}  # steps in a row that fp16 left out
         self.late = precision.device.type == "cuda"  # flags are read one step late: nothing waits
-        self._flags: list[tuple[str, torch.Tensor]] = []  # "gradient is not finite", of this step
-        self._older: list[tuple[str, torch.Tensor]] = []  # and of the step before, if late
+        self._flags: dict[str, torch.Tensor] = {}  # "gradient is not finite", of this step
+        self._older: dict[str, torch.Tensor] = {}  # and of the step before, if late
         self._copied: torch.cuda.Event | None = None  # after the copies of those to the host
         self._statistics: list[tuple[torch.Tensor, torch.Tensor]] = []  # (buffer, its value before)
 
@@ -96,10 +97,11 @@ class Stepper:
         tells. Of fp16 it tells only once the search for a loss scale has failed.
         """
         optimizer, scaler = self.optimizers[label], self.scalers[label]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = _parameters(optimizer)
         distributed.average_gradients(parameters)
         scaler.unscale_(optimizer)
-        norm = total_norm(parameters)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
         self.grad_norms[label] = norm
         flag = (~torch.isfinite(norm)).float()
         for buffer, before in self._statistics:
@@ -107,7 +109,7 @@ class Stepper:
             buffer.data.copy_(torch.where(flag > 0, before, buffer))
         if self.clip_norm is not None:
             scale = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
-            torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], scale)
+            torch._foreach_mul_(gradients, scale)
         if scaler.is_enabled():
             scaler.step(optimizer)
             scaler.update()
@@ -118,7 +120,7 @@ class Stepper:
         else:
             optimizer.found_inf, optimizer.grad_scale = flag, None  # read by the fused kernel
             optimizer.step()
-        self._flags.append((label, flag))
+        self._flags[label] = flag
 
     def not_finite(self) -> str | None:
         """Label of a network whose last gradient was not finite; call once a training step.
@@ -126,17 +128,17 @@ class Stepper:
         On a GPU (``late``) the answer is about the step before the last, so that nothing waits for
         the device; a second call without a step in between waits and tells of the last one.
         """
-        flags, self._flags = self._flags, []
+        flags, self._flags = self._flags, {}
         if self.late:
-            copies = [(k, f.to("cpu", non_blocking=True)) for k, f in flags]  # to pinned memory
+            copies = {k: f.to("cpu", non_blocking=True) for k, f in flags.items()}  # pinned memory
             copied, self._copied = self._copied, None
-            if any(f.is_cuda for _, f in flags):
+            if any(f.is_cuda for f in flags.values()):
                 self._copied = torch.cuda.Event()
                 self._copied.record()
             if copied is not None:
                 copied.synchronize()  # the step just given keeps the device busy meanwhile
             flags, self._older = self._older, copies
-        return next((label for label, flag in flags if flag.item()), None)
+        return next((label for label, flag in flags.items() if flag.item()), None)
 
     def steps_done(self, label: str) -> torch.Tensor | int:
         """Steps that changed network ``label``: a scalar on the device, read by nobody; 0 before
@@ -169,23 +171,21 @@ class Stepper:
         """Restore what :meth:`state_dict` returned; rates and betas are those of this run's
         options."""
         for label, optimizer in self.optimizers.items():
-            betas = [group["betas"] for group in optimizer.param_groups]
+            (group,) = optimizer.param_groups
+            betas, scheduler = group["betas"], self.schedulers[label]
             _check_moments(optimizer, state["optimizers"][label])
             optimizer.load_state_dict(state["optimizers"][label])
-            scheduler = self.schedulers[label]
             scheduler.last_epoch = int(state["epochs_done"][label])
-            for group, base, pair in zip(
-                optimizer.param_groups, scheduler.base_lrs, betas, strict=True
-            ):
-                group["lr"] = base * self.factor(scheduler.last_epoch + 1)
-                group["betas"] = pair
+            (group,) = optimizer.param_groups
+            group["lr"] = scheduler.base_lrs[0] * self.factor(scheduler.last_epoch + 1)
+            group["betas"] = betas
             if state["scalers"].get(label):
                 self.scalers[label].load_state_dict(state["scalers"][label])
 
 
 def _check_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     """Refuse (ValueError) moments of Adam that are not dense numbers of their parameter's shape."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = _parameters(optimizer)
     for index, moments in saved["state"].items():
         for name in ("exp_avg", "exp_avg_sq"):
             value = moments[name]
@@ -196,12 +196,8 @@ def _check_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
                 raise ValueError(f"{name} of parameter {index} has another shape")
 
 
-def total_norm(parameters: list[torch.nn.Parameter]) -> torch.Tensor:
-    """Euclidean norm of all gradients, a detached scalar on their device."""
-    grads = [p.grad.detach() for p in parameters if p.grad is not None]
-    if not grads:
-        return torch.zeros((), device=parameters[0].device)
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 @torch.no_grad()
@@ -224,3 +220,39 @@ def update_average(
             average[key].lerp_(value, share.to(value))
         else:
             average[key].copy_(value)
+
+
+@contextlib.contextmanager
+def fresh_statistics(model: Any, batches: Collection[Any]) -> Iterator[None]:
+    """Inside the block, G's running statistics of batch norms are those of its weights as they are.
+
+    They are cumulated over ``batches``, by this process alone: a running mean lags behind weights
+    that move fast. Nothing is computed without a batch norm or without batches; inputs and random
+    numbers stay as they were.
+    """
+    kinds = torch.nn.modules.batchnorm._BatchNorm
+    norms = [m for m in model.networks["G"].modules() if isinstance(m, kinds)]
+    if not norms or not len(batches):
+        yield
+        return
+    modes = [(norm.training, norm.momentum) for norm in norms]
+    values = [{k: v.clone() for k, v in norm.state_dict().items()} for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative
+        norm.train()
+    inputs, seen, random_numbers = model.inputs, model.seen, rng_state()
+    with torch.no_grad(), distributed.alone(), model.precision.networks():
+        for batch in batches:
+            model.inputs = model.prepare(batch)
+            model.forward()
+    model.inputs, model.seen = inputs, seen
+    set_rng_state(random_numbers)
+    for norm, (mode, _) in zip(norms, modes, strict=True):
+        norm.train(mode)
+    try:
+        yield
+    finally:
+        for norm, (_, momentum), value in zip(norms, modes, values, strict=True):
+            norm.load_state_dict(value)
+            norm.momentum = momentum

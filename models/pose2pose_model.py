@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from models.base_model import Batch, Explanation, Tensors
 from models.gan_model import GANModel
+from models.losses import detached
 from models.losses.adversarial import gradient_penalty
 from models.losses.pose2pose import RESCALES, perceptual_loss
-from models.losses.terms import detached
 from models.networks.layers import initialize
 from models.networks.pose2pose import (
     SIZE_MULTIPLE,
@@ -25,7 +25,6 @@ from models.networks.pose2pose import (
 from util.errors import UserError
 from util.kinds import choice, positive_int, weight
 from util.person.maps import one_hot_pose_maps
-from util.run.device import to_float32
 
 
 class Pose2PoseModel(GANModel):
@@ -55,9 +54,8 @@ class Pose2PoseModel(GANModel):
     def __init__(self, opt):
         super().__init__(opt)
         config = Pose2PoseConfig(opt.ngf, self.pose_channels)
-        lr = opt.lr if self.is_train else None
-        betas = (opt.beta1, 0.999) if self.is_train else (0.5, 0.999)
-        self.add_network("G", self._initialized(Pose2PoseGenerator(config)), config, lr, betas)
+        net_G = self._initialized(Pose2PoseGenerator(config))
+        self.add_network("G", net_G, config, opt.lr if self.is_train else None)
         if self.is_train:
             config_D = PatchDiscriminatorConfig(opt.ndf, opt.dis_layers)
             if min(opt.load_size) <= 2 ** (opt.dis_layers + 1):
@@ -67,7 +65,7 @@ class Pose2PoseModel(GANModel):
                     "pixels in both dimensions"
                 )
             net_D = self._initialized(PatchDiscriminator(config_D))
-            self.add_network("D", net_D, config_D, lr, betas)
+            self.add_network("D", net_D, config_D, opt.lr)
 
     def _initialized(self, network: torch.nn.Module) -> torch.nn.Module:
         """Published initial weights."""
@@ -86,28 +84,15 @@ class Pose2PoseModel(GANModel):
 
     @torch.no_grad()
     def infer(self, inputs: Batch) -> Tensors:
-        with self.precision.networks():
-            return {"fake_target": self._generate(inputs)}
-
-    def _generate(self, inputs: Batch) -> torch.Tensor:
-        fake_target = self.networks["G"](
-            inputs["source_image"], inputs["source_pose"], inputs["target_pose"]
-        )
-        return to_float32(fake_target)
+        return {"fake_target": self.run_generator(inputs)}
 
     @torch.no_grad()
     def explain(self, inputs: Batch) -> Explanation:
-        with self.precision.networks():
-            fake_target, gates = self.networks["G"](
-                inputs["source_image"],
-                inputs["source_pose"],
-                inputs["target_pose"],
-                need_weights=True,
-            )
-        return Explanation(to_float32(fake_target), gates=[to_float32(gate) for gate in gates])
+        fake_target, gates = self.run_generator(inputs, need_weights=True)
+        return Explanation(fake_target, gates=gates)
 
     def forward(self) -> None:
-        self.fake_target, self.seen = self._generate(self.inputs), self.inputs
+        self.fake_target, self.seen = self.run_generator(self.inputs), self.inputs
 
     @property
     def visuals(self) -> Tensors:

@@ -9,88 +9,72 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from models import flow_stages
 from models.base_model import Batch, Explanation, Tensors
+from models.flow_stages import FlowStage, add_flow_options, flow_pictures
 from models.gan_model import GANModel
-from models.losses.adversarial import gradient_penalty
+from models.losses import detached, weighted
 from models.losses.flow import (
     affine_regularization_loss,
     correctness_layers,
     sampling_correctness_loss,
 )
 from models.losses.perceptual import content_loss, layers_of, style_loss
-from models.losses.terms import detached, weighted
 from models.networks.discriminators import DiscriminatorConfig, build_discriminator
 from models.networks.gfla import GFLAConfig, GFLAGenerator
 from models.networks.layers import initialize
 from util.errors import UserError
-from util.kinds import Add, flag, positive, positive_int, text, weight
+from util.kinds import flag, positive, positive_int, text, weight
 from util.run import checkpoint
-from util.run.device import to_float32
+from util.run.folder import check_architecture
 
 FLOW_PREFIX = "flow_net."
 DISCRIMINATOR_LAYERS = {"market": 3}  # by --dataset_mode; 4 for the others
 
 
-class PoseModel(GANModel):
+class PoseModel(FlowStage, GANModel):
     """Target image from the source's features, read where the flow fields point."""
 
     vgg_losses = ("lambda_content", "lambda_style", "lambda_correct")
-    size_multiple = flow_stages.SIZE_MULTIPLE
 
     @staticmethod
     def modify_options(parser, is_train: bool) -> None:
-        add = parser.group("GFLA, stage 2")
-        flow_stages.add_flow_options(add, is_train, 5.0, 0.0025)
+        add = add_flow_options(parser, "GFLA, stage 2", is_train, 5.0, 0.0025)
         add("--layers", positive_int, 3, "down-samplings of the generator's encoders")
-        if is_train:
-            flow_stages.set_training_defaults(parser)
-            _add_training_options(add)
-
-    @property
-    def result_size(self) -> tuple[int, int]:
-        """Images are saved as generated; GFLA's metrics expect 256 x 256 for fashion."""
-        return self.opt.load_size
+        if not is_train:
+            return
+        start = "network of --model poseflownet or pose whose flow estimator a new run starts from"
+        add("--flow_checkpoint", text, None, start)
+        layers = "down-samplings of the discriminator; default: 3 for market, else 4"
+        add("--dis_layers", positive_int, None, layers)
+        add("--use_spect_d | --no_spect_d", flag, True, "spectral norm below the last layer of D")
+        add("--ratio_g2d", positive, 0.1, "learning rate of D divided by that of G")
+        add("--lambda_rec", weight, 5.0, "weight of the L1 reconstruction loss")
+        add("--lambda_content", weight, 0.5, "weight of the content loss")
+        add("--lambda_style", weight, 500.0, "weight of the style loss")
+        add("--lambda_g", weight, 2.0, "weight of the adversarial loss")
 
     def __init__(self, opt):
         super().__init__(opt)
-        flow_stages.check_size(opt)
-        levels = flow_stages.parse_levels(opt.attn_layer, min(opt.layers, 4))
-        self.config = GFLAConfig(
-            attn_layer=levels,
-            flow_ngf=flow_stages.flow_width(opt),
-            pose_channels=self.pose_channels,
-            kernel_size=flow_stages.parse_kernel_sizes(opt.kernel_size, levels),
-            ngf=opt.ngf,
-            layers=opt.layers,
+        config = GFLAConfig(
+            **self.flow_settings, kernel_size=self.kernel_size, ngf=opt.ngf, layers=opt.layers
         )
-        net_G = initialize(GFLAGenerator(self.config), opt.init_type, opt.init_gain)
+        net_G = initialize(GFLAGenerator(config), opt.init_type, opt.init_gain)
+        self.add_network("G", net_G, config, opt.lr if self.is_train else None)
         if not self.is_train:
-            self.add_network("G", net_G, self.config)
             return
-        self.add_network("G", net_G, self.config, opt.lr, (opt.beta1, 0.999))
-        sides = dict(self.config.kernel_size)
-        self.windows = [sides[level] for level in self.config.levels]
-        self._add_discriminator()
-        if opt.flow_checkpoint:
-            self._start_from_flow_checkpoint(Path(opt.flow_checkpoint))
-
-    def _add_discriminator(self) -> None:
-        opt = self.opt
         layers = opt.dis_layers or DISCRIMINATOR_LAYERS.get(opt.dataset_mode, 4)
         config = DiscriminatorConfig("res", opt.ndf, layers, opt.use_spect_d, first_activation=True)
         net_D = initialize(build_discriminator(config), opt.init_type, opt.init_gain)
-        self.add_network("D", net_D, config, opt.lr * opt.ratio_g2d, (opt.beta1, 0.999))
+        self.add_network("D", net_D, config, opt.lr * opt.ratio_g2d)
+        if opt.flow_checkpoint and opt.continue_train:
+            raise UserError(
+                f"--flow_checkpoint {opt.flow_checkpoint} starts a new run, but --continue_train "
+                "resumes one: leave one of them out"
+            )
+        if opt.flow_checkpoint:
+            self._take_flow(checkpoint.load(Path(opt.flow_checkpoint)), opt.flow_checkpoint)
 
     # ---- from stage 1 to stage 2 -----------------------------------------------------------
-
-    def _start_from_flow_checkpoint(self, path: Path) -> None:
-        if self.opt.continue_train:
-            raise UserError(
-                f"--flow_checkpoint {path} starts a new run, but --continue_train resumes one: "
-                "leave one of them out"
-            )
-        self._take_flow(checkpoint.load(path), str(path))
 
     def _take_flow(self, state: Mapping[str, Any], origin: str) -> None:
         """Load the flow estimator, strictly, from any network file that holds one."""
@@ -116,7 +100,7 @@ class PoseModel(GANModel):
         """Resume stage 2, or begin it from the state of stage 1."""
         if not _is_stage_1(state["networks"].get("G", {})):
             return super().load_state_dict(state, origin)
-        self.check_architecture()
+        check_architecture(self.run_dir, self.configs)
         self._take_flow(state["networks"]["G"], origin)
         return False
 
@@ -126,64 +110,42 @@ class PoseModel(GANModel):
         if self.is_train and labels is None and path.is_file():
             state = checkpoint.load(path)
             if _is_stage_1(state):
-                self.check_architecture()
+                check_architecture(self.run_dir, self.configs)
                 self._take_flow(state, str(path))
                 return
         super().load_networks(which, labels)
 
     # ---- training --------------------------------------------------------------------------
 
-    def _generate(
-        self, inputs: Batch
-    ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
-        image, flows, masks = self.networks["G"](
-            inputs["source_image"], inputs["source_pose"], inputs["target_pose"]
-        )
-        return (
-            to_float32(image),
-            [to_float32(flow) for flow in flows],
-            [to_float32(mask) for mask in masks],
-        )
-
     @torch.no_grad()
     def infer(self, inputs: Batch) -> Tensors:
-        with self.precision.networks():
-            fake_target, flows, masks = self._generate(inputs)
-        pictures = flow_stages.flow_pictures(inputs, self.config.levels, flows, masks)
-        return {"fake_target": fake_target, **pictures}
+        fake_target, flows, masks = self.run_generator(inputs)
+        return {"fake_target": fake_target, **flow_pictures(inputs, self.levels, flows, masks)}
 
     @torch.no_grad()
     def explain(self, inputs: Batch) -> Explanation:
-        with self.precision.networks():
-            fake_target, flows, _ = self._generate(inputs)
+        fake_target, flows, _ = self.run_generator(inputs)
         return Explanation(fake_target, flows=flows)
 
     def forward(self) -> None:
-        self.fake_target, self.flows, self.masks = self._generate(self.inputs)
+        self.fake_target, self.flows, self.masks = self.run_generator(self.inputs)
         self.seen = self.inputs
 
     @property
     def visuals(self) -> Tensors:
-        first = ([x[:1] for x in self.flows], [x[:1] for x in self.masks])
-        flows = flow_stages.flow_pictures(self.seen, self.config.levels, *first)
-        return super().visuals | {"fake_target": self.fake_target.detach()} | flows
+        return super().visuals | {"fake_target": self.fake_target.detach()}
 
     def discriminator_loss(self) -> torch.Tensor:
-        """L_D = 0.5 * (GAN(D(target), real) + GAN(D(fake), fake)), in this order of D's calls."""
-        net_D, real = self.networks["D"], self.inputs["target_image"]
-        fake = self.fake_target.detach()
-        loss_real = self.gan(net_D(real), True, for_discriminator=True)
-        loss_fake = self.gan(net_D(fake), False, for_discriminator=True)
-        loss = 0.5 * (loss_real + loss_fake)
-        if self.gan.mode == "wgangp":
-            loss = loss + gradient_penalty(net_D, real, fake)
+        """L_D = 0.5 * (GAN(D(target), real) + GAN(D(fake), fake))."""
+        real, fake = self.inputs["target_image"], self.fake_target.detach()
+        loss = self.real_against_fake(self.networks["D"], real, fake)
         self.d_losses = {"dis_img_gen": loss.detach()}
         return loss
 
     def generator_loss(self) -> torch.Tensor:
         """L_G = L1 + content + style + adversarial + correctness + regularization, all weighted."""
         opt, target, source = self.opt, self.inputs["target_image"], self.inputs["source_image"]
-        levels = self.config.levels
+        levels = self.levels
         perceived = layers_of(opt.lambda_content, opt.lambda_style)
         matched = correctness_layers(levels) if opt.lambda_correct else ()
         with torch.no_grad():
@@ -208,19 +170,6 @@ class PoseModel(GANModel):
         }  # fmt: skip
         self.losses = detached(losses)
         return app + content + style + ad + correctness + regularization
-
-
-def _add_training_options(add: Add) -> None:
-    start = "network of --model poseflownet or pose whose flow estimator a new run starts from"
-    add("--flow_checkpoint", text, None, start)
-    layers = "down-samplings of the discriminator; default: 3 for market, else 4"
-    add("--dis_layers", positive_int, None, layers)
-    add("--use_spect_d | --no_spect_d", flag, True, "spectral norm below the last layer of D")
-    add("--ratio_g2d", positive, 0.1, "learning rate of D divided by that of G")
-    add("--lambda_rec", weight, 5.0, "weight of the L1 reconstruction loss")
-    add("--lambda_content", weight, 0.5, "weight of the content loss")
-    add("--lambda_style", weight, 500.0, "weight of the style loss")
-    add("--lambda_g", weight, 2.0, "weight of the adversarial loss")
 
 
 def _is_stage_1(state: object) -> bool:

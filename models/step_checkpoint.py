@@ -79,12 +79,7 @@ def read_initial(path: Path, label: str) -> tuple[State | None, Path]:
     return read_network(path, label), path
 
 
-def is_dptn_generator(state: Mapping[str, torch.Tensor]) -> bool:
-    """Whether a state dict is a DPTN generator's, whose source encoder has another name."""
-    return any(key.startswith("source_encoder.") for key in state)
-
-
-def dptn_to_step(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> State:
+def _dptn_to_step(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> State:
     """DPTN generator weights under the names of the step generator, whose state dict is ``own``.
 
     The first convolution takes [image; source pose; pose] in DPTN and [image; pose; limbs] here:
@@ -119,30 +114,25 @@ def start_from(networks: Mapping[str, nn.Module], path: Path) -> list[str]:
             found = "does not exist" if state is None else "is another kind of discriminator"
             fresh.append(f"{origin} {found}; D starts fresh")
             continue
-        names = warm_start(network, state, str(origin))
+        names = _warm_start(network, state, str(origin))
         if names:
             fresh.append(f"{', '.join(names)} start fresh")
     return fresh
 
 
-def warm_start(network: nn.Module, state: Mapping[str, torch.Tensor], origin: str) -> list[str]:
+def _warm_start(network: nn.Module, state: Mapping[str, torch.Tensor], origin: str) -> list[str]:
     """Copy ``state`` into ``network``; returns the names that keep their initial values.
 
     Only the step head may be absent, superfluous or of another size (another number of steps or
     image size); anything else that does not fit is a UserError.
     """
     own = network.state_dict()
-    if is_dptn_generator(state):
-        state = dptn_to_step(state, own)
-    fresh = [
-        key
-        for key, value in own.items()
-        if key.startswith(STEP_HEAD) and (key not in state or state[key].shape != value.shape)
-    ]
+    if any(key.startswith("source_encoder.") for key in state):  # the step model's is En_s
+        state = _dptn_to_step(state, own)
+    head = {k: v for k, v in own.items() if k.startswith(STEP_HEAD)}
+    fresh = [k for k, v in head.items() if k not in state or state[k].shape != v.shape]
     given = {k: v for k, v in state.items() if not k.startswith(STEP_HEAD)}
-    for key, value in own.items():
-        if key.startswith(STEP_HEAD):
-            given[key] = value if key in fresh else state[key]
+    given |= {k: v if k in fresh else state[k] for k, v in head.items()}
     checkpoint.load_state(network, given | _missing_singular_vectors(network, given), origin)
     return fresh
 

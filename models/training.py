@@ -1,34 +1,102 @@
-"""The life of a training run on disk: exact resume, safe saving, pruning of old states."""
+"""The life of a training run: exact resume, validation, safe saving, steps that failed."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from errno import ENOSPC
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import torch
+from torch.utils.data import DataLoader, Subset
 
-from models.validation import Validator
+from models.base_model import BaseModel
+from models.optim import fresh_statistics
 from util.errors import UserError
 from util.files import write_atomically
+from util.image import resize_linear
+from util.metrics.pairs import higher_is_better, score_pairs
 from util.run import checkpoint, distributed
 from util.run.device import rng_state, seed_generators, set_rng_state
 from util.run.folder import RunFolder, prune_states
 from util.show.visualizer import Visualizer
+from util.tensors import to_uint8
 
 KEPT_DUMPS = 5  # batches with a gradient that is not finite, saved for reproduction
 MAX_SKIPPED = 100  # consecutive steps without a finite gradient; then even --on_nan skip stops
 SAVE_SECONDS = 60.0  # by default latest is saved no more often, however fast the machine is
+PROTOCOL = "standard"  # of validation
 # What Python and PyTorch say to a state whose values are not what they were when it was saved.
 _WRONG_CONTENT = (
     KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError,
 )  # fmt: skip
+
+
+# ---- validation --------------------------------------------------------------------------------
+
+
+class Validator:
+    """Scores generated images of ``--val_pairs`` pairs spread evenly over the list of ``dataset``.
+
+    They are compared at the annotation size with the file of the target, ``dataset.photograph``, so
+    that the numbers are those of script/metrics.py on the images of test.py; where that is None,
+    with the loaded image, which has been through the load size. ``training``: the data set whose
+    pictures give the statistics of batch norms.
+    """
+
+    def __init__(self, opt: Namespace, model: BaseModel, dataset: Any, training: Any):
+        self.metrics = tuple(name.strip() for name in opt.val_metrics.split(",") if name.strip())
+        if opt.best_metric not in self.metrics:
+            raise UserError(
+                f"--best_metric {opt.best_metric} is not among --val_metrics {opt.val_metrics}; "
+                "add it there"
+            )
+        self.model, self.dataset, self.best_metric = model, dataset, opt.best_metric
+        self.upward = higher_is_better(opt.best_metric, PROTOCOL)
+        self.batches = _spread(opt.val_pairs, dataset, opt.batchSize)
+        self._of_norms = _spread(opt.bn_batches * opt.batchSize, training, opt.batchSize)
+        self.fresh_saves = opt.bn_in_saves  # network files are written with these statistics, too
+
+    def statistics(self) -> AbstractContextManager:
+        """Region in which the model is judged: with fresh statistics of its batch norms."""
+        return fresh_statistics(self.model, self._of_norms)
+
+    def score(self) -> dict[str, float]:
+        """Mean of each metric over all pairs."""
+        return score_pairs(self._pairs(), PROTOCOL, self.metrics, device=self.model.device)
+
+    def _pairs(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        size = self.dataset.annotation_size
+        for batch in self.batches:
+            fakes = self.model.generate(self.model.prepare(batch))["fake_target"]
+            for i, fake in enumerate(to_uint8(fakes)):
+                truth = self.dataset.photograph(batch["target_name"][i])
+                if truth is None:
+                    truth = batch["target_image"][i].permute(1, 2, 0).contiguous().numpy()
+                yield resize_linear(truth, size), resize_linear(fake, size)
+
+    def is_better(self, scores: Mapping[str, float], best: float | None) -> bool:
+        """True when ``scores`` beat the best value so far; one that is not finite never does."""
+        value = scores[self.best_metric]
+        if best is None or not np.isfinite(value):
+            return bool(np.isfinite(value))
+        return value > best if self.upward else value < best
+
+
+def _spread(count: int, dataset: Any, batch_size: int) -> DataLoader:
+    """``count`` samples, evenly spread, first and last included."""
+    rows = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    return DataLoader(Subset(dataset, rows.tolist()), batch_size=batch_size)
+
+
+# ---- the run -----------------------------------------------------------------------------------
 
 
 @dataclass
@@ -61,24 +129,6 @@ class Progress:
             if type(value) is not int or value < (name == "epoch"):
                 raise ValueError(f"{name} is {value!r}")
 
-    def state_dict(self) -> dict[str, int]:
-        """Plain values, for the checkpoint."""
-        return asdict(self)
-
-
-class Resumable(Protocol):
-    """What a run needs of a model."""
-
-    stepper: Any
-    notes: list[str]
-    networks: Mapping[str, torch.nn.Module]
-    ema: Mapping[str, Mapping[str, torch.Tensor]]
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any], origin: str) -> bool: ...
-    def save_networks(self, which: str) -> None: ...
-    def load_networks(self, which: str) -> None: ...
-
 
 class TrainingRun:
     """Saves and resumes ``<folder>/<which>_state.pth`` and the published network files beside it.
@@ -88,7 +138,7 @@ class TrainingRun:
 
     def __init__(
         self,
-        model: Resumable,
+        model: BaseModel,
         folder: RunFolder,
         visualizer: Visualizer,
         validator: Validator | None = None,  # on the main process, when there is validation
@@ -97,10 +147,9 @@ class TrainingRun:
     ):
         self.model, self.folder, self.path, self.keep_last = model, folder, folder.path, keep_last
         self.visualizer, self.warn = visualizer, visualizer.warn
-        self.validator = validator
+        self.validator, self.end = validator, end
         self.progress = Progress()
         self.extra: dict[str, Any] = {}  # plain values of others, saved with the state
-        self.end = end
         self.skipped = 0  # consecutive steps left out because a gradient was not finite
         self._before: Mapping[str, Any] = {}
         self._saved = time.monotonic()
@@ -126,9 +175,27 @@ class TrainingRun:
         late = frequency is not None or time.monotonic() - self._saved >= SAVE_SECONDS
         return distributed.any_process(late)
 
-    def state_path(self, which: str) -> Path:
-        """State file of checkpoint ``which``."""
-        return self.path / f"{which}_state.pth"
+    def log(self, losses: Mapping[str, Any]) -> None:
+        """Give the losses of the last step to all logs."""
+        at, rates = self.progress, self.model.learning_rates()
+        self.visualizer.log_losses(at.epoch, at.samples, at.total, losses, rates)
+
+    def validate(self) -> None:
+        """Log the scores of the model as it is now; the best so far is kept as ``best``."""
+        judge = self.validator
+        if judge is not None:
+            with self.model.evaluating(), judge.statistics():
+                scores = judge.score()
+                self.visualizer.log_metrics(scores, self.progress.epoch, self.progress.total)
+                better = judge.is_better(scores, self.extra.get("best"))
+                if better and self._guarded(lambda: self.model.save_networks("best"), "best"):
+                    best = self.extra["best"] = scores[judge.best_metric]
+                    self.visualizer.message(
+                        f"best so far: {judge.best_metric} {best:.4f}, kept as best_net_*.pth"
+                    )
+        distributed.barrier()
+
+    # ---- start and resume ------------------------------------------------------------------
 
     def start(self, which: str, save_options: Callable[[], None]) -> None:
         """Resume checkpoint ``which`` if the folder was claimed for that, else start anew.
@@ -168,7 +235,6 @@ class TrainingRun:
             saved = Progress(**state["progress"])
             saved.check()
             if not self.model.load_state_dict(state["model"], str(path)):
-                # another stage: its count of samples goes on, so that logs and pictures do not mix
                 self.progress = Progress(total=saved.total, previous=saved.total)
                 return False
             self.progress, self.extra = saved, state["extra"]
@@ -181,29 +247,10 @@ class TrainingRun:
                 f"({reason}); check --which_epoch and --model"
             ) from error
         if which == "latest" and distributed.is_main():
-            self._complete_save(state)
+            # A kill may have cut off the save: state files come first, all else follows from them.
+            labels = self.extra.get("labels", ["latest"])
+            self._guarded(lambda: self._write(labels, state, complete=True), "latest")
         return True
-
-    def _complete_save(self, state: dict[str, Any]) -> None:
-        """Write what is missing of the save that left ``state``: a kill may have cut it off.
-
-        State files come first, so that whatever follows can be made again from them.
-        """
-
-        def write() -> None:
-            for label in self.extra.get("labels", ["latest"]):
-                if not self.state_path(label).is_file():
-                    checkpoint.save(self.state_path(label), state)
-                self._save_networks(label)
-            prune_states(self.path, self.keep_last)
-
-        self._guarded(write, "latest")
-
-    def _save_networks(self, label: str) -> None:
-        """The network files, with fresh statistics of batch norms where --bn_in_saves asks."""
-        fresh = self.validator is not None and self.validator.fresh_saves
-        with self.validator.statistics() if fresh else nullcontext():
-            self.model.save_networks(label)
 
     def _restore_generators(self, states: list[dict[str, Any]]) -> None:
         """Random numbers of the other processes; new ones where there were fewer processes."""
@@ -212,6 +259,12 @@ class TrainingRun:
             set_rng_state(states[rank])
         elif rank:
             seed_generators(torch.initial_seed() + self.progress.total + rank)
+
+    # ---- save ------------------------------------------------------------------------------
+
+    def state_path(self, which: str) -> Path:
+        """State file of checkpoint ``which``."""
+        return self.path / f"{which}_state.pth"
 
     def save(self, *labels: str) -> bool:
         """Write state and networks under every label ("latest", 12); False when the disk refused.
@@ -225,19 +278,30 @@ class TrainingRun:
             return True
         self.extra["visualizer"] = self.visualizer.state_dict()
         self.extra["labels"] = list(labels)
-        return self._guarded(lambda: self._write(labels, generators), ", ".join(labels))
 
-    def _write(self, labels: tuple[str, ...], generators: list[dict[str, Any]]) -> None:
-        self._check_space()
-        state = {
-            "model": self.model.state_dict(),
-            "progress": self.progress.state_dict(),
-            "extra": self.extra,
-            "generators": generators,
-        }
+        def write() -> None:
+            newest = self.state_path("latest")
+            needed = newest.stat().st_size if newest.is_file() else 0
+            if shutil.disk_usage(self.path).free < 1.1 * needed:  # beside the file it replaces
+                raise OSError(ENOSPC, os.strerror(ENOSPC), str(newest))
+            state = {
+                "model": self.model.state_dict(),
+                "progress": asdict(self.progress),
+                "extra": self.extra,
+                "generators": generators,
+            }
+            self._write(labels, state)
+
+        return self._guarded(write, ", ".join(labels))
+
+    def _write(self, labels: Iterable[str], state: dict[str, Any], complete: bool = False) -> None:
+        """State and networks under every label; ``complete``: state files that exist stay."""
+        fresh = self.validator is not None and self.validator.fresh_saves
         for label in labels:
-            checkpoint.save(self.state_path(label), state)
-            self._save_networks(label)
+            if not (complete and self.state_path(label).is_file()):
+                checkpoint.save(self.state_path(label), state)
+            with self.validator.statistics() if fresh else nullcontext():
+                self.model.save_networks(label)
         text = f"{self.progress.epoch}\n{self.progress.samples}\n"
         write_atomically(self.path / "iter.txt", text.encode())
         prune_states(self.path, self.keep_last)
@@ -257,29 +321,24 @@ class TrainingRun:
         self._warned = False
         return True
 
-    def log(self, losses: Mapping[str, Any]) -> None:
-        """Give the losses of the last step to all logs."""
-        at = self.progress
-        rates = self.model.learning_rates()
-        self.visualizer.log_losses(at.epoch, at.samples, at.total, losses, rates)
+    def _check_space_for_a_run(self) -> None:
+        """Refuse to start a run whose checkpoints cannot fit: state, networks and the next state.
 
-    def validate(self) -> None:
-        """Log the scores of the model as it is now; the best so far is kept as ``best``."""
-        if self.validator is not None:
-            with self.model.evaluating(), self.validator.statistics():
-                scores = self.validator.score()
-                self.visualizer.log_metrics(scores, self.progress.epoch, self.progress.total)
-                if self.validator.is_better(scores, self.extra.get("best")):
-                    self._keep_as_best(scores)
-        distributed.barrier()
-
-    def _keep_as_best(self, scores: Mapping[str, float]) -> None:
-        if self._guarded(lambda: self.model.save_networks("best"), "best"):
-            metric = self.validator.best_metric
-            self.extra["best"] = scores[metric]
-            self.visualizer.message(
-                f"best so far: {metric} {scores[metric]:.4f}, kept as best_net_*.pth"
+        A state holds every network with the two moments of Adam.
+        """
+        networks = sum(_bytes(n.state_dict()) for n in self.model.networks.values())
+        averages = sum(_bytes(state) for state in self.model.ema.values())
+        state = 3 * networks + averages
+        first = not self.state_path("latest").is_file()
+        needed = state + (state + networks + averages if first else 0)
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise UserError(
+                f"{self.path} has {free / 2**20:,.0f} MiB left, but the checkpoints of this run "
+                f"need {needed / 2**20:,.0f} MiB; free space or change --checkpoints_dir"
             )
+
+    # ---- steps that failed -----------------------------------------------------------------
 
     def watch(self, batch: Mapping[str, Any], bad: str | None, on_nan: str) -> bool:
         """Report a step whose gradient was not finite; True when the run must stop.
@@ -324,30 +383,6 @@ class TrainingRun:
         except OSError as error:
             return f" (the batch could not be saved: {error.strerror or error})"
         return f"; the batch is in {path}"
-
-    def _check_space(self) -> None:
-        """Refuse to start a save that cannot fit beside the file it replaces."""
-        newest = self.state_path("latest")
-        needed = newest.stat().st_size if newest.is_file() else 0
-        if shutil.disk_usage(self.path).free < 1.1 * needed:
-            raise OSError(ENOSPC, os.strerror(ENOSPC), str(newest))
-
-    def _check_space_for_a_run(self) -> None:
-        """Refuse to start a run whose checkpoints cannot fit: state, networks and the next state.
-
-        A state holds every network with the two moments of Adam.
-        """
-        networks = sum(_bytes(n.state_dict()) for n in self.model.networks.values())
-        averages = sum(_bytes(state) for state in self.model.ema.values())
-        state = 3 * networks + averages
-        first = not self.state_path("latest").is_file()
-        needed = state + (state + networks + averages if first else 0)
-        free = shutil.disk_usage(self.path).free
-        if free < needed:
-            raise UserError(
-                f"{self.path} has {free / 2**20:,.0f} MiB left, but the checkpoints of this run "
-                f"need {needed / 2**20:,.0f} MiB; free space or change --checkpoints_dir"
-            )
 
 
 def _bytes(state: Mapping[str, torch.Tensor]) -> int:

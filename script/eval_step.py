@@ -27,7 +27,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
 
-from models.networks.dptn_step import check_divisors, coarse_array, step_divisors
+from models.networks.dptn_step import check_divisors, coarse_bytes, step_divisors
 from options.parser import OUTPUT, RESULTS, Parser
 from script.metrics import (
     EXIT_REFUSED,
@@ -114,7 +114,7 @@ def settings_for(options: Namespace, divisor: int) -> Settings:
     quantised = options.vs == "coarse" and divisor > 1
     return Settings(
         **running_settings(options),
-        reference=functools.partial(coarse_array, divisor=divisor) if quantised else None,
+        reference=functools.partial(coarse_bytes, divisor=divisor) if quantised else None,
         reference_name=f"quantised by {divisor}" if quantised else "",
     )
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 import test as test_script
 from models.dptn_step_model import DPTNStepModel
-from models.networks.dptn_step import coarse_array, step_divisors
+from models.networks.dptn_step import coarse_bytes, step_divisors
 from script import eval_step, style_mixing
 from script.overview import overview
 from tests.helpers import train_options
@@ -230,7 +230,7 @@ def l1_by_hand(root, results, step, divisor):
     values = []
     for pair in PAIRS:
         fake = read(results / f"plain_{step}" / result_name(*pair)).astype(float)
-        truth = coarse_array(read(root / "data" / "test" / pair[1]), divisor)
+        truth = coarse_bytes(read(root / "data" / "test" / pair[1]), divisor)
         values.append(np.abs(fake - truth).mean() / 255)
     return np.mean(values)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models import create_model
-from models.networks.gfla import GFLAGenerator
+from models.networks.gfla import GFLAConfig, GFLAGenerator
 from models.training import TrainingRun
 from tests.gfla_rules import make_inputs, small_model
 from tests.helpers import train_options
@@ -120,7 +120,7 @@ def test_files_with_one_name_per_tensor_or_a_wrapper_prefix_load(tmp_path):
     state = model.networks["G"].state_dict()
     short = {f"module.{k}": v for k, v in state.items() if ".conv1." not in k}
     assert len(short) < len(state)
-    other = GFLAGenerator(model.config)
+    other = GFLAGenerator(GFLAConfig(**model.configs["G"]))
     checkpoint.load_state(other, short, "file")
     assert all(torch.equal(v, state[k]) for k, v in other.state_dict().items())
 

@@ -8,6 +8,7 @@ import io
 import itertools
 import os
 import time
+from argparse import Namespace
 
 import pytest
 import torch
@@ -17,8 +18,8 @@ from data.loader import EpochBatchSampler
 from models import create_model
 from models.losses.step import crop_faces
 from models.networks.dptn_step import DPTNStepConfig, StepGenerator
-from models.training import Progress, TrainingRun
-from models.validation import Validator, fresh_statistics
+from models.optim import fresh_statistics
+from models.training import Progress, TrainingRun, Validator
 from options.train_options import TrainOptions
 from tests.helpers import random_batch, train_options
 from tests.test_checkpoint_crashes import Recorder, Weights, new_run
@@ -295,10 +296,13 @@ def test_networks_that_are_metrics_run_on_the_device_of_the_run(monkeypatch):
         asked.append(str(device))
         return {"psnr": 1.0}
 
-    monkeypatch.setattr("models.validation.score_pairs", score)
-    Validator(
-        [], lambda batch: None, SIZE, ("psnr",), "psnr", device=torch.device("cuda:1")
-    ).score()
+    monkeypatch.setattr("models.training.score_pairs", score)
+    opt = Namespace(
+        val_metrics="psnr", best_metric="psnr", val_pairs=1, bn_batches=0, batchSize=1,
+        bn_in_saves=False,
+    )  # fmt: skip
+    model = Namespace(device=torch.device("cuda:1"))
+    Validator(opt, model, [random_batch(1, SIZE)], []).score()
     assert asked == ["cuda:1"]
 
 

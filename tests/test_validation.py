@@ -1,22 +1,36 @@
 """Validation picks the best checkpoint, keeps it when training gets worse, and remembers it."""
 
 import sys
+from argparse import Namespace
 
 import numpy as np
 import pytest
 import torch
 
 import train as train_command
-from models.training import TrainingRun
-from models.validation import Validator
+from models.training import TrainingRun, Validator
 from tests.training_child import SMALL, TinyModel, write_tiny_data
 from util.metrics import score_pairs
 
 SIZE = (16, 16)
 
 
-def validator(metric: str) -> Validator:
-    return Validator([], lambda batch: None, SIZE, (metric,), metric)
+class Pairs(list):
+    """A data set without photographs."""
+
+    annotation_size = SIZE
+
+    def photograph(self, name):
+        return None
+
+
+def validator(metric: str, pairs=(), generate=None, metrics: str = "") -> Validator:
+    opt = Namespace(
+        val_metrics=metrics or metric, best_metric=metric, val_pairs=9, bn_batches=0, batchSize=2,
+        bn_in_saves=False,
+    )  # fmt: skip
+    model = Namespace(prepare=lambda batch: batch, generate=generate, device="cpu")
+    return Validator(opt, model, Pairs(pairs), [])
 
 
 @pytest.mark.parametrize(
@@ -39,14 +53,15 @@ def test_the_score_is_the_mean_over_the_fixed_pairs_at_the_frame_of_the_images()
     random = np.random.default_rng(0)
     truth = random.integers(0, 256, (3, 3, *SIZE), dtype=np.uint8)
     made = torch.from_numpy(random.uniform(-1, 1, (3, 3, *SIZE)))
-    batches = [
-        {"target_image": torch.from_numpy(truth[:2])},
-        {"target_image": torch.from_numpy(truth[2:])},
+    samples = [
+        {"target_image": torch.from_numpy(image), "target_name": str(i)}
+        for i, image in enumerate(truth)
     ]
-    parts = {id(batches[0]): made[:2], id(batches[1]): made[2:]}
-    for batch in batches:
-        batch["target_name"] = [f"{i}.png" for i in range(len(batch["target_image"]))]
-    judge = Validator(batches, lambda batch: parts[id(batch)], SIZE, ("psnr", "ssim"), "psnr")
+
+    def generate(batch):
+        return {"fake_target": made[[int(name) for name in batch["target_name"]]]}
+
+    judge = validator("psnr", samples, generate, "psnr, ssim")
     pictures = ((made + 1) / 2 * 255).to(torch.uint8).numpy()
     pairs = [
         (t.transpose(1, 2, 0), p.transpose(1, 2, 0)) for t, p in zip(truth, pictures, strict=True)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -188,14 +187,6 @@ class VGG19Features(nn.Module):
             if index in wanted:
                 outputs[wanted[index]] = x
         return outputs
-
-
-def spread_images(dataset: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> torch.Tensor:
-    """Target images (N, 3, h, w) of ``size`` spread evenly over ``dataset``: enough to centre a
-    VGG-19 on."""
-    count = min(CENTRE_IMAGES, max(1, CENTRE_PIXELS // (size[0] * size[1])), len(dataset))
-    rows = [k * len(dataset) // count for k in range(count)]
-    return torch.stack([dataset[row]["target_image"] for row in rows])
 
 
 @in_full_precision

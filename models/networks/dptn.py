@@ -1,12 +1,14 @@
 """Generator of DPTN (Zhang et al., CVPR 2022) and DPTN-TA (TVCG 2023); it is the same in both.
 
-B batch, H x W image size, P pose channels. Attribute names are the published state-dict names.
+B batch, C channels, H x W image size, P pose channels, L = h*w tokens of a feature map in row-major
+order. Attribute names are the published state-dict names.
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +19,12 @@ from models.networks.layers import (
     EncoderBlock,
     ReflectConvBlock,
     ResBlock,
+    SynchronizedBatchNorm1d,
+    activation,
     channels_at,
+    in_turn,
 )
-from models.networks.ptm import PoseTransformerModule
+from util.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -37,27 +42,206 @@ class DPTNConfig:
     norm: str = "instance"
 
 
-def _add_encoder(parent: nn.Module, in_channels: int, config: DPTNConfig) -> None:
-    """Register ``block0``, ``encoder0`` ... on ``parent``: (B, in, H, W) -> (B, C, H/8, W/8)."""
-    parent.block0 = EncoderBlock(in_channels, config.ngf, config.norm, leading_norm=False)
-    for i in range(config.levels - 1):
-        narrow, wide = (channels_at(i + j, config.ngf, config.max_channels) for j in (0, 1))
-        setattr(parent, f"encoder{i}", EncoderBlock(narrow, wide, config.norm))
+# ---- the Pose Transformer Module (CVPR 2022, section 3.3), without positional encoding ----------
 
 
-class SourceEncoder(nn.Module):
-    """En_s, the texture encoder of the source image: (B, 3, H, W) -> (B, C, H/8, W/8)."""
+class _OverTokens:
+    """A norm of (B, C, L) on tokens (B, L, C)."""
 
-    def __init__(self, config: DPTNConfig):
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return super().forward(tokens.transpose(1, 2)).transpose(1, 2)
+
+
+class TokenInstanceNorm(_OverTokens, nn.InstanceNorm1d):
+    """Instance norm over the token axis: (B, L, C), per sample and channel."""
+
+
+class TokenBatchNorm(_OverTokens, SynchronizedBatchNorm1d):
+    """Batch norm over batch and tokens: (B, L, C)."""
+
+
+TOKEN_NORMS = {
+    "instance": functools.partial(TokenInstanceNorm, affine=True),
+    "batch": TokenBatchNorm,
+}
+
+
+class ContextAugmentBlock(nn.Module):
+    """CAB: self-attention and feed-forward on the source-to-source tokens, norms after the
+    residuals."""
+
+    def __init__(self, dim: int, heads: int, norm: str = "instance"):
         super().__init__()
-        self.levels = config.levels
-        _add_encoder(self, 3, config)
+        make_norm = TOKEN_NORMS[norm]
+        self.self_attn = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.linear1 = nn.Linear(dim, dim)
+        self.linear2 = nn.Linear(dim, dim)
+        self.norm1 = make_norm(dim)
+        self.norm2 = make_norm(dim)
+        self.act = activation()
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        x = self.block0(image)
-        for i in range(self.levels - 1):
-            x = getattr(self, f"encoder{i}")(x)
-        return x
+    def forward(self, z: torch.Tensor) -> torch.Tensor:  # (B, L, C)
+        z = self.norm1(z + self.self_attn(z, z, z, need_weights=False)[0])
+        return self.norm2(z + self.linear2(self.act(self.linear1(z))))
+
+
+class TextureTransferBlock(nn.Module):
+    """TTB: the target stream queries the augmented source stream for raw source texture."""
+
+    def __init__(self, dim: int, heads: int, norm: str = "instance"):
+        super().__init__()
+        make_norm = TOKEN_NORMS[norm]
+        self.self_attn = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.multihead_attn = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.linear1 = nn.Linear(dim, dim)
+        self.linear2 = nn.Linear(dim, dim)
+        self.norm1 = make_norm(dim)
+        self.norm2 = make_norm(dim)
+        self.norm3 = make_norm(dim)
+        self.act = activation()
+
+    def forward(
+        self,
+        t: torch.Tensor,  # (B, L, C) target stream: query
+        memory: torch.Tensor,  # (B, L, C) output of the last CAB: key
+        texture: torch.Tensor,  # (B, L, C) source encoder tokens: value
+        need_weights: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The target stream and, with ``need_weights``, where it took texture from, (B, heads, L,
+        L), target tokens before source tokens."""
+        t = self.norm1(t + self.self_attn(t, t, t, need_weights=False)[0])
+        moved, weights = self.multihead_attn(
+            t, memory, texture, need_weights=need_weights, average_attn_weights=False
+        )
+        t = self.norm2(t + moved)
+        return self.norm3(t + self.linear2(self.act(self.linear1(t)))), weights
+
+
+class ContextAugmentation(nn.Module):
+    """A stack of CABs."""
+
+    def __init__(self, dim: int, heads: int, blocks: int, norm: str):
+        super().__init__()
+        self.layers = nn.ModuleList(ContextAugmentBlock(dim, heads, norm) for _ in range(blocks))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            z = layer(z)
+        return z
+
+
+class TextureTransfer(nn.Module):
+    """A stack of TTBs and a final norm."""
+
+    def __init__(self, dim: int, heads: int, blocks: int, norm: str):
+        super().__init__()
+        self.layers = nn.ModuleList(TextureTransferBlock(dim, heads, norm) for _ in range(blocks))
+        self.norm = TOKEN_NORMS[norm](dim)
+
+    def forward(
+        self, t: torch.Tensor, memory: torch.Tensor, texture: torch.Tensor, need_weights: bool
+    ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        """The target stream and the weights of each block."""
+        weights = []
+        for layer in self.layers:
+            t, of_block = layer(t, memory, texture, need_weights)
+            weights.append(of_block)
+        return self.norm(t), weights
+
+
+class PoseTransformerModule(nn.Module):
+    """PTM: (F_ss as key, F_st as query, F_s as value) -> F_t, all (B, C, h, w)."""
+
+    def __init__(
+        self,
+        dim: int = 256,
+        heads: int = 2,
+        num_cabs: int = 2,
+        num_ttbs: int = 2,
+        norm: str = "instance",
+    ):
+        super().__init__()
+        if dim % heads:
+            raise UserError(
+                f"--nhead {heads}: the {dim} channels of the Pose Transformer Module must be a "
+                "multiple of the number of heads; choose another number or another --ngf"
+            )
+        self.encoder = ContextAugmentation(dim, heads, num_cabs, norm)
+        self.decoder = TextureTransfer(dim, heads, num_ttbs, norm)
+        for parameter in self.parameters():  # as published
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(
+        self,
+        key_feature: torch.Tensor,
+        query_feature: torch.Tensor,
+        value_feature: torch.Tensor,
+        need_weights: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
+        """F_t; with ``need_weights`` also, for each TTB, (B, heads, h, w, h, w): how much of every
+        source position (last two) goes into every target position; the last two sum to 1."""
+        b, c, h, w = query_feature.shape
+        key, query, value = (
+            f.flatten(2).transpose(1, 2)  # (B, L, C)
+            for f in (key_feature, query_feature, value_feature)
+        )
+        out, weights = self.decoder(query, self.encoder(key), value, need_weights)
+        F_t = out.transpose(1, 2).reshape(b, c, h, w)
+        if not need_weights:
+            return F_t
+        return F_t, [of_block.unflatten(3, (h, w)).unflatten(2, (h, w)) for of_block in weights]
+
+
+# ---- encoders, decoder, generator ---------------------------------------------------------------
+
+
+def add_encoder(
+    parent: nn.Module, in_channels: int, config: Any, num_blocks: int = 0, **kind: Any
+) -> list[str]:
+    """Register ``block0``, ``encoder0`` ... and ``mblock0`` ... on ``parent``; returns the names.
+
+    In turn they turn (B, in, H, W) into (B, C, H/8, W/8). ``kind``: norm or spectral norm of each.
+    """
+    parent.block0 = EncoderBlock(in_channels, config.ngf, leading_norm=False, **kind)
+    names, width = ["block0"], config.ngf
+    for i in range(config.levels - 1):
+        wider = channels_at(i + 1, config.ngf, config.max_channels)
+        setattr(parent, f"encoder{i}", EncoderBlock(width, wider, **kind))
+        names.append(f"encoder{i}")
+        width = wider
+    for i in range(num_blocks):
+        setattr(parent, f"mblock{i}", ResBlock(width, **kind))
+        names.append(f"mblock{i}")
+    return names
+
+
+def add_decoder(
+    parent: nn.Module, config: Any, norm: str = "instance", use_spectral: bool = False
+) -> list[str]:
+    """Register ``decoder0`` ... and ``outconv`` on ``parent``; returns the names.
+
+    In turn they turn (B, C, H/8, W/8) into an image (B, 3, H, W) in [-1, 1].
+    """
+    levels = [*range(config.levels - 1, -1, -1), 0]
+    widths = [channels_at(level, config.ngf, config.max_channels) for level in levels]
+    names = [f"decoder{i}" for i in range(config.levels)]
+    for name, width, out in zip(names, widths, widths[1:], strict=False):
+        setattr(parent, name, DecoderBlock(width, out, out, norm, use_spectral))
+    parent.outconv = ReflectConvBlock(widths[-1], 3, tanh=True, use_spectral=use_spectral)
+    return [*names, "outconv"]
+
+
+class Encoder(nn.Module):
+    """En_s, the texture encoder of the source image, and the step model's En_c: see
+    :func:`add_encoder`."""
+
+    def __init__(self, in_channels: int, config: Any, num_blocks: int = 0, **kind: Any):
+        super().__init__()
+        self.names = add_encoder(self, in_channels, config, num_blocks, **kind)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return in_turn(self, self.names, x)
 
 
 class DPTNGenerator(nn.Module):
@@ -69,22 +253,15 @@ class DPTNGenerator(nn.Module):
 
     def __init__(self, config: DPTNConfig = DPTNConfig()):
         super().__init__()
-        self.config = config
         self.per_sample = config.norm == "instance"  # no sample influences another
+        pair = 3 + 2 * config.pose_channels
+        self.encoders = add_encoder(self, pair, config, config.num_blocks, norm=config.norm)
         width = channels_at(config.levels - 1, config.ngf, config.max_channels)
-        _add_encoder(self, 3 + 2 * config.pose_channels, config)
-        for i in range(config.num_blocks):
-            setattr(self, f"mblock{i}", ResBlock(width, config.norm))
         self.PTM = PoseTransformerModule(
             width, config.nhead, config.num_CABs, config.num_TTBs, config.norm
         )
-        self.source_encoder = SourceEncoder(config)
-        channels = width
-        for i in range(config.levels):
-            out = channels_at(max(config.levels - i - 2, 0), config.ngf, config.max_channels)
-            setattr(self, f"decoder{i}", DecoderBlock(channels, out, out, config.norm))
-            channels = out
-        self.outconv = ReflectConvBlock(channels, 3, tanh=True)
+        self.source_encoder = Encoder(3, config, norm=config.norm)
+        self.decoders = add_decoder(self, config, config.norm)
 
     def forward(
         self,
@@ -112,16 +289,13 @@ class DPTNGenerator(nn.Module):
 
     def decode(self, features: torch.Tensor) -> torch.Tensor:
         """De: (B, C, H/8, W/8) -> image (B, 3, H, W) in [-1, 1]."""
-        for i in range(self.config.levels):
-            features = getattr(self, f"decoder{i}")(features)
-        return self.outconv(features)
+        return in_turn(self, self.decoders, features)
 
     def encode(
         self, source_image: torch.Tensor, source_pose: torch.Tensor, pose: torch.Tensor
     ) -> torch.Tensor:
         """En_c([x_s; p_s; p]) -> (B, C, H/8, W/8); p = p_s gives F_ss, p = p_t gives F_st."""
-        x = torch.cat([source_image, source_pose, pose], dim=1)  # (B, 3 + 2P, H, W)
-        return self._encode_after_first_block(self.block0(x))
+        return in_turn(self, self.encoders, torch.cat([source_image, source_pose, pose], dim=1))
 
     def encode_both(
         self, source_image: torch.Tensor, source_pose: torch.Tensor, target_pose: torch.Tensor
@@ -131,36 +305,29 @@ class DPTNGenerator(nn.Module):
             poses = (source_pose, target_pose)
             return tuple(self.encode(source_image, source_pose, p) for p in poses)
         first, *rest = self.block0.model
-        x = torch.cat(self._first_layer(first, source_image, source_pose, target_pose))
+        x = torch.cat(_first_layer(first, source_image, source_pose, target_pose))
         for layer in rest:
             x = layer(x)
-        return tuple(self._encode_after_first_block(x).chunk(2))
+        return tuple(in_turn(self, self.encoders[1:], x).chunk(2))
 
-    def _encode_after_first_block(self, x: torch.Tensor) -> torch.Tensor:
-        for i in range(self.config.levels - 1):
-            x = getattr(self, f"encoder{i}")(x)
-        for i in range(self.config.num_blocks):
-            x = getattr(self, f"mblock{i}")(x)
-        return x
 
-    @staticmethod
-    def _first_layer(
-        conv: nn.Conv2d,
-        source_image: torch.Tensor,
-        source_pose: torch.Tensor,
-        target_pose: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The first convolution on [x_s; p_s; p_s] and [x_s; p_s; p_t] with half the arithmetic.
+def _first_layer(
+    conv: nn.Conv2d,
+    source_image: torch.Tensor,
+    source_pose: torch.Tensor,
+    target_pose: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first convolution on [x_s; p_s; p_s] and [x_s; p_s; p_t] with half the arithmetic.
 
-        It is linear: W [x_s; p_s; p_s] = [W_x, W_s + W_p] [x_s; p_s], and p_t in place of the last
-        p_s adds W_p (p_t - p_s).
-        """
-        p = source_pose.shape[1]
-        of_image, of_source, of_pose = conv.weight.split([source_image.shape[1], p, p], dim=1)
-        convolve = functools.partial(F.conv2d, stride=conv.stride, padding=conv.padding)
-        with_source = convolve(
-            torch.cat([source_image, source_pose], dim=1),
-            torch.cat([of_image, of_source + of_pose], dim=1),
-            conv.bias,
-        )
-        return with_source, with_source + convolve(target_pose - source_pose, of_pose)
+    It is linear: W [x_s; p_s; p_s] = [W_x, W_s + W_p] [x_s; p_s], and p_t in place of the last p_s
+    adds W_p (p_t - p_s).
+    """
+    p = source_pose.shape[1]
+    of_image, of_source, of_pose = conv.weight.split([source_image.shape[1], p, p], dim=1)
+    convolve = functools.partial(F.conv2d, stride=conv.stride, padding=conv.padding)
+    with_source = convolve(
+        torch.cat([source_image, source_pose], dim=1),
+        torch.cat([of_image, of_source + of_pose], dim=1),
+        conv.bias,
+    )
+    return with_source, with_source + convolve(target_pose - source_pose, of_pose)

@@ -12,21 +12,14 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from models.networks.discriminators import ResDiscriminator
-from models.networks.layers import (
-    DecoderBlock,
-    EncoderBlock,
-    ReflectConvBlock,
-    ResBlock,
-    channels_at,
-    check_sides,
-)
-from models.networks.ptm import PoseTransformerModule
+from models.networks.dptn import Encoder, PoseTransformerModule, add_decoder
+from models.networks.layers import channels_at, check_sides, in_turn
 from util.errors import UserError
 
 
@@ -82,14 +75,10 @@ def coarse_image(images: torch.Tensor, divisor: int | torch.Tensor) -> torch.Ten
     return coarse_bytes(byte_values, divisor) / (MAX_BYTE / 2) - 1
 
 
-def coarse_bytes(byte_values: torch.Tensor, divisor: int | torch.Tensor) -> torch.Tensor:
-    """floor(v / d) * d for integer-valued ``byte_values`` (float or uint8), in their dtype."""
-    return torch.div(byte_values, divisor, rounding_mode="floor") * divisor
-
-
-def coarse_array(image: np.ndarray, divisor: int) -> np.ndarray:
-    """``coarse_bytes`` of a uint8 array of any shape."""
-    return image // np.uint8(divisor) * np.uint8(divisor)
+def coarse_bytes(values: Any, divisor: int | torch.Tensor) -> Any:
+    """floor(v / d) * d of whole numbers in a tensor or an array (float or uint8), in their
+    dtype."""
+    return values // divisor * divisor
 
 
 PE_BASE = 10000.0
@@ -141,51 +130,15 @@ def positional_map(step: int, height: int, width: int) -> torch.Tensor:
     return torch.where(pixels % 2 == 0, angle.sin(), angle.cos()).reshape(1, height, width)
 
 
-class Encoder(nn.Module):
-    """En_c (with residual blocks) and En_s (without): (B, in, H, W) -> (B, C, H/8, W/8)."""
-
-    def __init__(self, in_channels: int, config: DPTNStepConfig, num_blocks: int = 0):
-        super().__init__()
-        spectral = config.use_spectral
-        self.block0 = EncoderBlock(
-            in_channels, config.ngf, leading_norm=False, use_spectral=spectral
-        )
-        channels = config.ngf
-        names = ["block0"]
-        for i in range(config.levels - 1):
-            wider = channels_at(i + 1, config.ngf, config.max_channels)
-            setattr(self, f"encoder{i}", EncoderBlock(channels, wider, use_spectral=spectral))
-            names.append(f"encoder{i}")
-            channels = wider
-        for i in range(num_blocks):
-            setattr(self, f"mblock{i}", ResBlock(channels, use_spectral=spectral))
-            names.append(f"mblock{i}")
-        self.names = names
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for name in self.names:
-            x = getattr(self, name)(x)
-        return x
-
-
 class Decoder(nn.Module):
-    """De: (B, C, H/8, W/8) -> image (B, 3, H, W) in [-1, 1]."""
+    """De: see :func:`add_decoder`."""
 
     def __init__(self, config: DPTNStepConfig):
         super().__init__()
-        self.levels = config.levels
-        channels = channels_at(config.levels - 1, config.ngf, config.max_channels)
-        for i in range(config.levels):
-            out = channels_at(max(config.levels - i - 2, 0), config.ngf, config.max_channels)
-            block = DecoderBlock(channels, out, out, use_spectral=config.use_spectral)
-            setattr(self, f"decoder{i}", block)
-            channels = out
-        self.outconv = ReflectConvBlock(channels, 3, tanh=True, use_spectral=config.use_spectral)
+        self.names = add_decoder(self, config, use_spectral=config.use_spectral)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        for i in range(self.levels):
-            features = getattr(self, f"decoder{i}")(features)
-        return self.outconv(features)
+        return in_turn(self, self.names, features)
 
 
 class StepGenerator(nn.Module):
@@ -199,9 +152,10 @@ class StepGenerator(nn.Module):
         check_sides(config.load_size, 2**config.levels, "the generator")
         self.config = config
         width = channels_at(config.levels - 1, config.ngf, config.max_channels)
-        self.En_c = Encoder(3 + config.pose_channels, config, config.num_blocks)
+        kind = {"use_spectral": config.use_spectral}
+        self.En_c = Encoder(3 + config.pose_channels, config, config.num_blocks, **kind)
         self.PTM = PoseTransformerModule(width, config.nhead, config.num_CABs, config.num_TTBs)
-        self.En_s = Encoder(3, config)
+        self.En_s = Encoder(3, config, **kind)
         self.De = Decoder(config)
         # Row s is PE_s, s = 0..J+1. A closed form, so it is not part of the checkpoint.
         maps = [positional_map(s, *config.load_size) for s in range(config.step_size + 2)]

@@ -41,6 +41,13 @@ def maybe_spectral(conv: nn.Module, use_spectral: bool) -> nn.Module:
     return spectral_norm(conv) if use_spectral else conv
 
 
+def in_turn(parent: nn.Module, names: Sequence[str], x: torch.Tensor) -> torch.Tensor:
+    """``x`` through the children ``names`` of ``parent``, one after the other."""
+    for name in names:
+        x = getattr(parent, name)(x)
+    return x
+
+
 class EncoderBlock(nn.Module):
     """[norm, act,] conv4 stride 2, norm, act, conv3: (B, C, H, W) -> (B, out, H/2, W/2)."""
 
