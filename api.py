@@ -99,9 +99,8 @@ class Pose2Pose(_Transfer):
         path = find_weights(GENERATOR_FILE, checkpoint, ignore_cache)
         with torch.device("meta"):
             generator = Pose2PoseGenerator()
-        self._generator = generator.to_empty(device="cpu").eval()
+        self._generator = generator.to_empty(device=self.device).eval()
         load_state(self._generator, load_weights(GENERATOR_FILE, path), str(path))
-        self._generator.to(self.device)
         self._find = PersonFinder(
             estimator, None, self.device, person, min_joints=1, allow_nobody=allow_nobody
         )
@@ -257,8 +256,7 @@ class PoseTransfer(_Transfer):
         default the file name of the source and "". ``retarget``: with the limb lengths of the
         source person instead of those of the pose (:func:`util.person.motion.retarget`).
         """
-        names = names and [names]
-        own = [source_keypoints]
+        own, names = [source_keypoints], names and [names]
         return self.transfer_many([source], [keypoints], own, names, retarget=retarget)[0]
 
     def transfer_as(
@@ -285,10 +283,10 @@ class PoseTransfer(_Transfer):
         retarget: bool = False,
     ) -> list[Image.Image]:
         """:meth:`transfer` for many pairs, ``batch_size`` at once."""
-        source_keypoints = source_keypoints or [None] * len(sources)
+        own = source_keypoints or [None] * len(sources)
         names = names or [(picture_name(source), "") for source in sources]
-        rows = zip(sources, keypoints, source_keypoints, names, strict=True)
-        return list(self._pictures(((*row, retarget) for row in rows), batch_size))
+        rows = zip(sources, keypoints, own, names, [retarget] * len(sources), strict=True)
+        return list(self._pictures(rows, batch_size))
 
     def animate(
         self,
@@ -307,8 +305,7 @@ class PoseTransfer(_Transfer):
         if retarget and sequence:
             sequence = motion.retarget(np.stack(sequence), own, self.annotation_size)
         names = picture_name(source), ""
-        rows = ((photo, pose, own, names, False) for pose in sequence)
-        return self._pictures(rows, batch_size)
+        return self._pictures(((photo, pose, own, names, False) for pose in sequence), batch_size)
 
     def explain(
         self, source: Picture, keypoints: Keypoints, source_keypoints: Keypoints | None = None

@@ -18,8 +18,7 @@ def list_models() -> list[str]:
 
 
 def find_model(name: str) -> type[BaseModel]:
-    """The model class of ``--model name``; an unknown name is a UserError with the nearest
-    match."""
+    """The class of ``--model name``; an unknown name is a UserError with the nearest match."""
     return find_plugin(sys.modules[__name__], "model", _SHARED, "--model", name)
 
 

@@ -61,6 +61,7 @@ class BaseModel(ABC):
     smallest_side = 8  # of an image, in pixels
     samples_per_save = 1000  # by default; published for PATN's descendants
     needs_people = False  # whether the pose maps are made of a person's joints only
+    vgg_losses: tuple[str, ...] = ()  # options of the weights of losses on VGG-19 features
 
     def __init__(self, opt: Namespace):
         self.opt = opt
@@ -77,7 +78,7 @@ class BaseModel(ABC):
             self.stepper = Stepper(
                 self.precision, opt.lr_policy, opt.niter, opt.niter_decay, opt.clip_grad
             )
-        self.vgg: VGG19Features | None = None  # of the losses that need one
+        self.vgg: VGG19Features | None = None
         self.losses: Tensors = {}  # detached scalars, in log order
         self.inputs: Batch = {}
         self.seen: Batch = {}  # the inputs of the last forward pass, for the pictures
@@ -88,11 +89,13 @@ class BaseModel(ABC):
                 f"{opt.dataset_mode} does not have: use DPTN, poseflownet, pose or pose2pose"
             )
         check_sides(opt.load_size, self.size_multiple, f"--load_size: the {opt.model} model")
-        if min(opt.load_size) < self.smallest_side:
-            raise UserError(
-                f"--load_size {opt.load_size[0]} {opt.load_size[1]}: the {opt.model} model needs "
-                f"{self.smallest_side} pixels or more in both dimensions"
-            )
+        side = self.smallest_side
+        self.need_size(min(opt.load_size) >= side, f"{side} pixels or more in both dimensions")
+        if self.is_train and any(getattr(opt, name) for name in self.vgg_losses):
+            if opt.vgg_weights == "random":
+                self.notes.append(RANDOM_NOTE)
+            vgg = VGG19Features(opt.vgg_weights, self.precision, opt.vgg_width).to(self.device)
+            self.vgg = compile_in_place(vgg, opt.compile, self.graphs)
 
     @staticmethod
     def modify_options(parser: ArgumentParser, is_train: bool) -> None:
@@ -133,12 +136,13 @@ class BaseModel(ABC):
                 self.ema[label] = {k: v.clone() for k, v in network.state_dict().items()}
         return compile_in_place(network, self.opt.compile, self.graphs)
 
-    def make_vgg(self) -> VGG19Features:
-        """The frozen VGG-19 of ``--vgg_weights``."""
-        if self.opt.vgg_weights == "random":
-            self.notes.append(RANDOM_NOTE)
-        vgg = VGG19Features(self.opt.vgg_weights, self.precision, self.opt.vgg_width)
-        return compile_in_place(vgg.to(self.device), self.opt.compile, self.graphs)
+    def need_size(self, fits: bool, needed: str) -> None:
+        """Refuse the image size, in words that say what is ``needed``, unless it ``fits``."""
+        if not fits:
+            height, width = self.opt.load_size
+            raise UserError(
+                f"--load_size {height} {width}: the {self.opt.model} model needs {needed}"
+            )
 
     def features(self, images: torch.Tensor, layers: Collection[str]) -> Tensors:
         """VGG-19 features of ``images`` (B, 3, H, W) by layer; no layers, no pass."""
@@ -303,10 +307,6 @@ class BaseModel(ABC):
                 yield
         finally:
             self.train_mode()
-
-    def update_learning_rate(self) -> None:
-        """Call once at the end of every epoch."""
-        self.stepper.epoch_done()
 
     def logged(self) -> Tensors:
         """Losses of the last step and the gradient norms behind them."""

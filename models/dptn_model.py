@@ -1,5 +1,4 @@
-"""DPTN-TA (Zhang et al., TVCG 2023), the default, and DPTN (CVPR 2022: ``--netD res --lambda_affi
-0``)."""
+"""DPTN-TA (Zhang et al., TVCG 2023) and DPTN (CVPR 2022): ``--netD res --lambda_affi 0``."""
 
 from __future__ import annotations
 
@@ -28,8 +27,7 @@ from util.kinds import choice, flag, fraction, natural, positive, positive_int, 
 
 
 class DPTNModel(GANModel):
-    """Dual-task pose transformer: the source branch reconstructs x_s, the target branch makes
-    x_t."""
+    """Dual-task pose transformer: the source branch makes x_s again, the target branch x_t."""
 
     smallest_side = 16  # VGG-19 halves it four times
     vgg_losses = ("lambda_content", "lambda_style", "lambda_affi")
@@ -58,13 +56,9 @@ class DPTNModel(GANModel):
     def __init__(self, opt: Namespace):
         super().__init__(opt)
         config = DPTNConfig(
-            ngf=opt.ngf,
-            nhead=opt.nhead,
-            num_CABs=opt.num_CABs,
-            num_TTBs=opt.num_TTBs,
-            norm=opt.norm,
-            pose_channels=self.pose_channels,
-        )
+            ngf=opt.ngf, nhead=opt.nhead, num_CABs=opt.num_CABs, num_TTBs=opt.num_TTBs,
+            norm=opt.norm, pose_channels=self.pose_channels,
+        )  # fmt: skip
         net_G = initialize(DPTNGenerator(config), opt.init_type, opt.init_gain)
         self.add_network("G", net_G, config, opt.lr if self.is_train else None)
         if self.is_train:
@@ -98,8 +92,7 @@ class DPTNModel(GANModel):
         return loss
 
     def generator_loss(self) -> torch.Tensor:
-        """L_G = r * target branch + (1 - r) * source branch + adversarial term (TVCG 2023, eq. of
-        L_full)."""
+        """L_full of the paper: r * target branch + (1 - r) * source branch + adversarial term."""
         opt, source, target = self.opt, self.inputs["source_image"], self.inputs["target_image"]
         r = opt.t_s_ratio
         layers = layers_of(opt.lambda_content, opt.lambda_style, opt.lambda_affi)

@@ -85,11 +85,8 @@ class FlowStage(BaseModel):
 
     def __init__(self, opt):
         super().__init__(opt)
-        if max(opt.load_size) <= self.size_multiple:  # a single pixel has no statistics
-            raise UserError(
-                f"--load_size {opt.load_size[0]} {opt.load_size[1]}: the {opt.model} model needs "
-                f"more than {self.size_multiple} pixels in one dimension"
-            )
+        # the deepest feature map would be a single pixel, which has no statistics
+        self.need_size(max(opt.load_size) > 32, "more than 32 pixels in one dimension")
         levels = parse_levels(opt.attn_layer, min(getattr(opt, "layers", 5), DEEPEST_LEVEL))
         self.kernel_size = parse_kernel_sizes(opt.kernel_size, levels)
         self.levels = levels[::-1]  # coarse to fine, as the networks' lists of flows
@@ -137,7 +134,7 @@ def add_flow_options(
 def parse_levels(text: str, deepest: int) -> tuple[int, ...]:
     """``2,3`` -> (2, 3); levels must be distinct and lie in 1 ... ``deepest``."""
     try:
-        levels = tuple(sorted(int(word) for word in str(text).split(",")))
+        levels = tuple(sorted(map(int, text.split(","))))
     except ValueError:
         levels = ()
     if not levels or len(set(levels)) < len(levels) or not 1 <= levels[0] <= levels[-1] <= deepest:
@@ -151,7 +148,7 @@ def parse_levels(text: str, deepest: int) -> tuple[int, ...]:
 def parse_kernel_sizes(text: str, levels: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     """``2=5,3=3`` -> ((2, 5), (3, 3)), for the given levels only."""
     try:
-        sizes = {int(level): int(k) for level, k in (w.split("=") for w in str(text).split(","))}
+        sizes = {int(level): int(k) for level, k in (w.split("=") for w in text.split(","))}
     except ValueError:
         sizes = {}
     if not sizes or min(sizes.values()) < 1:

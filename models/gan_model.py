@@ -18,14 +18,11 @@ class GANModel(BaseModel):
     """A generator trained against a discriminator; a subclass spells out its two total losses."""
 
     needed = ("G", "D")
-    vgg_losses: tuple[str, ...] = ()  # options of the weights of losses on VGG-19 features
 
     def __init__(self, opt: Namespace):
         super().__init__(opt)
         if self.is_train:
             self.gan = GANLoss(opt.gan_mode)
-            if any(getattr(opt, weight) for weight in self.vgg_losses):
-                self.vgg = self.make_vgg()
         self.d_losses: Tensors = {}  # detached, set by discriminator_loss
 
     @abstractmethod

@@ -44,11 +44,10 @@ def load_generator(model: BaseModel, which: str) -> tuple[Path, str]:
 
 def pairs_of(dataset: Any) -> Pairs:
     """Names of source and target of every pair; read from the samples where there is no list."""
-    pairs = getattr(dataset, "pairs", None)
-    if pairs is None:
-        samples = (dataset[i] for i in range(len(dataset)))
-        pairs = [(sample["source_name"], sample["target_name"]) for sample in samples]
-    return pairs
+    if hasattr(dataset, "pairs"):
+        return dataset.pairs
+    samples = (dataset[i] for i in range(len(dataset)))
+    return [(sample["source_name"], sample["target_name"]) for sample in samples]
 
 
 def describe_run(
@@ -98,16 +97,12 @@ def pairs_to_make(opt: Namespace, run: dict[str, Any], pairs: Pairs) -> list[int
 
 def _difference(earlier: Any, run: dict[str, Any]) -> str:
     """The first thing in which two runs differ, in words."""
-    flat, before = _flat(run), _flat(earlier if isinstance(earlier, dict) else {})
-    for key in flat:
-        if key not in ("run", "date") and before.get(key) != flat[key]:
-            found = str(before.get(key, "nothing"))[:60]
-            return f"{key.rpartition('.')[2]} {found}, not {str(flat[key])[:60]}"
+    earlier = earlier if isinstance(earlier, dict) else {}
+    options = earlier.get("options")
+    outer = {k: v for k, v in run.items() if k not in ("run", "date", "options")}
+    for wanted, before in ((outer, earlier), (run["options"], options)):
+        before = before if isinstance(before, dict) else {}
+        for key, value in wanted.items():
+            if before.get(key) != value:
+                return f"{key} {str(before.get(key, 'nothing'))[:60]}, not {str(value)[:60]}"
     return "other settings"
-
-
-def _flat(run: dict[str, Any]) -> dict[str, Any]:
-    options = run.get("options")
-    inner = options if isinstance(options, dict) else {}
-    outer = {key: value for key, value in run.items() if key != "options"}
-    return outer | {f"options.{key}": value for key, value in inner.items()}

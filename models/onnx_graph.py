@@ -7,11 +7,8 @@ it can be used alone.
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import json
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +22,6 @@ from util.errors import UserError
 OPTIONS_KEY = "options"
 LOCAL_OPTIONS = ("checkpoints_dir", "dataroot", "results_dir", "name", "device")  # of one machine
 OUTPUT = "fake_target"
-# The TorchScript exporter is asked for by name since torch 2.5, before it was the only one.
-_DYNAMO_IS_A_CHOICE = "dynamo" in inspect.signature(torch.onnx.export).parameters
-_TORCHSCRIPT = {"dynamo": False} if _DYNAMO_IS_A_CHOICE else {}
 
 
 class _ReadKeys(dict):
@@ -50,8 +44,7 @@ class GeneratorGraph(nn.Module):
     def __init__(self, model: BaseModel, input_names: list[str]):
         super().__init__()
         self.networks = nn.ModuleDict(model.networks)
-        self.model = model
-        self.input_names = input_names
+        self.model, self.input_names = model, input_names
 
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
         return self.model.infer(dict(zip(self.input_names, tensors, strict=True)))[OUTPUT]
@@ -62,13 +55,6 @@ def with_noise(model: BaseModel, inputs: Batch) -> Batch:
     if not hasattr(model, "noise") or "noise" in inputs:
         return inputs
     return inputs | {"noise": model.noise(inputs)}
-
-
-def read_inputs(model: BaseModel, inputs: Batch) -> list[str]:
-    """Names of the prepared tensors that ``model.infer`` uses."""
-    recorder = _ReadKeys(inputs)
-    model.infer(recorder)
-    return recorder.read
 
 
 def export(
@@ -82,38 +68,33 @@ def export(
         import onnx
     except ImportError as error:
         raise UserError("exporting needs the package onnx: pip install onnx onnxruntime") from error
-    inputs = with_noise(model, inputs)
-    names = read_inputs(model, inputs)
+    inputs = _ReadKeys(with_noise(model, inputs))
+    model.infer(inputs)
+    names = list(inputs.read)
     graph = GeneratorGraph(model, names).eval()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings(), _exportable_attention():
-        warnings.simplefilter("ignore")  # the exporter reports its own deprecations
-        torch.onnx.export(
-            graph,
-            tuple(inputs[name] for name in names),
-            str(path),
-            input_names=names,
-            output_names=[OUTPUT],
-            dynamic_axes={name: {0: "batch"} for name in (*names, OUTPUT)},
-            opset_version=17,
-            **_TORCHSCRIPT,
-        )
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # that fused kernel has no ONNX counterpart
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter reports its own deprecations
+            torch.onnx.export(
+                graph,
+                tuple(inputs[name] for name in names),
+                str(path),
+                input_names=names,
+                output_names=[OUTPUT],
+                dynamic_axes={name: {0: "batch"} for name in (*names, OUTPUT)},
+                opset_version=17,
+                dynamo=False,
+            )
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
     content = onnx.load(str(path))
     options = {k: v for k, v in saved_options.items() if k not in LOCAL_OPTIONS}
     onnx.helper.set_model_props(content, {OPTIONS_KEY: json.dumps(options)})
     onnx.save(content, str(path))
     return names
-
-
-@contextlib.contextmanager
-def _exportable_attention() -> Iterator[None]:
-    """Spell attention out: PyTorch's fused inference kernel has no ONNX counterpart."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 class OnnxGenerator:
@@ -128,9 +109,10 @@ class OnnxGenerator:
                 f"{path} needs the package onnxruntime, which is not installed: pip install "
                 "onnxruntime"
             ) from error
-        wanted = "CUDAExecutionProvider" if torch.device(device).type == "cuda" else None
-        providers = [p for p in (wanted, "CPUExecutionProvider") if p]
-        if wanted and wanted not in onnxruntime.get_available_providers():
+        providers = ["CPUExecutionProvider"]
+        if torch.device(device).type == "cuda":
+            providers.insert(0, "CUDAExecutionProvider")
+        if providers[0] not in onnxruntime.get_available_providers():
             raise UserError(
                 f"{path} cannot run on {device}: this onnxruntime has no CUDA; use the device cpu "
                 "or install onnxruntime-gpu"
@@ -152,21 +134,17 @@ class OnnxGenerator:
                 "script.export_onnx"
             )
         try:
-            options = json.loads(metadata[OPTIONS_KEY])
-        except (ValueError, RecursionError) as error:
+            return dict(json.loads(metadata[OPTIONS_KEY]).items())
+        except (ValueError, RecursionError, AttributeError) as error:
             raise UserError(
-                f"{self.path}: its options are no JSON ({error}); export it again"
+                f"{self.path}: its options are no JSON object ({error}); export it again"
             ) from None
-        if not isinstance(options, dict):
-            raise UserError(f"{self.path}: its options are no JSON object; export it again")
-        return options
 
     def infer(self, inputs: Batch) -> Tensors:
         """Like the model's: prepared inputs -> ``fake_target`` (B, 3, H, W) in [-1, 1]."""
         try:
-            feed = {
-                name: np.ascontiguousarray(inputs[name].cpu().numpy()) for name in self.input_names
-            }
+            names = self.input_names
+            feed = {name: np.ascontiguousarray(inputs[name].cpu().numpy()) for name in names}
             return {OUTPUT: torch.from_numpy(self.session.run([OUTPUT], feed)[0])}
         except Exception as error:  # onnxruntime has no public base class for its errors
             raise UserError(

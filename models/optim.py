@@ -4,6 +4,7 @@ finite, averages of weights and of batch norms."""
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -141,8 +142,7 @@ class Stepper:
         return next((label for label, flag in flags.items() if flag.item()), None)
 
     def steps_done(self, label: str) -> torch.Tensor | int:
-        """Steps that changed network ``label``: a scalar on the device, read by nobody; 0 before
-        the first."""
+        """Steps that changed network ``label``: a scalar on the device; 0 before the first."""
         return next((s["step"] for s in self.optimizers[label].state.values()), 0)
 
     def epoch_done(self) -> None:
@@ -168,17 +168,14 @@ class Stepper:
         optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned; rates and betas are those of this run's
-        options."""
+        """Restore :meth:`state_dict`; rates and betas are those of this run's options."""
         for label, optimizer in self.optimizers.items():
-            (group,) = optimizer.param_groups
-            betas, scheduler = group["betas"], self.schedulers[label]
+            betas, scheduler = optimizer.param_groups[0]["betas"], self.schedulers[label]
             _check_moments(optimizer, state["optimizers"][label])
             optimizer.load_state_dict(state["optimizers"][label])
             scheduler.last_epoch = int(state["epochs_done"][label])
-            (group,) = optimizer.param_groups
-            group["lr"] = scheduler.base_lrs[0] * self.factor(scheduler.last_epoch + 1)
-            group["betas"] = betas
+            lr = scheduler.base_lrs[0] * self.factor(scheduler.last_epoch + 1)
+            optimizer.param_groups[0].update(lr=lr, betas=betas)
             if state["scalers"].get(label):
                 self.scalers[label].load_state_dict(state["scalers"][label])
 
@@ -188,12 +185,11 @@ def _check_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
     parameters = _parameters(optimizer)
     for index, moments in saved["state"].items():
         for name in ("exp_avg", "exp_avg_sq"):
-            value = moments[name]
-            dense = torch.is_tensor(value) and value.layout == torch.strided
-            if not dense or not value.is_floating_point() or value.is_meta:
-                raise ValueError(f"{name} of parameter {index} is no dense floating tensor")
-            if value.shape != parameters[index].shape:
-                raise ValueError(f"{name} of parameter {index} has another shape")
+            value, shape = moments[name], parameters[index].shape
+            dense = torch.is_tensor(value) and value.layout == torch.strided and not value.is_meta
+            if not dense or not value.is_floating_point() or value.shape != shape:
+                wanted = f"a dense floating tensor of the shape {tuple(shape)}"
+                raise ValueError(f"{name} of parameter {index} is not {wanted}")
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
@@ -235,8 +231,7 @@ def fresh_statistics(model: Any, batches: Collection[Any]) -> Iterator[None]:
     if not norms or not len(batches):
         yield
         return
-    modes = [(norm.training, norm.momentum) for norm in norms]
-    values = [{k: v.clone() for k, v in norm.state_dict().items()} for norm in norms]
+    before = [(m, m.training, m.momentum, copy.deepcopy(m.state_dict())) for m in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # cumulative
@@ -248,11 +243,11 @@ def fresh_statistics(model: Any, batches: Collection[Any]) -> Iterator[None]:
             model.forward()
     model.inputs, model.seen = inputs, seen
     set_rng_state(random_numbers)
-    for norm, (mode, _) in zip(norms, modes, strict=True):
+    for norm, mode, *_ in before:
         norm.train(mode)
     try:
         yield
     finally:
-        for norm, (_, momentum), value in zip(norms, modes, values, strict=True):
-            norm.load_state_dict(value)
+        for norm, _, momentum, state in before:
+            norm.load_state_dict(state)
             norm.momentum = momentum

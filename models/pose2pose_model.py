@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from models.base_model import Batch, Explanation, Tensors
 from models.gan_model import GANModel
@@ -20,9 +21,7 @@ from models.networks.pose2pose import (
     PatchDiscriminatorConfig,
     Pose2PoseConfig,
     Pose2PoseGenerator,
-    initialize_batch_norms,
 )
-from util.errors import UserError
 from util.kinds import choice, positive_int, weight
 from util.person.maps import one_hot_pose_maps
 
@@ -58,19 +57,18 @@ class Pose2PoseModel(GANModel):
         self.add_network("G", net_G, config, opt.lr if self.is_train else None)
         if self.is_train:
             config_D = PatchDiscriminatorConfig(opt.ndf, opt.dis_layers)
-            if min(opt.load_size) <= 2 ** (opt.dis_layers + 1):
-                raise UserError(
-                    f"--load_size {opt.load_size[0]} {opt.load_size[1]}: a discriminator with "
-                    f"--dis_layers {opt.dis_layers} needs more than {2 ** (opt.dis_layers + 1)} "
-                    "pixels in both dimensions"
-                )
+            side = 2 ** (opt.dis_layers + 1)
+            words = f"more than {side} pixels in both dimensions with --dis_layers {opt.dis_layers}"
+            self.need_size(min(opt.load_size) > side, words)
             net_D = self._initialized(PatchDiscriminator(config_D))
             self.add_network("D", net_D, config_D, opt.lr)
 
-    def _initialized(self, network: torch.nn.Module) -> torch.nn.Module:
-        """Published initial weights."""
-        initialize(network, self.opt.init_type, self.opt.init_gain)
-        return initialize_batch_norms(network)
+    def _initialized(self, network: nn.Module) -> nn.Module:
+        """Published initial weights: also scales of batch norms from N(1, 0.02)."""
+        for module in initialize(network, self.opt.init_type, self.opt.init_gain).modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.weight, 1.0, 0.02)
+        return network
 
     def network_path(self, label: str, which: str) -> Path:
         """File of a network; the published name ``netG_260500.pth`` where it is the only one."""

@@ -79,11 +79,7 @@ class PoseModel(FlowStage, GANModel):
     def _take_flow(self, state: Mapping[str, Any], origin: str) -> None:
         """Load the flow estimator, strictly, from any network file that holds one."""
         state = checkpoint.state_dict_of(state, origin)
-        flow = {
-            key.removeprefix(FLOW_PREFIX): value
-            for key, value in state.items()
-            if key.startswith(FLOW_PREFIX)
-        }
+        flow = {k[len(FLOW_PREFIX) :]: v for k, v in state.items() if k.startswith(FLOW_PREFIX)}
         if not flow:
             raise UserError(
                 f"{origin} holds no flow estimator (no {FLOW_PREFIX}* keys): expected the network "
@@ -96,24 +92,28 @@ class PoseModel(FlowStage, GANModel):
             "source encoder, the target generator, the discriminator and the optimizers are new"
         )
 
+    def _begin_from(self, state: object, origin: str) -> bool:
+        """Take the flow estimator from G of --model poseflownet; False if ``state`` is none."""
+        if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+            return False
+        keys = checkpoint.strip_prefix(state)
+        if not keys or not all(key.startswith(FLOW_PREFIX) for key in keys):
+            return False
+        check_architecture(self.run_dir, self.configs)
+        self._take_flow(state, origin)
+        return True
+
     def load_state_dict(self, state: dict[str, Any], origin: str) -> bool:
         """Resume stage 2, or begin it from the state of stage 1."""
-        if not _is_stage_1(state["networks"].get("G", {})):
-            return super().load_state_dict(state, origin)
-        check_architecture(self.run_dir, self.configs)
-        self._take_flow(state["networks"]["G"], origin)
-        return False
+        first = state["networks"].get("G", {})
+        return not self._begin_from(first, origin) and super().load_state_dict(state, origin)
 
     def load_networks(self, which: str, labels: tuple[str, ...] | None = None) -> None:
         """Load networks strictly; training may also begin from the network file of stage 1."""
         path = self.network_path("G", which)
-        if self.is_train and labels is None and path.is_file():
-            state = checkpoint.load(path)
-            if _is_stage_1(state):
-                check_architecture(self.run_dir, self.configs)
-                self._take_flow(state, str(path))
-                return
-        super().load_networks(which, labels)
+        may_begin = self.is_train and labels is None and path.is_file()
+        if not (may_begin and self._begin_from(checkpoint.load(path), str(path))):
+            super().load_networks(which, labels)
 
     # ---- training --------------------------------------------------------------------------
 
@@ -170,11 +170,3 @@ class PoseModel(FlowStage, GANModel):
         }  # fmt: skip
         self.losses = detached(losses)
         return app + content + style + ad + correctness + regularization
-
-
-def _is_stage_1(state: object) -> bool:
-    """True for the generator's state of --model poseflownet: a flow estimator and nothing else."""
-    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
-        return False
-    keys = checkpoint.strip_prefix(state)
-    return bool(keys) and all(key.startswith(FLOW_PREFIX) for key in keys)

@@ -23,6 +23,8 @@ class PoseFlowNetModel(FlowStage):
     Occlusion masks have no loss of their own and stay untrained until stage 2 (``--model pose``).
     """
 
+    vgg_losses = ("lambda_correct",)
+
     @staticmethod
     def modify_options(parser, is_train: bool) -> None:
         add_flow_options(parser, "GFLA, stage 1", is_train, 20.0, 0.01)
@@ -32,15 +34,11 @@ class PoseFlowNetModel(FlowStage):
         config = FlowConfig(**self.flow_settings)
         net_G = initialize(PoseFlowNet(config), opt.init_type, opt.init_gain)
         self.add_network("G", net_G, config, opt.lr if self.is_train else None)
-        if not self.is_train:
-            return
-        if not (opt.lambda_correct or opt.lambda_regularization):
+        if self.is_train and not (opt.lambda_correct or opt.lambda_regularization):
             raise UserError(
                 "--lambda_correct 0 and --lambda_regularization 0 leave nothing to learn; give one "
                 "of them a weight"
             )
-        if opt.lambda_correct:
-            self.vgg = self.make_vgg()
 
     @torch.no_grad()
     def infer(self, inputs: Batch) -> Tensors:

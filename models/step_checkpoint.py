@@ -26,9 +26,10 @@ FIRST_CONV = "En_c.block0.model.0.weight_orig"
 
 def _network_state(content: object, label: str, path: Path) -> State:
     """State dict of network ``label`` ("G") from a bare state dict or a published container."""
-    if isinstance(content, Mapping) and f"net{label}" in content:
+    names = set(map(str, content)) if isinstance(content, Mapping) else set()
+    if f"net{label}" in names:
         content = content[f"net{label}"]
-    elif isinstance(content, Mapping) and {"netG", "netD"} & set(map(str, content)):
+    elif names & {"netG", "netD"}:
         raise UserError(
             f"{path} is the published container {{netG, netD, optG, optD}}, but holds no network "
             f"{label}"
@@ -88,11 +89,9 @@ def _dptn_to_step(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Ten
     renamed = {}
     for key, value in state.items():
         head, _, rest = key.partition(".")
-        if head in ("PTM", "transformer"):
-            key = f"PTM.{rest}"
-        elif head == "source_encoder":
+        if head == "source_encoder":
             key = f"En_s.{rest}"
-        else:
+        elif head not in ("PTM", "transformer"):
             key = f"{'De' if head.startswith(('decoder', 'outconv')) else 'En_c'}.{key}"
         renamed[f"{key}_orig" if f"{key}_orig" in own else key] = value
     first, new = renamed.get(FIRST_CONV), own.get(FIRST_CONV)

@@ -160,8 +160,7 @@ class TrainingRun:
         return (self.progress.epoch, self.progress.samples) >= self.end
 
     def due(self, frequency: int) -> bool:
-        """True when the last step crossed a multiple of ``frequency`` samples or is the very
-        last."""
+        """True when the last step crossed a multiple of ``frequency`` samples or was the last."""
         return self.progress.due(frequency) or self.at_end()
 
     def save_due(self, frequency: int | None, usual: int) -> bool:
@@ -372,18 +371,18 @@ class TrainingRun:
         )
         return stop
 
-    def _dump(self, content: Mapping[str, Any], samples: int) -> str:
+    def _dump(self, content: dict[str, Any], samples: int) -> str:
         """Save a batch for reproduction, unless there are enough; says where."""
         if len(list(self.path.glob("not_finite_*.pth"))) >= KEPT_DUMPS:
             return ""
         process = f"_process{distributed.rank()}" if distributed.rank() else ""
         path = self.path / f"not_finite_{samples}{process}.pth"
         try:
-            checkpoint.save(path, dict(content))
+            checkpoint.save(path, content)
         except OSError as error:
             return f" (the batch could not be saved: {error.strerror or error})"
         return f"; the batch is in {path}"
 
 
 def _bytes(state: Mapping[str, torch.Tensor]) -> int:
-    return sum(value.numel() * value.element_size() for value in state.values())
+    return sum(value.nbytes for value in state.values())

@@ -11,9 +11,9 @@ from models.losses.step import (
     crop_faces,
     face_boxes,
     face_loss,
-    imagenet_normalise,
     step_loss,
 )
+from util.tensors import standardise
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +99,13 @@ def test_the_face_term_is_the_content_loss_of_imagenet_standardised_crops(vgg):
     fake, real = torch.rand(2, 1, 3, 64, 64) * 2 - 1
     eyes = eyes_at([[30, 20], [30, 40]])  # 50 px box
     features = [
-        vgg(imagenet_normalise(crop_faces(x, eyes, torch.tensor([True]))), CONTENT_LAYERS)
+        vgg(standardise((crop_faces(x, eyes, torch.tensor([True])) + 1) / 2), CONTENT_LAYERS)
         for x in (fake, real)
     ]
     expected = sum((features[0][n] - features[1][n]).abs().mean() for n in CONTENT_LAYERS)
     found = face_loss(vgg, fake, real, eyes, torch.tensor([True]))
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
-    white = imagenet_normalise(torch.ones(1, 3, 1, 1)).flatten().tolist()
+    white = standardise(torch.ones(1, 3, 1, 1)).flatten().tolist()
     assert white == pytest.approx([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])
 
 

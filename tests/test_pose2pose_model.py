@@ -7,7 +7,7 @@ import torch
 
 from models import create_model
 from models.losses.perceptual import VGG19Features
-from models.losses.pose2pose import perceptual_loss, rescale_by_batch, rescale_fixed
+from models.losses.pose2pose import RESCALES, perceptual_loss, rescale_by_batch
 from models.networks.pose2pose import (
     PatchDiscriminator,
     PatchDiscriminatorConfig,
@@ -191,7 +191,7 @@ def test_the_batch_rescale_ignores_affine_changes_and_depends_on_the_batch():
     assert (unit.min(), unit.max()) == (0, 1)
     torch.testing.assert_close(rescale_by_batch(0.3 * images + 0.2), unit)
     assert not torch.allclose(rescale_by_batch(images[:1]), unit[:1])
-    torch.testing.assert_close(rescale_fixed(images), (images + 1) / 2)
+    torch.testing.assert_close(RESCALES["fixed"](images), (images + 1) / 2)
     x = images.requires_grad_(True)
     (grad,) = torch.autograd.grad((rescale_by_batch(x) ** 2).sum(), x)
     assert grad.sum().item() == pytest.approx(0, abs=1e-10)  # invariant to shift ...

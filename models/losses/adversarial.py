@@ -10,14 +10,16 @@ from torch import nn
 
 from util.run.device import in_full_precision
 
-
-def _lsgan(scores: torch.Tensor, is_real: bool, for_discriminator: bool) -> torch.Tensor:
-    return F.mse_loss(scores, torch.full_like(scores, float(is_real)))
+Mode = Callable[[torch.Tensor, bool, bool], torch.Tensor]  # (scores, is_real, for_discriminator)
 
 
-def _vanilla(scores: torch.Tensor, is_real: bool, for_discriminator: bool) -> torch.Tensor:
-    target = torch.full_like(scores, float(is_real))
-    return F.binary_cross_entropy_with_logits(scores, target)
+def _against_labels(distance: Callable[..., torch.Tensor]) -> Mode:
+    """Distance of the scores to 1 (real) or 0."""
+    return lambda scores, is_real, _: distance(scores, torch.full_like(scores, float(is_real)))
+
+
+def _wasserstein(scores: torch.Tensor, is_real: bool, for_discriminator: bool) -> torch.Tensor:
+    return -scores.mean() if is_real else scores.mean()
 
 
 def _hinge(scores: torch.Tensor, is_real: bool, for_discriminator: bool) -> torch.Tensor:
@@ -26,15 +28,11 @@ def _hinge(scores: torch.Tensor, is_real: bool, for_discriminator: bool) -> torc
     return F.relu(1 - scores if is_real else 1 + scores).mean()
 
 
-def _wasserstein(scores: torch.Tensor, is_real: bool, for_discriminator: bool) -> torch.Tensor:
-    return -scores.mean() if is_real else scores.mean()
-
-
 # lsgan: Mao et al., ICCV 2017; vanilla: Goodfellow et al., NeurIPS 2014; hinge: Lim & Ye, 2017;
 # wgangp: Gulrajani et al., NeurIPS 2017 (add gradient_penalty to the discriminator's loss).
-GAN_MODES: dict[str, Callable[[torch.Tensor, bool, bool], torch.Tensor]] = {
-    "lsgan": _lsgan,
-    "vanilla": _vanilla,
+GAN_MODES: dict[str, Mode] = {
+    "lsgan": _against_labels(F.mse_loss),
+    "vanilla": _against_labels(F.binary_cross_entropy_with_logits),
     "hinge": _hinge,
     "wgangp": _wasserstein,
 }
@@ -44,13 +42,12 @@ class GANLoss:
     """``loss(scores, is_real, for_discriminator)`` -> scalar, for one of ``GAN_MODES``."""
 
     def __init__(self, mode: str = "lsgan"):
-        self.mode = mode
-        self._loss = GAN_MODES[mode]
+        self.mode, self._loss = mode, in_full_precision(GAN_MODES[mode])
 
     def __call__(
         self, scores: torch.Tensor, is_real: bool, for_discriminator: bool = False
     ) -> torch.Tensor:
-        return in_full_precision(self._loss)(scores, is_real, for_discriminator)
+        return self._loss(scores, is_real, for_discriminator)
 
 
 @in_full_precision

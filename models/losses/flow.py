@@ -15,14 +15,10 @@ EPSILON = 1e-8
 CHUNK_ELEMENTS = 2**24  # largest similarity matrix held at once: 64 MB of float32
 
 
-def correctness_layer(level: int) -> str:
-    """Name of the VGG layer at the size H/2^level x W/2^level that judges flows of that level."""
-    return f"relu{level + 1}_1"
-
-
 def correctness_layers(levels: Iterable[int]) -> tuple[str, ...]:
-    """The VGG layers that :func:`sampling_correctness_loss` reads."""
-    return tuple(correctness_layer(level) for level in levels)
+    """The VGG layers that :func:`sampling_correctness_loss` reads: for every level one of the size
+    H/2^level x W/2^level."""
+    return tuple(f"relu{level + 1}_1" for level in levels)
 
 
 def sampling_correctness_loss(
@@ -38,11 +34,8 @@ def sampling_correctness_loss(
     Flows of another size are brought to the features' size by nearest neighbour, values
     unchanged.
     """
-    loss = 0.0
-    for flow, level in zip(flows, levels, strict=True):
-        layer = correctness_layer(level)
-        loss = loss + _correctness(target[layer].detach(), source[layer].detach(), flow)
-    return loss
+    layers = zip(correctness_layers(levels), flows, strict=True)
+    return sum(_correctness(target[x].detach(), source[x].detach(), flow) for x, flow in layers)
 
 
 @in_full_precision
@@ -81,8 +74,7 @@ def affine_regularization_loss(
     affine fit, averaged over batch and windows. The pixel grid that turns offsets into positions
     is itself affine and drops out.
     """
-    pairs = zip(flows, kernel_sizes, strict=True)
-    return sum((_affine_residual(flow, k) for flow, k in pairs), start=0.0)
+    return sum(_affine_residual(flow, k) for flow, k in zip(flows, kernel_sizes, strict=True))
 
 
 @in_full_precision

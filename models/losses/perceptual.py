@@ -6,7 +6,6 @@ family trained it. B batch, C channels, N = h*w feature positions.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import zlib
 from collections.abc import Collection, Mapping
@@ -34,13 +33,8 @@ STYLE_LAYERS = ("relu2_2", "relu3_4", "relu4_4", "relu5_2")
 AFFINITY_LAYERS = ("relu5_1", "relu4_1")
 
 VGG19_FILE = "vgg19-dcbb9e9d.pth"  # torchvision's IMAGENET1K_V1 file
-VGG19 = PublishedFile(
-    "torchvision's VGG-19",
-    VGG19_FILE,
-    f"https://download.pytorch.org/models/{VGG19_FILE}",
-    "dcbb9e9d",
-)
-RANDOM_SEED = 7
+VGG19_URL = f"https://download.pytorch.org/models/{VGG19_FILE}"
+VGG19 = PublishedFile("torchvision's VGG-19", VGG19_FILE, VGG19_URL, "dcbb9e9d")
 CENTRE_IMAGES = 64  # most images that centre a random VGG-19; more hardly change the means
 CENTRE_PIXELS = 2**19  # of all these images: large ones must cost seconds, not minutes
 RANDOM_NOTE = (
@@ -54,11 +48,8 @@ Features = Mapping[str, torch.Tensor]
 
 def layers_of(content: float = 0, style: float = 0, affinity: float = 0) -> set[str]:
     """The layers that the losses with these weights read; none for a weight of 0."""
-    return {
-        *(CONTENT_LAYERS if content else ()),
-        *(STYLE_LAYERS if style else ()),
-        *(AFFINITY_LAYERS if affinity else ()),
-    }
+    read = (CONTENT_LAYERS, content), (STYLE_LAYERS, style), (AFFINITY_LAYERS, affinity)
+    return {name for layers, weight in read if weight for name in layers}
 
 
 def _vgg19_layers(width: float = 1.0) -> nn.Sequential:
@@ -81,9 +72,8 @@ def _vgg19_layers(width: float = 1.0) -> nn.Sequential:
 
 
 @functools.lru_cache(maxsize=1)
-def random_vgg19_state(seed: int = RANDOM_SEED, width: float = 1.0) -> dict[str, torch.Tensor]:
-    """He-scaled random VGG-19 weights that depend on seed and width alone: the same on every
-    machine."""
+def random_vgg19_state(seed: int = 7, width: float = 1.0) -> dict[str, torch.Tensor]:
+    """He-scaled random VGG-19 weights, the same on every machine."""
     state = {}
     for name, parameter in _vgg19_layers(width).named_parameters():
         rng = np.random.RandomState(zlib.crc32(f"features.{name}".encode()) ^ seed)
@@ -118,8 +108,7 @@ def load_vgg19_state(weights: str, width: float = 1.0) -> dict[str, torch.Tensor
             f"weights; leave it out, or use --vgg_weights random instead of {weights}"
         )
     source = _weights_file(weights)
-    state = load_weights(VGG19, source)
-    state = {key.removeprefix("features."): value for key, value in state.items()}
+    state = {k.removeprefix("features."): v for k, v in load_weights(VGG19, source).items()}
     expected = _vgg19_layers().state_dict()
     wrong = [k for k, v in expected.items() if k not in state or state[k].shape != v.shape]
     if wrong:
@@ -139,25 +128,28 @@ class VGG19Features(nn.Module):
     """
 
     def __init__(
-        self,
-        weights: str = "imagenet",
-        precision: Precision | None = None,
-        width: float = 1.0,
+        self, weights: str = "imagenet", precision: Precision | None = None, width: float = 1.0
     ):
         super().__init__()
         self.features = _vgg19_layers(width).to_empty(device="cpu")
         self.features.load_state_dict(load_vgg19_state(weights, width))
         self.requires_grad_(False).eval()
-        self.precision = precision
-        if precision is not None and precision.vgg_channels_last:
+        self.precision = precision or Precision("fp32", torch.device("cpu"))
+        if self.precision.vgg_channels_last:
             self.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor, layers: Collection[str]) -> dict[str, torch.Tensor]:
-        """Features of ``images`` (B, 3, H, W), used as given; nothing deeper than asked is
-        computed."""
+        """Features of ``images`` (B, 3, H, W) as given; nothing deeper than asked is computed."""
         wanted = {LAYER_INDEX[name]: name for name in layers}
-        with contextlib.nullcontext() if self.precision is None else self.precision.vgg():
-            return self._run(images, wanted)
+        x, outputs = images, {}
+        if self.precision.vgg_channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with self.precision.vgg():
+            for index, layer in enumerate(self.features[: max(wanted) + 1]):
+                x = layer(x)
+                if index in wanted:
+                    outputs[wanted[index]] = x
+        return outputs
 
     @torch.no_grad()
     def centre(self, images: torch.Tensor) -> None:
@@ -173,20 +165,9 @@ class VGG19Features(nn.Module):
                 layer.bias.zero_()
                 response = layer(x).double()
                 deviation = response.std((0, 2, 3)).clamp(min=1e-6)
-                mean = response.mean((0, 2, 3))
                 layer.weight.copy_(layer.weight / deviation[:, None, None, None])
-                layer.bias.copy_(-mean / deviation)
+                layer.bias.copy_(-response.mean((0, 2, 3)) / deviation)
             x = layer(x)
-
-    def _run(self, x: torch.Tensor, wanted: dict[int, str]) -> dict[str, torch.Tensor]:
-        if self.precision is not None and self.precision.vgg_channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
-        outputs = {}
-        for index, layer in enumerate(self.features[: max(wanted) + 1]):
-            x = layer(x)
-            if index in wanted:
-                outputs[wanted[index]] = x
-        return outputs
 
 
 @in_full_precision
@@ -198,8 +179,7 @@ def content_loss(
 
 
 class _Gram(torch.autograd.Function):
-    """A A^T of matrices A (B, C, N); the gradient (G + G^T) A is one product, not autograd's
-    two."""
+    """A A^T of matrices A (B, C, N); the gradient (G + G^T) A is one product, not two."""
 
     @staticmethod
     def forward(ctx, a: torch.Tensor) -> torch.Tensor:
@@ -223,14 +203,12 @@ def gram_matrix(x: torch.Tensor) -> torch.Tensor:
 def style_loss(
     features: Features, target: Features, layers: Collection[str] = STYLE_LAYERS
 ) -> torch.Tensor:
-    """Sum over layers of the mean absolute difference of Gram matrices (Gatys et al., CVPR
-    2016)."""
+    """Sum over layers of the mean absolute Gram matrix difference (Gatys et al., CVPR 2016)."""
     return sum(F.l1_loss(gram_matrix(features[name]), gram_matrix(target[name])) for name in layers)
 
 
 def _unit_tokens(x: torch.Tensor) -> torch.Tensor:
-    """(B, C, h, w) -> (B, N, C), each token divided by max(its norm, 1e-4); finite gradient at
-    zero."""
+    """(B, C, h, w) -> (B, N, C), each token of length 1; the gradient at zero is finite."""
     return F.normalize(x.flatten(2).transpose(1, 2), dim=2, eps=1e-4)
 
 
@@ -249,9 +227,6 @@ def texture_affinity_loss(
     loss = 0.0
     for name in layers:
         source_tokens = _unit_tokens(source[name]).transpose(1, 2)  # (B, C, N)
-        affinity = [
-            torch.softmax(_unit_tokens(f[name]) @ source_tokens, dim=2)  # (B, N, N)
-            for f in (features, target)
-        ]
-        loss = loss + F.l1_loss(*affinity)
+        affinity = (_unit_tokens(f[name]) @ source_tokens for f in (features, target))  # (B, N, N)
+        loss = loss + F.l1_loss(*(torch.softmax(a, dim=2) for a in affinity))
     return loss

@@ -24,14 +24,9 @@ def rescale_by_batch(images: torch.Tensor) -> torch.Tensor:
     return (images - low) / (high - low).clamp_min(SMALLEST_RANGE)
 
 
-def rescale_fixed(images: torch.Tensor) -> torch.Tensor:
-    """[-1, 1] -> [0, 1], whatever else is in the batch."""
-    return (images + 1) / 2
-
-
 RESCALES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "batch": rescale_by_batch,
-    "fixed": rescale_fixed,
+    "fixed": lambda images: (images + 1) / 2,
 }
 
 
@@ -47,7 +42,10 @@ def perceptual_loss(
     After the rescale the images are normalised as for ImageNet. The published code runs one network
     per layer; one shared trunk gives the same value.
     """
-    to_unit = RESCALES[rescale]
+
+    def features(images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return vgg(standardise(RESCALES[rescale](to_float32(images))), layers)
+
     with torch.no_grad():
-        wanted = vgg(standardise(to_unit(to_float32(target))), layers)
-    return content_loss(vgg(standardise(to_unit(to_float32(generated))), layers), wanted, layers)
+        wanted = features(target)
+    return content_loss(features(generated), wanted, layers)

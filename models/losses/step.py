@@ -79,11 +79,6 @@ def crop_faces(
     return torch.where(has_face[:, None, None, None], crops, torch.zeros_like(crops))
 
 
-def imagenet_normalise(images: torch.Tensor) -> torch.Tensor:
-    """[-1, 1] images -> ImageNet-standardised ones."""
-    return standardise((images + 1) / 2)
-
-
 def face_loss(
     vgg: VGG19Features,
     fake: torch.Tensor,  # (B, 3, H, W) in [-1, 1]
@@ -96,7 +91,7 @@ def face_loss(
     Samples without both eyes count as 0 in the mean over the batch.
     """
     fake_features, real_features = (
-        vgg(imagenet_normalise(crop_faces(x, eyes, has_face)), CONTENT_LAYERS)
+        vgg(standardise((crop_faces(x, eyes, has_face) + 1) / 2), CONTENT_LAYERS)
         for x in (fake, real.detach())
     )
     return content_loss(fake_features, real_features)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from models.networks.layers import activation, channels_at, maybe_spectral
+from models.networks.layers import activation, channels_at, in_turn, maybe_spectral
 
 
 class ResDownBlock(nn.Module):
@@ -59,42 +59,40 @@ class ResDiscriminator(nn.Module):
         use_spectral: bool = True,
     ):
         super().__init__()
-        self.layers = layers
         self.block0 = ResDownBlock(3, ndf, ndf, first_activation, use_spectral)
-        channels = ndf
+        self.names, channels = ["block0"], ndf
         for i in range(layers - 1):
             wider = channels_at(i + 1, ndf, max_channels)
             block = ResDownBlock(channels, channels, wider, True, use_spectral)
             setattr(self, f"encoder{i}", block)
+            self.names.append(f"encoder{i}")
             channels = wider
         self.act = activation()
         self.conv = maybe_spectral(nn.Conv2d(channels, 1, kernel_size=1), use_spectral=True)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Trunk output before the last activation, (B, C, H/2^layers, W/2^layers)."""
-        x = self.block0(images)
-        for i in range(self.layers - 1):
-            x = getattr(self, f"encoder{i}")(x)
-        return x
+        return in_turn(self, self.names, images)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.conv(self.act(self.features(images)))
 
 
+def _conv_norm_act(in_channels: int, out_channels: int, **kind: int) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(in_channels, out_channels, **kind)
+    return conv, nn.InstanceNorm2d(out_channels), nn.ReLU()
+
+
 class ResnetBlock(nn.Module):
-    """x + g(x) with reflection padding and parameter-free instance norm; no activation after the
-    sum."""
+    """x + g(x), reflection padding, instance norm without parameters, no activation at the end."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.conv_block = nn.Sequential(
             nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, kernel_size=3),
-            nn.InstanceNorm2d(channels),
-            nn.ReLU(),
+            *_conv_norm_act(channels, channels, kernel_size=3),
             nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, kernel_size=3),
-            nn.InstanceNorm2d(channels),
+            *_conv_norm_act(channels, channels, kernel_size=3)[:2],
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -110,21 +108,13 @@ class ResnetDiscriminator(nn.Module):
 
     def __init__(self, ndf: int = 32, layers: int = 4):
         super().__init__()
-        model: list[nn.Module] = [
+        self.model = nn.Sequential(
             nn.ReflectionPad2d(3),
-            nn.Conv2d(3, ndf, kernel_size=7),
-            nn.InstanceNorm2d(ndf),
-            nn.ReLU(),
-        ]
-        for i in range(2):
-            width = ndf * 2**i
-            model += [
-                nn.Conv2d(width, 2 * width, kernel_size=3, stride=2, padding=1),
-                nn.InstanceNorm2d(2 * width),
-                nn.ReLU(),
-            ]
-        model += [ResnetBlock(4 * ndf) for _ in range(layers)]
-        self.model = nn.Sequential(*model)
+            *_conv_norm_act(3, ndf, kernel_size=7),
+            *_conv_norm_act(ndf, 2 * ndf, kernel_size=3, stride=2, padding=1),
+            *_conv_norm_act(2 * ndf, 4 * ndf, kernel_size=3, stride=2, padding=1),
+            *(ResnetBlock(4 * ndf) for _ in range(layers)),
+        )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.model(images)

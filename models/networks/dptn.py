@@ -67,8 +67,7 @@ TOKEN_NORMS = {
 
 
 class ContextAugmentBlock(nn.Module):
-    """CAB: self-attention and feed-forward on the source-to-source tokens, norms after the
-    residuals."""
+    """CAB: self-attention and feed-forward on source tokens, norms after the residuals."""
 
     def __init__(self, dim: int, heads: int, norm: str = "instance"):
         super().__init__()
@@ -233,8 +232,7 @@ def add_decoder(
 
 
 class Encoder(nn.Module):
-    """En_s, the texture encoder of the source image, and the step model's En_c: see
-    :func:`add_encoder`."""
+    """En_s, the texture encoder, and the step model's En_c: see :func:`add_encoder`."""
 
     def __init__(self, in_channels: int, config: Any, num_blocks: int = 0, **kind: Any):
         super().__init__()
@@ -300,34 +298,21 @@ class DPTNGenerator(nn.Module):
     def encode_both(
         self, source_image: torch.Tensor, source_pose: torch.Tensor, target_pose: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """F_ss and F_st; as one batch, because instance norm does not mix samples."""
+        """F_ss and F_st; as one batch, because instance norm does not mix samples.
+
+        The first convolution on [x_s; p_s; p_s] and [x_s; p_s; p_t] takes half the arithmetic:
+        W [x_s; p_s; p_s] = [W_x, W_s + W_p] [x_s; p_s], and p_t in place adds W_p (p_t - p_s).
+        """
         if not self.per_sample:  # batch norm does
             poses = (source_pose, target_pose)
             return tuple(self.encode(source_image, source_pose, p) for p in poses)
         first, *rest = self.block0.model
-        x = torch.cat(_first_layer(first, source_image, source_pose, target_pose))
+        p = source_pose.shape[1]
+        W_x, W_s, W_p = first.weight.split([source_image.shape[1], p, p], dim=1)
+        convolve = functools.partial(F.conv2d, stride=first.stride, padding=first.padding)
+        source = torch.cat([source_image, source_pose], dim=1)
+        of_ss = convolve(source, torch.cat([W_x, W_s + W_p], dim=1), first.bias)
+        x = torch.cat([of_ss, of_ss + convolve(target_pose - source_pose, W_p)])
         for layer in rest:
             x = layer(x)
         return tuple(in_turn(self, self.encoders[1:], x).chunk(2))
-
-
-def _first_layer(
-    conv: nn.Conv2d,
-    source_image: torch.Tensor,
-    source_pose: torch.Tensor,
-    target_pose: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first convolution on [x_s; p_s; p_s] and [x_s; p_s; p_t] with half the arithmetic.
-
-    It is linear: W [x_s; p_s; p_s] = [W_x, W_s + W_p] [x_s; p_s], and p_t in place of the last p_s
-    adds W_p (p_t - p_s).
-    """
-    p = source_pose.shape[1]
-    of_image, of_source, of_pose = conv.weight.split([source_image.shape[1], p, p], dim=1)
-    convolve = functools.partial(F.conv2d, stride=conv.stride, padding=conv.padding)
-    with_source = convolve(
-        torch.cat([source_image, source_pose], dim=1),
-        torch.cat([of_image, of_source + of_pose], dim=1),
-        conv.bias,
-    )
-    return with_source, with_source + convolve(target_pose - source_pose, of_pose)

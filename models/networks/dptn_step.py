@@ -76,8 +76,7 @@ def coarse_image(images: torch.Tensor, divisor: int | torch.Tensor) -> torch.Ten
 
 
 def coarse_bytes(values: Any, divisor: int | torch.Tensor) -> Any:
-    """floor(v / d) * d of whole numbers in a tensor or an array (float or uint8), in their
-    dtype."""
+    """floor(v / d) * d of a tensor or an array of whole numbers, in their dtype."""
     return values // divisor * divisor
 
 
@@ -196,8 +195,6 @@ class StepGenerator(nn.Module):
 
         Ordinary generation gives every step the same source; style mixing different ones.
         """
-        if len(styles) != self.config.step_size:
-            raise ValueError(f"{len(styles)} styles for {self.config.step_size} steps")
         estimate = noise
         for step, (image, pose) in zip(self.steps[1:], styles, strict=True):
             fakes = self(step, image, pose, estimate, target_pose, with_source)

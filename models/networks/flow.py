@@ -98,8 +98,6 @@ class PoseFlowNet(nn.Module):
         super().__init__()
         self.flow_net = FlowEstimator(config)
 
-    def forward(
-        self, source_image: torch.Tensor, source_pose: torch.Tensor, target_pose: torch.Tensor
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def forward(self, *inputs: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """See :meth:`FlowEstimator.forward`."""
-        return self.flow_net(source_image, source_pose, target_pose)
+        return self.flow_net(*inputs)

@@ -12,13 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.networks.flow import IMAGE_CHANNELS, FlowConfig, FlowEstimator, PyramidEncoder
-from models.networks.layers import (
-    DecoderBlock,
-    ReflectConvBlock,
-    ResBlock,
-    activation,
-    channels_at,
-)
+from models.networks.layers import DecoderBlock, ReflectConvBlock, ResBlock, activation, channels_at
 from util.sampling import attend, block_convolution, replicate_pad
 
 ATTENTION_CHANNELS = 128
@@ -67,17 +61,6 @@ class LocalAttention(nn.Module):
         return attend(source, flow, self.fully_connect_layer[1:](hidden))
 
 
-class ResidualStage(nn.Module):
-    """One residual block under the published name ``model.0``."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.model = nn.Sequential(ResBlock(channels, conv_shortcut=False))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model(x)
-
-
 class SourceEncoder(PyramidEncoder):
     """Features of the source image, level 1 to the deepest level that has a flow field.
 
@@ -103,12 +86,11 @@ class TargetGenerator(PyramidEncoder):
         kernel_size = dict(config.kernel_size)
         for i in range(config.layers):
             level = config.layers - i
-            width, out = (
-                channels_at(level - 1, base, cap),
-                channels_at(max(level - 2, 0), base, cap),
-            )
+            width, out = (channels_at(max(j, 0), base, cap) for j in (level - 1, level - 2))
+            stage = nn.Sequential()  # one residual block under the published name model.0
+            stage.model = nn.Sequential(ResBlock(width, conv_shortcut=False))
             up = DecoderBlock(width, width, out)
-            setattr(self, f"decoder{i}", nn.Sequential(ResidualStage(width), up))
+            setattr(self, f"decoder{i}", nn.Sequential(stage, up))
             if level in self.levels:
                 setattr(self, f"attn{i}", LocalAttention(width, kernel_size[level]))
         self.outconv = ReflectConvBlock(base, IMAGE_CHANNELS, tanh=True)

@@ -48,6 +48,11 @@ def in_turn(parent: nn.Module, names: Sequence[str], x: torch.Tensor) -> torch.T
     return x
 
 
+def _activated(norm: str, channels: int, conv: nn.Module) -> tuple[nn.Module, ...]:
+    """Norm and activation before a convolution, as in all blocks here."""
+    return NORMS[norm](channels), activation(), conv
+
+
 class EncoderBlock(nn.Module):
     """[norm, act,] conv4 stride 2, norm, act, conv3: (B, C, H, W) -> (B, out, H/2, W/2)."""
 
@@ -60,17 +65,11 @@ class EncoderBlock(nn.Module):
         use_spectral: bool = False,
     ):
         super().__init__()
-        make_norm = NORMS[norm]
         down = nn.Conv2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
         conv = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
-        leading = [make_norm(in_channels), activation()] if leading_norm else []
-        self.model = nn.Sequential(
-            *leading,
-            maybe_spectral(down, use_spectral),
-            make_norm(out_channels),
-            activation(),
-            maybe_spectral(conv, use_spectral),
-        )
+        first = _activated(norm, in_channels, maybe_spectral(down, use_spectral))
+        last = _activated(norm, out_channels, maybe_spectral(conv, use_spectral))
+        self.model = nn.Sequential(*(first if leading_norm else first[-1:]), *last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x)
@@ -91,20 +90,18 @@ class ResBlock(nn.Module):
         use_spectral: bool = False,
     ):
         super().__init__()
-        make_norm = NORMS[norm]
         conv1 = maybe_spectral(nn.Conv2d(channels, channels, 3, padding=1), use_spectral)
         conv2 = maybe_spectral(nn.Conv2d(channels, channels, 3, padding=1), use_spectral)
         if conv_shortcut:
             self.conv1, self.conv2 = conv1, conv2
             self.bypass = maybe_spectral(nn.Conv2d(channels, channels, 1), use_spectral)
         self.model = nn.Sequential(
-            make_norm(channels), activation(), conv1, make_norm(channels), activation(), conv2
+            *_activated(norm, channels, conv1), *_activated(norm, channels, conv2)
         )
-        self.shortcut = nn.Sequential(self.bypass) if conv_shortcut else None
+        self.shortcut = nn.Sequential(*([self.bypass] if conv_shortcut else []))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        skip = x if self.shortcut is None else self.shortcut(x)
-        return self.model(x) + skip
+        return self.model(x) + self.shortcut(x)
 
 
 class DecoderBlock(nn.Module):
@@ -119,18 +116,14 @@ class DecoderBlock(nn.Module):
         use_spectral: bool = False,
     ):
         super().__init__()
-        make_norm = NORMS[norm]
         conv = nn.Conv2d(in_channels, hidden_channels, 3, padding=1)
         up = functools.partial(
             nn.ConvTranspose2d, kernel_size=3, stride=2, padding=1, output_padding=1
         )
+        first = maybe_spectral(conv, use_spectral)
+        last = maybe_spectral(up(hidden_channels, out_channels), use_spectral)
         self.model = nn.Sequential(
-            make_norm(in_channels),
-            activation(),
-            maybe_spectral(conv, use_spectral),
-            make_norm(hidden_channels),
-            activation(),
-            maybe_spectral(up(hidden_channels, out_channels), use_spectral),
+            *_activated(norm, in_channels, first), *_activated(norm, hidden_channels, last)
         )
         self.shortcut = nn.Sequential(maybe_spectral(up(in_channels, out_channels), use_spectral))
 
@@ -148,16 +141,16 @@ class ReflectConvBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, tanh: bool, use_spectral: bool = False):
         super().__init__()
         self.conv1 = maybe_spectral(nn.Conv2d(in_channels, out_channels, 3), use_spectral)
-        layers = [activation(), nn.ReflectionPad2d(1), self.conv1]
-        self.model = nn.Sequential(*layers, nn.Tanh()) if tanh else nn.Sequential(*layers)
+        last = [nn.Tanh()] if tanh else []
+        self.model = nn.Sequential(activation(), nn.ReflectionPad2d(1), self.conv1, *last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x)
 
 
 INITIALIZERS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
-    "orthogonal": lambda w, gain: nn.init.orthogonal_(w, gain),
-    "xavier": lambda w, gain: nn.init.xavier_normal_(w, gain),
+    "orthogonal": nn.init.orthogonal_,
+    "xavier": nn.init.xavier_normal_,
     "kaiming": lambda w, gain: nn.init.kaiming_normal_(w, a=0, mode="fan_in"),
     "normal": lambda w, gain: nn.init.normal_(w, 0.0, gain),
 }
@@ -171,12 +164,11 @@ def initialize(network: nn.Module, init_type: str, gain: float) -> nn.Module:
     packed attention projection keeps its Xavier draw because its module is neither a Conv nor a
     Linear.
     """
-    init_weight = INITIALIZERS[init_type]
     for module in network.modules():
         if not isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             continue
         if not hasattr(module, "weight_orig"):
-            init_weight(module.weight.data, gain)
+            INITIALIZERS[init_type](module.weight.data, gain)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     return network
@@ -212,7 +204,7 @@ class _Synchronized(nn.modules.batchnorm._BatchNorm):
         if not self.training or world_size() == 1:
             return super().forward(x)
         self._check_input_dim(x)
-        axes = tuple(axis for axis in range(x.dim()) if axis != 1)
+        axes = (0, *range(2, x.dim()))
         per_channel = (-1, *(1 for _ in axes[1:]))
         values = x.to(torch.promote_types(x.dtype, torch.float32))
         count_here = values.new_full((1,), values.numel() / values.shape[1])
@@ -230,9 +222,7 @@ class _Synchronized(nn.modules.batchnorm._BatchNorm):
     def _track(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
         """Move the running statistics toward (mean, unbiased variance), each (C,)."""
         self.num_batches_tracked += 1
-        momentum = self.momentum
-        if momentum is None:  # cumulative average
-            momentum = 1.0 / float(self.num_batches_tracked)
+        momentum = self.momentum or 1.0 / float(self.num_batches_tracked)  # None: cumulative
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
         self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
 
@@ -251,24 +241,14 @@ _SYNCHRONIZED = {
 
 
 def synchronize_batch_norms(network: nn.Module) -> nn.Module:
-    """Replace every batch norm inside ``network``, in place; returns ``network``.
+    """Let every batch norm of ``network`` join the processes, in place; returns ``network``.
 
-    Keys, values and parameter objects stay, also those that an optimizer already holds.
     Layers without scale or running statistics are not supported (ValueError).
     """
-    for name, child in network.named_children():
-        if type(child) in _SYNCHRONIZED:
-            setattr(network, name, _synchronized(child))
-        else:
-            synchronize_batch_norms(child)
+    for layer in network.modules():
+        if type(layer) not in _SYNCHRONIZED:
+            continue
+        if not (layer.affine and layer.track_running_stats):
+            raise ValueError("only batch norms with scale and running statistics are supported")
+        layer.__class__ = _SYNCHRONIZED[type(layer)]  # parameters, buffers and hooks stay
     return network
-
-
-def _synchronized(layer: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
-    if not (layer.affine and layer.track_running_stats):
-        raise ValueError("only batch norms with scale, shift and running statistics are supported")
-    new = _SYNCHRONIZED[type(layer)](layer.num_features, layer.eps, layer.momentum)
-    new.weight, new.bias = layer.weight, layer.bias
-    for name, buffer in layer.named_buffers(recurse=False):
-        setattr(new, name, buffer)
-    return new.train(layer.training)

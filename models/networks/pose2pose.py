@@ -7,6 +7,8 @@ Notation: B batch, C channels, H x W image size, s(.) the logistic function.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +19,9 @@ from models.networks.layers import check_sides
 SIZE_MULTIPLE = 16  # four halvings; any other size does not fit the gates on the way up
 LEAKY_SLOPE = 0.2  # the discriminator's; the generator uses plain ReLU
 MAX_WIDTH_FACTOR = 8  # the discriminator never grows wider than 8 * ndf
+conv3 = functools.partial(nn.Conv2d, kernel_size=3, padding=1, bias=False)
+down4 = functools.partial(nn.Conv2d, kernel_size=4, stride=2, padding=1, bias=False)
+up4 = functools.partial(nn.ConvTranspose2d, kernel_size=4, stride=2, padding=1, bias=False)
 
 
 @dataclass(frozen=True)
@@ -35,20 +40,14 @@ class PatchDiscriminatorConfig:
     blocks: int = 3  # convolutions with batch norm; all but the last halve the size
 
 
-def _conv3(in_channels: int, out_channels: int) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
-
-
 class ResidualBlock(nn.Module):
     """conv3, BN, ReLU, conv3, BN plus the input, no activation after the sum: (B, C, H, W) kept."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.layers = nn.Sequential(
-            _conv3(channels, channels),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-            _conv3(channels, channels),
+            *conv_block(conv3, channels, channels),
+            conv3(channels, channels),
             nn.BatchNorm2d(channels),
         )
 
@@ -56,44 +55,21 @@ class ResidualBlock(nn.Module):
         return self.layers(x) + x
 
 
-def conv_block(in_channels: int, out_channels: int) -> nn.Sequential:
-    """conv3, BN, ReLU: (B, in, H, W) -> (B, out, H, W)."""
+def conv_block(convolution: Callable, in_channels: int, out_channels: int) -> nn.Sequential:
+    """A convolution, BN, ReLU: (B, in, H, W) -> (B, out, H, W) with conv3."""
     return nn.Sequential(
-        _conv3(in_channels, out_channels),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
+        convolution(in_channels, out_channels), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
     )
 
 
 def down_block(in_channels: int, out_channels: int) -> nn.Sequential:
     """conv4 stride 2, BN, ReLU, residual block: (B, in, H, W) -> (B, out, H/2, W/2)."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-        ResidualBlock(out_channels),
-    )
+    return conv_block(down4, in_channels, out_channels).append(ResidualBlock(out_channels))
 
 
 def up_block(in_channels: int, out_channels: int) -> nn.Sequential:
     """Transposed conv4 stride 2, BN, ReLU, residual block: (B, in, H, W) -> (B, out, 2H, 2W)."""
-    return nn.Sequential(
-        nn.ConvTranspose2d(
-            in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False
-        ),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-        ResidualBlock(out_channels),
-    )
-
-
-def output_block(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Four residual blocks, conv1, tanh: (B, in, H, W) -> (B, out, H, W) in [-1, 1]."""
-    return nn.Sequential(
-        *(ResidualBlock(in_channels) for _ in range(4)),
-        nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
-        nn.Tanh(),
-    )
+    return conv_block(up4, in_channels, out_channels).append(ResidualBlock(out_channels))
 
 
 class Pose2PoseGenerator(nn.Module):
@@ -105,23 +81,19 @@ class Pose2PoseGenerator(nn.Module):
 
     def __init__(self, config: Pose2PoseConfig = Pose2PoseConfig()):
         super().__init__()
-        self.config = config
         ngf = config.ngf
-        self.in1_conv1 = conv_block(3, ngf)
-        self.in1_down1 = down_block(ngf, ngf * 2)
-        self.in1_down2 = down_block(ngf * 2, ngf * 4)
-        self.in1_down3 = down_block(ngf * 4, ngf * 8)
-        self.in1_down4 = down_block(ngf * 8, ngf * 16)
-        self.in2_conv1 = conv_block(2 * config.pose_channels, ngf)
-        self.in2_down1 = down_block(ngf, ngf * 2)
-        self.in2_down2 = down_block(ngf * 2, ngf * 4)
-        self.in2_down3 = down_block(ngf * 4, ngf * 8)
-        self.in2_down4 = down_block(ngf * 8, ngf * 16)
+        for name, channels in (("in1", 3), ("in2", 2 * config.pose_channels)):  # image, poses
+            setattr(self, f"{name}_conv1", conv_block(conv3, channels, ngf))
+            for i in range(4):
+                down = down_block(ngf * 2**i, ngf * 2 ** (i + 1))
+                setattr(self, f"{name}_down{i + 1}", down)
         self.out_up1 = up_block(ngf * 16, ngf * 8)
         self.out_up2 = up_block(ngf * 8, ngf * 4)
         self.out_up3 = up_block(ngf * 4, ngf * 2)
         self.out_up4 = up_block(ngf * 2, ngf)
-        self.out_conv1 = output_block(ngf, 3)
+        blocks = [ResidualBlock(ngf) for _ in range(4)]
+        last = nn.Conv2d(ngf, 3, kernel_size=1, bias=False)
+        self.out_conv1 = nn.Sequential(*blocks, last, nn.Tanh())
 
     def forward(
         self,
@@ -162,12 +134,8 @@ class PatchDiscriminator(nn.Module):
     256 x 256 gives scores (B, 1, 30, 30). It never sees a pose. Source: Isola et al., CVPR 2017.
     """
 
-    def __init__(
-        self,
-        config: PatchDiscriminatorConfig = PatchDiscriminatorConfig(),
-    ):
+    def __init__(self, config: PatchDiscriminatorConfig = PatchDiscriminatorConfig()):
         super().__init__()
-        self.config = config
         ndf, blocks = config.ndf, config.blocks
         layers: list[nn.Module] = [
             nn.Conv2d(6, ndf, kernel_size=4, stride=2, padding=1),
@@ -183,17 +151,7 @@ class PatchDiscriminator(nn.Module):
                 nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
             ]
             width = wider
-        layers.append(nn.Conv2d(width, 1, kernel_size=4, stride=1, padding=1))
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, 1, kernel_size=4, padding=1))
 
     def forward(self, source_image: torch.Tensor, target_image: torch.Tensor) -> torch.Tensor:
         return self.layers(torch.cat([source_image, target_image], dim=1))
-
-
-def initialize_batch_norms(network: nn.Module, std: float = 0.02) -> nn.Module:
-    """Batch-norm scales from N(1, std), as published, shifts 0; returns ``network``."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.weight, 1.0, std)
-            nn.init.zeros_(module.bias)
-    return network
