@@ -83,20 +83,6 @@ def random_vgg19_state(seed: int = 7, width: float = 1.0) -> dict[str, torch.Ten
     return state
 
 
-def _weights_file(weights: str) -> Path:
-    """A local file: the user's own copy, torchvision's where it is cached, or a download."""
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / VGG19_FILE
-    if weights == "imagenet" and cached.is_file():
-        return cached
-    try:
-        return find_weights(VGG19, None if weights == "imagenet" else weights)
-    except UserError as error:
-        raise UserError(
-            f"--vgg_weights {weights}: {error}; --vgg_weights PATH uses a file elsewhere, and "
-            "--vgg_weights random trains with a fixed random VGG-19"
-        ) from error
-
-
 def load_vgg19_state(weights: str, width: float = 1.0) -> dict[str, torch.Tensor]:
     """Weights by name: ``imagenet`` (torch hub cache or download), ``random``, or a file in that
     format; only random ones have another width than 1."""
@@ -107,7 +93,15 @@ def load_vgg19_state(weights: str, width: float = 1.0) -> dict[str, torch.Tensor
             f"--vgg_width {width:g} makes a VGG-19 with fewer channels, which has no trained "
             f"weights; leave it out, or use --vgg_weights random instead of {weights}"
         )
-    source = _weights_file(weights)
+    own = None if weights == "imagenet" else weights
+    cached = Path(torch.hub.get_dir(), "checkpoints", VGG19_FILE)  # torchvision's, not hashed again
+    try:
+        source = cached if own is None and cached.is_file() else find_weights(VGG19, own)
+    except UserError as error:
+        raise UserError(
+            f"--vgg_weights {weights}: {error}; --vgg_weights PATH uses a file elsewhere, and "
+            "--vgg_weights random trains with a fixed random VGG-19"
+        ) from error
     state = {k.removeprefix("features."): v for k, v in load_weights(VGG19, source).items()}
     expected = _vgg19_layers().state_dict()
     wrong = [k for k, v in expected.items() if k not in state or state[k].shape != v.shape]
