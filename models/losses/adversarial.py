@@ -52,12 +52,9 @@ class GANLoss:
 
 @in_full_precision
 def gradient_penalty(
-    discriminator: nn.Module,
-    real: torch.Tensor,  # (B, 3, H, W)
-    fake: torch.Tensor,  # (B, 3, H, W)
-    weight: float = 10.0,
+    discriminator: nn.Module, real: torch.Tensor, fake: torch.Tensor
 ) -> torch.Tensor:
-    """weight * mean (||grad C(mix) + 1e-16|| - 1)^2 on random mixes of real and fake (WGAN-GP).
+    """10 * mean (||grad C(mix) + 1e-16|| - 1)^2 on random mixes of real and fake (B, 3, H, W).
 
     C, the critic's value of an image, is the mean of its scores, as in the loss: the penalty does
     not grow with the number of scores. The critic runs in float32: gradients of gradients overflow
@@ -68,4 +65,4 @@ def gradient_penalty(
     values = discriminator(mix).flatten(1).mean(dim=1)  # (B,)
     (grad,) = torch.autograd.grad(values.sum(), mix, create_graph=True)
     norm = (grad.flatten(1) + 1e-16).norm(2, dim=1)
-    return weight * ((norm - 1) ** 2).mean()
+    return 10.0 * ((norm - 1) ** 2).mean()

@@ -194,11 +194,10 @@ def gram_matrix(x: torch.Tensor) -> torch.Tensor:
 
 
 @in_full_precision
-def style_loss(
-    features: Features, target: Features, layers: Collection[str] = STYLE_LAYERS
-) -> torch.Tensor:
+def style_loss(features: Features, target: Features) -> torch.Tensor:
     """Sum over layers of the mean absolute Gram matrix difference (Gatys et al., CVPR 2016)."""
-    return sum(F.l1_loss(gram_matrix(features[name]), gram_matrix(target[name])) for name in layers)
+    grams = ((gram_matrix(features[name]), gram_matrix(target[name])) for name in STYLE_LAYERS)
+    return sum(F.l1_loss(*pair) for pair in grams)
 
 
 def _unit_tokens(x: torch.Tensor) -> torch.Tensor:
@@ -207,19 +206,14 @@ def _unit_tokens(x: torch.Tensor) -> torch.Tensor:
 
 
 @in_full_precision
-def texture_affinity_loss(
-    features: Features,
-    target: Features,
-    source: Features,
-    layers: Collection[str] = AFFINITY_LAYERS,
-) -> torch.Tensor:
+def texture_affinity_loss(features: Features, target: Features, source: Features) -> torch.Tensor:
     """Texture affinity loss of DPTN-TA (Zhang et al., TVCG 2023).
 
     Per layer, the mean absolute difference of two affinity maps (B, N, N): the softmax over source
     positions of the cosine between a (generated or real) target token and every source token.
     """
     loss = 0.0
-    for name in layers:
+    for name in AFFINITY_LAYERS:
         source_tokens = _unit_tokens(source[name]).transpose(1, 2)  # (B, C, N)
         affinity = (_unit_tokens(f[name]) @ source_tokens for f in (features, target))  # (B, N, N)
         loss = loss + F.l1_loss(*(torch.softmax(a, dim=2) for a in affinity))

@@ -22,8 +22,8 @@ class ResDownBlock(nn.Module):
         in_channels: int,
         hidden_channels: int,
         out_channels: int,
-        leading_activation: bool = True,
-        use_spectral: bool = True,
+        leading_activation: bool,
+        use_spectral: bool,
     ):
         super().__init__()
 
@@ -50,19 +50,12 @@ class ResDiscriminator(nn.Module):
     ``first_activation`` is False in DPTN and True in GFLA, which activates the raw image.
     """
 
-    def __init__(
-        self,
-        ndf: int = 32,
-        max_channels: int = 128,
-        layers: int = 4,
-        first_activation: bool = False,
-        use_spectral: bool = True,
-    ):
+    def __init__(self, ndf: int, layers: int, first_activation: bool, use_spectral: bool):
         super().__init__()
         self.block0 = ResDownBlock(3, ndf, ndf, first_activation, use_spectral)
         self.names, channels = ["block0"], ndf
         for i in range(layers - 1):
-            wider = channels_at(i + 1, ndf, max_channels)
+            wider = channels_at(i + 1, ndf, 4 * ndf)
             block = ResDownBlock(channels, channels, wider, True, use_spectral)
             setattr(self, f"encoder{i}", block)
             self.names.append(f"encoder{i}")
@@ -106,7 +99,7 @@ class ResnetDiscriminator(nn.Module):
     ``layers`` counts the residual blocks; down-sampling is always by 4.
     """
 
-    def __init__(self, ndf: int = 32, layers: int = 4):
+    def __init__(self, ndf: int, layers: int):
         super().__init__()
         self.model = nn.Sequential(
             nn.ReflectionPad2d(3),
@@ -133,9 +126,7 @@ class DiscriminatorConfig:
 
 DISCRIMINATORS = {
     "resnet": lambda c: ResnetDiscriminator(c.ndf, c.layers),
-    "res": lambda c: ResDiscriminator(
-        c.ndf, 4 * c.ndf, c.layers, c.first_activation, c.use_spectral
-    ),
+    "res": lambda c: ResDiscriminator(c.ndf, c.layers, c.first_activation, c.use_spectral),
 }
 
 

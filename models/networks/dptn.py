@@ -151,14 +151,7 @@ class TextureTransfer(nn.Module):
 class PoseTransformerModule(nn.Module):
     """PTM: (F_ss as key, F_st as query, F_s as value) -> F_t, all (B, C, h, w)."""
 
-    def __init__(
-        self,
-        dim: int = 256,
-        heads: int = 2,
-        num_cabs: int = 2,
-        num_ttbs: int = 2,
-        norm: str = "instance",
-    ):
+    def __init__(self, dim: int, heads: int, num_cabs: int, num_ttbs: int, norm: str = "instance"):
         super().__init__()
         if dim % heads:
             raise UserError(

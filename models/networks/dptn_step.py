@@ -206,18 +206,15 @@ class StepDiscriminator(ResDiscriminator):
     """DPTN's residual discriminator with a second head that tells which step painted the image."""
 
     def __init__(self, config: StepDiscriminatorConfig = StepDiscriminatorConfig()):
-        top = 4 * config.ndf
-        super().__init__(config.ndf, top, config.layers, use_spectral=config.use_spectral)
+        super().__init__(config.ndf, config.layers, False, config.use_spectral)
         check_sides(config.load_size, 2**config.layers, "the discriminator")
         self.config = config
         self.fc_step = None
         if config.step_size:
             height, width = (side // 2**config.layers for side in config.load_size)
-            channels = channels_at(config.layers - 1, config.ndf, top)
+            features = self.conv.in_channels * height * width
             self.fc_step = nn.Sequential(
-                nn.Linear(channels * height * width, 256),
-                nn.ReLU(),
-                nn.Linear(256, config.step_size),
+                nn.Linear(features, 256), nn.ReLU(), nn.Linear(256, config.step_size)
             )
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
