@@ -18,10 +18,6 @@ def _against_labels(distance: Callable[..., torch.Tensor]) -> Mode:
     return lambda scores, is_real, _: distance(scores, torch.full_like(scores, float(is_real)))
 
 
-def _wasserstein(scores: torch.Tensor, is_real: bool, for_discriminator: bool) -> torch.Tensor:
-    return -scores.mean() if is_real else scores.mean()
-
-
 def _hinge(scores: torch.Tensor, is_real: bool, for_discriminator: bool) -> torch.Tensor:
     if not for_discriminator:
         return -scores.mean()
@@ -34,7 +30,7 @@ GAN_MODES: dict[str, Mode] = {
     "lsgan": _against_labels(F.mse_loss),
     "vanilla": _against_labels(F.binary_cross_entropy_with_logits),
     "hinge": _hinge,
-    "wgangp": _wasserstein,
+    "wgangp": lambda scores, is_real, _: -scores.mean() if is_real else scores.mean(),
 }
 
 

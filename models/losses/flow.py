@@ -54,14 +54,11 @@ def best_similarity(target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
 
     The (h*w) x (h*w) similarity matrix is made in chunks of target positions.
     """
-    t, s = (_unit_columns(x.flatten(2)) for x in (target, source))
+    columns = (x.flatten(2) for x in (target, source))
+    t, s = (x / (x.norm(dim=1, keepdim=True) + EPSILON) for x in columns)  # of length 1
     rows = max(1, CHUNK_ELEMENTS // (s.shape[0] * s.shape[2]))
     best = [(part.transpose(1, 2) @ s).amax(2) for part in t.split(rows, dim=2)]
     return torch.cat(best, dim=1)
-
-
-def _unit_columns(x: torch.Tensor) -> torch.Tensor:
-    return x / (x.norm(dim=1, keepdim=True) + EPSILON)
 
 
 def affine_regularization_loss(

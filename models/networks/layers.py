@@ -214,17 +214,14 @@ class _Synchronized(nn.modules.batchnorm._BatchNorm):
         # The second pass costs one more message but does not cancel as E[x^2] - E[x]^2 does.
         centred = values - mean.view(per_channel)
         variance = sum_over_processes((centred * centred).sum(axes)) / count
-        self._track(mean.detach(), variance.detach() * count / (count - 1))
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            momentum = self.momentum or 1.0 / float(self.num_batches_tracked)  # None: cumulative
+            unbiased = variance * count / (count - 1)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
         scale = torch.rsqrt(variance + self.eps) * self.weight
         return (centred * scale.view(per_channel) + self.bias.view(per_channel)).to(x.dtype)
-
-    @torch.no_grad()
-    def _track(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
-        """Move the running statistics toward (mean, unbiased variance), each (C,)."""
-        self.num_batches_tracked += 1
-        momentum = self.momentum or 1.0 / float(self.num_batches_tracked)  # None: cumulative
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
 
 
 class SynchronizedBatchNorm1d(_Synchronized, nn.BatchNorm1d):
