@@ -52,7 +52,7 @@ class BaseModel(ABC):
     """Networks, optimizers and the contract between a model and the training and test loops.
 
     A subclass builds its networks in ``__init__`` with :meth:`add_network` and implements
-    :meth:`infer` and :meth:`optimize_parameters`.
+    :meth:`infer`, :meth:`forward` and :meth:`optimize_parameters`.
     """
 
     loss_meanings: Mapping[str, str] = {}  # of names in ``losses`` that are not published
@@ -213,8 +213,7 @@ class BaseModel(ABC):
     def infer(self, inputs: Batch) -> Tensors:
         """Pictures for prepared inputs, without gradient and without touching the model's state.
 
-        Must contain ``fake_target`` (B, 3, H, W) in [-1, 1]; other entries appear on the result
-        page.
+        Must contain ``fake_target`` (B, 3, H, W) in [-1, 1]; the result page shows the rest, too.
         """
 
     def explain(self, inputs: Batch) -> Explanation:

@@ -263,8 +263,7 @@ class DPTNStepModel(GANModel):
     def generator_loss(self) -> torch.Tensor:
         """The chunk's share of L_G: both branches against their coarse images, D, step and face.
 
-        The eight terms of the paper, and one for hue; all chunks add up to their means over the
-        steps.
+        The eight terms of the paper, and one for hue; all chunks add up to the means over steps.
         """
         opt, c, w, r = self.opt, self.chunk, self.weight, self.opt.t_s_ratio
         vgg_t, vgg_s = self._perceptual()

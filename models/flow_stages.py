@@ -115,8 +115,7 @@ def add_flow_options(
 ) -> Add:
     """Options that both stages have; the weights' defaults differ between them.
 
-    Training defaults as published: Adam (0, 0.999), constant 1e-4, batches of 8, Market images
-    augmented.
+    Training defaults as published: Adam (0, 0.999), constant 1e-4, batches of 8, augmentation.
     """
     add = parser.group(title)
     levels = "pyramid levels with a flow field, of 1/2^L of the image (published market: 2)"

@@ -71,9 +71,8 @@ class GANModel(BaseModel):
     def _optimize_in_parts(self) -> None:
         """The same step on a batch that is too large for the memory, part by part.
 
-        D takes its step on the gradients of all parts before G is judged by it, as in one large
-        batch; the price is a second generator pass. Equal to one large batch for networks without
-        batch norm.
+        D takes its step on the gradients of all parts before G is judged by it; the price is a
+        second generator pass. Equal to one large batch for networks without batch norm.
         """
         self.d_losses = self.accumulate("D", self.discriminator_loss, lambda: self.d_losses)
         with self.frozen("D"):

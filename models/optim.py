@@ -223,8 +223,7 @@ def fresh_statistics(model: Any, batches: Collection[Any]) -> Iterator[None]:
     """Inside the block, G's running statistics of batch norms are those of its weights as they are.
 
     They are cumulated over ``batches``, by this process alone: a running mean lags behind weights
-    that move fast. Nothing is computed without a batch norm or without batches; inputs and random
-    numbers stay as they were.
+    that move fast. Inputs and random numbers stay as they were.
     """
     kinds = torch.nn.modules.batchnorm._BatchNorm
     norms = [m for m in model.networks["G"].modules() if isinstance(m, kinds)]

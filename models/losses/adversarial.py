@@ -52,9 +52,8 @@ def gradient_penalty(
 ) -> torch.Tensor:
     """10 * mean (||grad C(mix) + 1e-16|| - 1)^2 on random mixes of real and fake (B, 3, H, W).
 
-    C, the critic's value of an image, is the mean of its scores, as in the loss: the penalty does
-    not grow with the number of scores. The critic runs in float32: gradients of gradients overflow
-    in half precision.
+    C, the critic's value of an image, is the mean of its scores: the penalty does not grow with
+    their number. It runs in float32: gradients of gradients overflow in half precision.
     """
     alpha = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
     mix = (alpha * real + (1 - alpha) * fake).detach().requires_grad_(True)

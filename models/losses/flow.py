@@ -31,8 +31,7 @@ def sampling_correctness_loss(
 
     The cosine is between target features and source features sampled where the flow points; the
     best is over all source positions. Features are constants: gradients reach the flows alone.
-    Flows of another size are brought to the features' size by nearest neighbour, values
-    unchanged.
+    Flows of another size are brought to the features' by nearest neighbour, values unchanged.
     """
     layers = zip(correctness_layers(levels), flows, strict=True)
     return sum(_correctness(target[x].detach(), source[x].detach(), flow) for x, flow in layers)

@@ -33,8 +33,7 @@ class LocalAttention(nn.Module):
     The published layer concatenates the extracted k x k blocks of target and source, applies a
     stride-k convolution, and averages attention times source block over each block. Here no block
     is ever stored: the target block's half is an ordinary convolution, because the target is
-    extracted at integer positions, and the source's half is
-    :func:`~util.sampling.block_convolution`.
+    extracted at integer positions; the source's is :func:`~util.sampling.block_convolution`.
     """
 
     def __init__(self, channels: int, kernel_size: int):

@@ -1,5 +1,4 @@
-"""Building blocks shared by the networks: encoder, residual and decoder blocks, norms,
-initialisation.
+"""Building blocks shared by the networks, their initial weights, batch norm over processes.
 
 Attribute names (``model``, ``shortcut``, ``conv1`` ...) are the published state-dict names and
 therefore a file format: released checkpoints load because the modules are called what they were
@@ -32,8 +31,7 @@ def activation() -> nn.Module:
 
 
 def maybe_spectral(conv: nn.Module, use_spectral: bool) -> nn.Module:
-    """Wrap ``conv`` in the classic spectral norm (keys ``weight_orig``, ``weight_u``,
-    ``weight_v``).
+    """Wrap ``conv`` in the classic spectral norm: ``weight_orig``, ``weight_u``, ``weight_v``.
 
     Source: Miyato et al., ICLR 2018. The parametrization API is not used: its state-dict keys
     differ from those of the published checkpoints.
@@ -134,8 +132,7 @@ class DecoderBlock(nn.Module):
 class ReflectConvBlock(nn.Module):
     """act, reflection pad 1, conv3 [, tanh]: the output layer, and GFLA's skip ("jump") layer.
 
-    The convolution is registered twice, as ``conv1`` and inside ``model``: released files carry
-    both.
+    The convolution is registered twice, as ``conv1`` and in ``model``, as in released files.
     """
 
     def __init__(self, in_channels: int, out_channels: int, tanh: bool, use_spectral: bool = False):
@@ -161,8 +158,7 @@ def initialize(network: nn.Module, init_type: str, gain: float) -> nn.Module:
 
     Spectrally normalised layers keep PyTorch's default weights (only their bias is zeroed), which
     is what the published GPU runs started from (their initialiser wrote to a stale copy). The
-    packed attention projection keeps its Xavier draw because its module is neither a Conv nor a
-    Linear.
+    packed attention projection, neither a Conv nor a Linear, keeps its Xavier draw.
     """
     for module in network.modules():
         if not isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
