@@ -12,10 +12,9 @@ from data.base_dataset import BaseDataset
 from util.errors import UserError
 from util.image import image_from_bytes
 from util.kinds import choice, text
-from util.tables.frames import Conversion, to_cropped_frame, to_name
-from util.tables.layouts import NTED_PAIRS_NAME, STRIP_SIZE
+from util.tables.layouts import CROP_BOX, NTED_PAIRS_NAME, STRIP_SIZE
 from util.tables.lmdb import LmdbReader, environment_name
-from util.tables.nted import ORDERS, pose_path, read_items, read_pose
+from util.tables.uncropped import ORDERS, pose_path, read_items, read_pose, shift, to_name
 from util.tensors import image_to_tensor
 
 
@@ -43,7 +42,7 @@ class FashionLmdbDataset(BaseDataset):
     ):
         super().__init__(*args, **kwargs)
         framed = self.annotation_size == type(self).annotation_size
-        self._conversion = Conversion("fashion" if framed else "market")
+        self._offset = CROP_BOX[0] if framed else 0
         if not self.root.is_dir():
             raise UserError(
                 f"--dataroot {self.root}: no such folder; expected {self.phase}_pairs.txt, pose/ "
@@ -98,8 +97,7 @@ class FashionLmdbDataset(BaseDataset):
         target, _ = self.items[index % len(self)]
         sample: dict[str, Any] = {}
         for role, path in (("source", self._source(index)), ("target", target)):
-            full = {path: read_pose(pose_path(self.root, path))}
-            keypoints = to_cropped_frame(full, self._conversion, [])[path]
+            keypoints = shift(read_pose(pose_path(self.root, path)), -self._offset)
             sample[f"{role}_image"] = self.image(path)
             sample[f"{role}_keypoints"] = torch.from_numpy(keypoints)
             sample[f"{role}_name"] = to_name(path)

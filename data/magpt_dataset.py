@@ -15,7 +15,7 @@ from util.image import save_image
 from util.kinds import flag
 from util.names import file_id, result_name
 from util.tables.layouts import LAYOUTS
-from util.tables.magpt import PAIR_COLUMNS, read_magpt_keypoints
+from util.tables.uncropped import PAIR_COLUMNS, read_magpt_keypoints
 from util.tensors import SAVE_NORMS, normalise_uint8
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,10 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import numpy as np
 from PIL import Image
 
-from api import GENERATOR_FILE, PoseTransfer
-from data.prepare.new_poses import NewPicture, plan
+from api import PoseTransfer
+from data.prepare.identities import plan
 from options.parser import DATA, OUTPUT, Parser, add_batch, add_debug, add_device
-from script.transfer import PUBLISHED, add_checkpoint_options, load
+from script.transfer import add_checkpoint_options, find_checkpoint, load
 from util.errors import UserError
 from util.files import make_folder, read_json, remove_leftovers, write_file
 from util.image import as_photo, mark_of, save_image
@@ -38,12 +37,10 @@ from util.run.checkpoint import file_hash, find_file
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.progress import progress_bar
-from util.run.weights import find_weights
 from util.show.grid import in_rows
-from util.skeleton import MIN_JOINTS
+from util.skeleton import MIN_JOINTS, in_frame
 from util.tables.layouts import LAYOUTS, PHASES
 from util.tables.patn import read_keypoints
-from util.tables.poses import NamedPose
 
 FILE = "manifest.json"
 MARKET = LAYOUTS["market"]
@@ -70,64 +67,50 @@ def build_parser() -> Parser:
     return parser
 
 
-def table_of(opt: Namespace) -> Path:
-    """The keypoint table."""
-    if opt.keypoints:
-        return Path(opt.keypoints)
-    return Path(opt.dataroot) / MARKET.annotations[0].format(phase=opt.phase)
-
-
-def read_people(opt: Namespace) -> tuple[Path, dict[str, np.ndarray]]:
-    """The image folder, and keypoints (18, 2) of its images in Market's frame."""
-    folder = Path(opt.dataroot) / opt.phase
+def read_people(opt: Namespace) -> tuple[Path, Path, dict[str, np.ndarray]]:
+    """The image folder, the keypoint table and its keypoints (18, 2) in Market's frame."""
+    root = Path(opt.dataroot)
+    folder, table = root / opt.phase, root / MARKET.annotations[0].format(phase=opt.phase)
+    table = Path(opt.keypoints) if opt.keypoints else table
     if not folder.is_dir():
         raise UserError(
             f"there is no folder {folder}; expected Market-1501 as script/prepare_market.py leaves "
             "it: check --dataroot and --phase"
         )
-    keypoints = read_keypoints(table_of(opt))
+    keypoints = read_keypoints(table)
     missing = [name for name in keypoints if not (folder / name).is_file()]
     if missing:
         raise UserError(
             f"{folder} lacks {len(missing):,} of the {len(keypoints):,} images of the keypoint "
             f"table, such as {missing[0]}; expected all of them: prepare the folder again"
         )
-    return folder, keypoints
+    return folder, table, keypoints
 
 
-def weights_of(opt: Namespace, transfer: PoseTransfer) -> Path:
-    """The file that the generator was loaded from."""
-    if opt.checkpoint == PUBLISHED:
-        return find_weights(GENERATOR_FILE)
-    if opt.checkpoint and Path(opt.checkpoint).is_file():
-        return Path(opt.checkpoint)
-    label = "G_ema" if transfer.model.opt.ema else "G"
-    return find_file(transfer.model.network_path(label, opt.which_epoch))
-
-
-def describe(opt: Namespace, weights: Path, left_out: list[str]) -> dict[str, Any]:
+def describe(opt: Namespace, transfer: PoseTransfer, table: Path) -> dict[str, Any]:
     """What decides the pictures; ``run``, a hash of it, marks every one of them."""
+    weights, _ = find_checkpoint(opt)
+    if not weights.is_file():  # the folder of a run
+        label = "G_ema" if transfer.model.opt.ema else "G"
+        weights = find_file(transfer.model.network_path(label, opt.which_epoch))
     made = {
         "checkpoint": weights.name, "sha256": file_hash(weights),
-        "keypoints_sha256": file_hash(table_of(opt)), "phase": opt.phase, "seed": opt.seed,
+        "keypoints_sha256": file_hash(table), "phase": opt.phase, "seed": opt.seed,
         "min_joints": opt.min_joints, "retarget": not opt.no_retarget,
     }  # fmt: skip
-    run = sha256(json.dumps(made).encode()).hexdigest()[:12]
-    return made | {"run": run, "count": opt.count, "people_left_out": left_out}
+    return made | {"run": sha256(json.dumps(made).encode()).hexdigest()[:12], "count": opt.count}
 
 
 def check_output(folder: Path, run: dict[str, Any]) -> None:
     """Refuse a folder with pictures of other settings, or of unknown origin."""
-    earlier: Any = None
-    if (folder / FILE).is_file():
-        earlier = read_json(folder / FILE, "choose another --output")
-    elif folder.is_dir() and any(is_image(path.name) for path in folder.iterdir()):
-        raise UserError(
-            f"{folder} holds images and no {FILE}, so originals and generated ones would be mixed; "
-            "choose a folder of its own as --output"
-        )
-    if earlier is None:
+    if not (folder / FILE).is_file():
+        if folder.is_dir() and any(is_image(path.name) for path in folder.iterdir()):
+            raise UserError(
+                f"{folder} holds images and no {FILE}, so originals and generated ones would be "
+                "mixed; choose a folder of its own as --output"
+            )
         return
+    earlier = read_json(folder / FILE, "choose another --output")
     earlier = earlier if isinstance(earlier, dict) else {}
     count = earlier.get("count")
     if earlier.get("run") == run["run"] and isinstance(count, int) and count <= run["count"]:
@@ -149,19 +132,8 @@ def is_made(path: Path, run: str) -> bool:
         return False
 
 
-def write_manifest(
-    folder: Path, run: dict[str, Any], pictures: list[NewPicture], complete: bool
-) -> None:
-    """Every picture with its person, source and pose, beside what made them."""
-    images = {picture.name: asdict(picture) for picture in pictures}
-    for entry in images.values():
-        del entry["name"]
-    content = {"format": 1, **run, "complete": complete, "images": images}
-    write_file(folder / FILE, (json.dumps(content, indent=1) + "\n").encode())
-
-
 def generate(
-    pictures: list[NewPicture],
+    pictures: dict[str, dict[str, str]],  # name -> source, pose ...
     transfer: PoseTransfer,
     folder: Path,
     keypoints: dict[str, np.ndarray],
@@ -169,33 +141,29 @@ def generate(
     opt: Namespace,
 ) -> None:
     """Make the pictures, each as large as its source."""
-    out = Path(opt.output)
-    frame, own = transfer.annotation_size, MARKET.annotation_size
-    scaled = {
-        name: NamedPose(name, keypoints[name], True, own).in_frame(frame)
-        for name in {n for picture in pictures for n in (picture.source, picture.pose)}
-    }
-    bar = progress_bar(desc="generate", total=len(pictures), unit="picture")
-    for batch in in_rows(pictures, opt.batch_size):
-        photos = [as_photo(folder / picture.source) for picture in batch]
+    frame = transfer.annotation_size
+    scaled = {n: in_frame(p, MARKET.annotation_size, frame) for n, p in keypoints.items()}
+    batches = in_rows(list(pictures), opt.batch_size)
+    for names in progress_bar(batches, desc="generate", unit="batch"):
+        pairs = [(pictures[name]["source"], pictures[name]["pose"]) for name in names]
+        photos = [as_photo(folder / source) for source, _ in pairs]
         results = transfer.transfer_many(
             photos,
-            [scaled[picture.pose] for picture in batch],
-            [scaled[picture.source] for picture in batch],
-            [(picture.source, picture.pose) for picture in batch],
+            [scaled[pose] for _, pose in pairs],
+            [scaled[source] for source, _ in pairs],
+            pairs,
             opt.batch_size,
             retarget=not opt.no_retarget,
         )
-        for picture, photo, result in zip(batch, photos, results, strict=True):
+        for name, photo, result in zip(names, photos, results, strict=True):
             pixels = np.asarray(result.resize(photo.size, Image.Resampling.BICUBIC))
-            save_image(out / picture.name, pixels, QUALITY, run)
-        bar.update(len(batch))
-    bar.close()
+            save_image(Path(opt.output) / name, pixels, QUALITY, run)
 
 
-def augment(opt: Namespace) -> tuple[int, int, list[str]]:
-    """Do what the options say: pictures made now, pictures in all, people left out."""
-    folder, keypoints = read_people(opt)
+def main(argv: list[str] | None = None) -> None:
+    """Parse, generate, say what is there."""
+    opt = build_parser().parse(argv)
+    folder, table, keypoints = read_people(opt)
     pictures, left_out = plan(keypoints, opt.count, opt.seed, opt.min_joints)
     if not pictures:
         raise UserError(
@@ -203,24 +171,23 @@ def augment(opt: Namespace) -> tuple[int, int, list[str]]:
             "known; expected keypoints of whole people: check the table"
         )
     transfer = load(opt, choose_device(opt.device))
-    run = describe(opt, weights_of(opt, transfer), left_out)
+    run = describe(opt, transfer, table) | {"people_left_out": left_out}
     out = Path(opt.output)
     check_output(out, run)
-    make_folder(out)
-    remove_leftovers(out)
-    write_manifest(out, run, pictures, complete=False)
-    waiting = [picture for picture in pictures if not is_made(out / picture.name, run["run"])]
+    remove_leftovers(make_folder(out))
+
+    def write_manifest(complete: bool) -> None:
+        content = {"format": 1, **run, "complete": complete, "images": pictures}
+        write_file(out / FILE, (json.dumps(content, indent=1) + "\n").encode())
+
+    write_manifest(complete=False)
+    waiting = {n: made for n, made in pictures.items() if not is_made(out / n, run["run"])}
     generate(waiting, transfer, folder, keypoints, run["run"], opt)
-    write_manifest(out, run, pictures, complete=True)
-    return len(waiting), len(pictures), left_out
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Parse, generate, say what is there."""
-    opt = build_parser().parse(argv)
-    made, total, left_out = augment(opt)
-    kept = f", {total - made:,} of them from before" if made < total else ""
-    print(f"wrote {opt.output}: {total:,} pictures of {total // opt.count:,} people{kept}")
+    write_manifest(complete=True)
+    made = len(pictures) - len(waiting)
+    kept = f", {made:,} of them from before" if made else ""
+    people = len(pictures) // opt.count
+    print(f"wrote {out}: {len(pictures):,} pictures of {people:,} people{kept}")
     if left_out:
         print(
             f"note: {len(left_out):,} people have no image whose view is known and shared, such as "

@@ -52,7 +52,7 @@ from util.tables.layouts import (
 from util.tables.manifest import origin
 from util.tables.views import looks_like_views
 
-SAMPLES = 8  # pairs, or objects, of each phase on the contact sheet
+SAMPLES = 8  # pairs of each phase on the contact sheet
 COLUMNS = 4  # pairs in one row of it
 
 
@@ -66,7 +66,6 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     frame = several(positive_int, 2)
     add("--annotation_size", frame, None, "frame of the keypoints", metavar=("H", "W"))
     add("--identity", text, None, "how names tell people apart: see script/make_pairs.py")
-    add("--quick", flag, False, "read headers only; truncated images go unnoticed")
     sheet = "picture to write, or none; default: DATAROOT/contact_sheet.jpg"
     add("--contact_sheet", text, None, sheet)
     add_workers(add, allotted_cpus(), "processes")
@@ -137,15 +136,15 @@ def print_files(root: Path, layout: Layout, phases: list[str], missing: bool = F
                 print(f"  MISSING {phase} {kind}: {name} - get it from {layout.origins[kind]}")
 
 
-def check(root: Path, options: Namespace, found: Findings) -> np.ndarray | None:
-    """Check people and their poses; the contact sheet."""
+def check_people(root: Path, options: Namespace, found: Findings) -> None:
+    """Check people and their poses, and draw the contact sheet."""
     layout = choose_layout(root, options)
     print_files(root, layout, options.phase)
     own = options.own or (root / SYNTHETIC_NAME).exists()
     phases = [read_phase(root, layout, name, found) for name in options.phase]
     for phase in phases:
         check_tables(phase, own, found)
-        check_images(phase, options.quick, options.workers, own, found)
+        check_images(phase, options.workers, own, found)
         print(
             f"{phase.name}: {len(phase.pairs):,} pairs of {len(phase.names):,} images, "
             f"{len(phase.keypoints):,} keypoint rows; {origin(phase.folder)}"
@@ -153,7 +152,9 @@ def check(root: Path, options: Namespace, found: Findings) -> np.ndarray | None:
     if len(phases) == 2 and all(phase.pairs for phase in phases):
         check_between(*sorted(phases, key=lambda p: PHASES.index(p.name)), options.identity, found)
     tiles = [tile for phase in phases for tile in draw_pairs(phase)]
-    return grid(in_rows(tiles, COLUMNS), gap=8) if tiles else None
+    if options.contact_sheet != "none" and tiles:
+        sheet = grid(in_rows(tiles, COLUMNS), gap=8)
+        write_sheet(Path(options.contact_sheet or root / "contact_sheet.jpg"), sheet)
 
 
 def draw_pairs(phase: Phase) -> list[np.ndarray]:
@@ -178,18 +179,28 @@ def draw_pairs(phase: Phase) -> list[np.ndarray]:
     return tiles
 
 
-def check_turned_objects(root: Path, options: Namespace, found: Findings) -> np.ndarray | None:
-    """Check a data set of views, which has its own layouts; the contact sheet."""
-    from data.prepare.view_checks import check_views, objects, view_sheet  # they need torch
+def write_sheet(path: Path, sheet: np.ndarray) -> None:
+    """Save the contact sheet; a read-only place is worth a line, not the end of the check."""
+    try:
+        save_image(path, sheet, quality=90)
+    except OSError as error:
+        print(
+            f"the contact sheet {path} cannot be written ({error.strerror}): --contact_sheet PATH"
+        )
+    else:
+        print(f"contact sheet: {path} - every skeleton must lie on its person")
 
-    sources = check_views(root, options.phase, found)
-    for phase, source in sources.items():
+
+def check_turned_objects(root: Path, options: Namespace, found: Findings) -> None:
+    """Check a data set of views, which has its own layouts."""
+    from data.prepare.view_checks import check_views, objects  # they need torch
+
+    for phase, source in check_views(root, options.phase, found).items():
         print(
             f"{phase}: {len(source.split):,} pictures of {len(objects(source)):,} objects in "
             f"{source.store.where}, names as in {source.naming}: "
             f"{' x '.join(str(len(axis)) for axis in source.views())} views"
         )
-    return view_sheet(list(sources.values()), SAMPLES)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -200,10 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
         and detect_layout(root) is None
         and looks_like_views(root, options.phase)
     )
-    sheet = (check_turned_objects if views else check)(root, options, found)
-    if options.contact_sheet != "none" and sheet is not None:
-        folder = root if root.is_dir() else root.parent
-        write_sheet(Path(options.contact_sheet or folder / "contact_sheet.jpg"), sheet)
+    (check_turned_objects if views else check_people)(root, options, found)
     for level, sentence in sorted(found, key=lambda finding: LEVELS.index(finding[0])):
         print(f"{level}: {sentence}")
     counts = {level: sum(level == other for other, _ in found) for level in LEVELS}
@@ -211,18 +219,6 @@ def main(arguments: list[str] | None = None) -> int:
     failed = counts[ERROR] > 0
     print("this data set needs attention before it is used" if failed else "ready for training")
     return int(failed)
-
-
-def write_sheet(path: Path, sheet: np.ndarray) -> None:
-    """Save the contact sheet; a read-only place is worth a line, not the end of the check."""
-    try:
-        save_image(path, sheet, quality=90)
-    except OSError as error:
-        print(
-            f"the contact sheet {path} cannot be written ({error.strerror}): --contact_sheet PATH"
-        )
-    else:
-        print(f"contact sheet: {path} - skeletons must lie on their people, objects turn")
 
 
 if __name__ == "__main__":

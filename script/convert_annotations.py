@@ -25,11 +25,9 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 from data.prepare.convert import TEXT_FORMATS
 from options.parser import OUTPUT, Parser, add_debug
 from util.errors import UserError
-from util.kinds import REQUIRED, choice, flag, several, text
+from util.kinds import REQUIRED, choice, several, text
 from util.run.main import run_main
-from util.tables.frames import Conversion
 from util.tables.layouts import PHASES
-from util.tables.nted import ORDERS
 
 
 def parse_arguments(arguments: list[str] | None = None) -> Namespace:
@@ -41,39 +39,27 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     add(OUTPUT, text, REQUIRED, "folder that receives the converted files")
     add("--phase", several(choice(PHASES)), list(PHASES), "which lists")
     add("--dataset_mode", choice(("fashion", "market")), "fashion", "frame and names")
-    cut_off = "joints that the 176 pixels wide crop cuts off, coming from magpt or nted"
-    add("--outside", choice(("keep", "missing")), "keep", cut_off)
-    order = "of the lines of NTED's lists; its loader takes the target first"
-    add("--pairs_order", choice(ORDERS), "target_first", order)
-    add("--overwrite", flag, False, "write into a folder that holds such files already")
     add_debug(add)
     return parser.parse(arguments)
 
 
-def refuse_overwriting(output: Path, name: str, phase: str, conversion: Conversion) -> None:
-    """UserError when tables of the target format are there already."""
-    tables = (output / table.format(phase=phase) for table in TEXT_FORMATS[name].tables(conversion))
-    for path in filter(Path.exists, tables):
-        raise UserError(
-            f"{path} exists already; expected a folder without {name} files of {phase}: "
-            "choose another --output, or replace them with --overwrite."
-        )
-
-
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    root, output = Path(options.input), Path(options.output)
-    conversion = Conversion(options.dataset_mode, options.outside == "keep", options.pairs_order)
+    root, output, mode = Path(options.input), Path(options.output), options.dataset_mode
     source, target = TEXT_FORMATS[options.source_format], TEXT_FORMATS[options.target_format]
     if not root.is_dir():
         raise UserError(
             f"--input {root} is no folder; expected the folder of the files to convert."
         )
     for phase in options.phase:
-        if not options.overwrite:
-            refuse_overwriting(output, options.target_format, phase, conversion)
-        data = source.read(root, phase, conversion)
-        target.write(output, phase, data, conversion)
+        present = (output / table.format(phase=phase) for table in target.tables(mode))
+        for path in filter(Path.exists, present):
+            raise UserError(
+                f"{path} exists already; expected a folder without {options.target_format} files "
+                f"of {phase}: choose another --output."
+            )
+        data = source.read(root, phase, mode)
+        target.write(output, phase, data, mode)
         print(
             f"{phase}: {len(data.pairs):,} pairs, {len(data.keypoints):,} keypoint rows, "
             f"{len(data.images):,} image names"

@@ -47,7 +47,6 @@ from util.tables.layouts import (
     PHASES,
     PREPARATIONS,
     RELEASE_SIZE,
-    STRIP_SIZE,
     Preparation,
 )
 from util.tables.patn import read_list, read_table
@@ -140,12 +139,7 @@ def find_images(
 def release_kind(source: ImageSource, member: str) -> str:
     """``img`` or ``img_highres``, by the size of one image (256x256 is img)."""
     image = image_from_bytes(source.read(member), f"{source.path}: {member}")
-    if (image.height, image.width) == STRIP_SIZE:
-        raise UserError(
-            f"{source.path}: {member} has 176x256 pixels, so these images are strips already; "
-            "expected a release: put them into train/ and test/ as they are."
-        )
-    return "img" if (image.height, image.width) == RELEASE_SIZE else "img_highres"
+    return "img" if image.size == RELEASE_SIZE[::-1] else "img_highres"
 
 
 def make_folders(
@@ -154,15 +148,16 @@ def make_folders(
     kind: str,
     preparations: Sequence[Preparation],
     images: Mapping[str, Mapping[str, str | None]],
-    options: Namespace,
+    workers: int,
+    resampling: str = "bicubic",
     lists: Mapping[str, Path] | None = None,
 ) -> int:
     """Make all folders (see :func:`data.prepare.images.begin`) and say what is there; the status.
 
     1 when images are missing or could not be read.
     """
-    records, tasks = begin(output, kind, preparations, images, options.filter, lists)
-    steps = run(source, tasks, options.filter, options.workers)
+    records, tasks = begin(output, kind, preparations, images, resampling, lists)
+    steps = run(source, tasks, resampling, workers)
     results = list(progress_bar(steps, total=len(tasks), unit="image"))
     made = sum(count for count, _ in results)
     print(f"{made:,} files made, {sum(map(len, tasks.values())) - made:,} were there or failed")
@@ -201,8 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"release {kind}: {len(found):,} of {sum(map(len, images.values())):,} images found")
     preparations = PREPARATIONS[options.layout][kind]
     lists = {phase: path for phase, (_, path) in splits.items()}
-    output = Path(options.output or root)
-    return make_folders(output, source, kind, preparations, images, options, lists)
+    output, workers = Path(options.output or root), options.workers
+    return make_folders(output, source, kind, preparations, images, workers, options.filter, lists)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,8 @@ r"""Make pairs lists for your own data set: every two images of one person.
 ``--keypoints`` is a table ``name:keypoints_y:keypoints_x`` (from script/extract_keypoints.py).
 People are told apart by ``--identity``: ``prefix`` (text before the first "_"), ``folder``,
 ``deepfashion``, ``market``, or a regular expression with one group; names of published data sets
-are recognised. With ``--test_share`` whole
-people go to the test set, so that no person is in both. With ``--images`` the photographs are
-copied to train/ and test/. The published rule of Market-1501 is
-``--identity market --require torso --dataset_mode market``.
+are recognised. With ``--test_share`` whole people go to the test set, so that no person is in both.
+With ``--images`` the photographs are copied to train/ and test/.
 """
 
 from __future__ import annotations
@@ -18,13 +16,12 @@ import itertools
 import random
 import sys
 from argparse import Namespace
+from collections.abc import Collection
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
-
-import numpy as np
 
 from data.prepare.identities import group_by_identity, is_distractor, recognise_rule
 from options.parser import OUTPUT, Parser, add_debug
@@ -32,12 +29,8 @@ from util.errors import UserError
 from util.files import make_folder, write_file
 from util.kinds import REQUIRED, choice, flag, natural, number, positive_int, text
 from util.run.main import run_main
-from util.skeleton import present
 from util.tables.layouts import LAYOUTS, PHASES
 from util.tables.patn import read_keypoints, write_keypoints, write_pairs
-
-TORSO = (2, 5, 8, 11)  # both shoulders, both hips
-REQUIREMENTS = {"none": (), "torso": TORSO}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> Namespace:
@@ -52,40 +45,33 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     add("--phase", choice(PHASES), "train", "of everything, without --test_share")
     share = number(0.001, 0.999)
     add("--test_share", share, None, "share of the people, between 0 and 1, for testing")
-    add("--one_direction", flag, False, "one pair of two images instead of both orders")
-    add("--max_per_identity", positive_int, None, "pairs of one person, drawn at random")
-    add("--max_pairs", positive_int, None, "training pairs in all, drawn at random")
-    add("--max_test_pairs", positive_int, None, "test pairs in all, drawn at random")
-    add("--require", choice(REQUIREMENTS), "none", "joints an image must show")
-    add("--min_joints", natural, 0, "joints an image must show at least")
+    add("--max_pairs", positive_int, None, "pairs of each list, drawn at random")
     add("--seed", natural, 0, "of the draws")
     add("--overwrite", flag, False, "replace lists that exist")
     add_debug(add)
     return parser.parse(arguments)
 
 
-def usable(name: str, points: np.ndarray, options: Namespace) -> bool:
-    """Whether an image may be in a pair: shows enough joints, and is no distractor of Market."""
-    seen = present(points)
-    if options.identity == "market" and is_distractor(name):
-        return False
-    return bool(
-        seen[list(REQUIREMENTS[options.require])].all() and seen.sum() >= options.min_joints
-    )
+def read_people(options: Namespace, names: Collection[str]) -> dict[str, list[str]]:
+    """Identity -> its images, without the distractors of Market."""
+    if options.identity is None:
+        options.identity = recognise_rule(names)
+        print(f"people are told apart by --identity {options.identity}")
+    if options.identity == "market":
+        names = [name for name in names if not is_distractor(name)]
+    return group_by_identity(names, options.identity)
 
 
-def split_people(
-    people: list[str], share: float | None, phase: str, rng: random.Random
-) -> dict[str, list[str]]:
+def split_people(people: list[str], options: Namespace, rng: random.Random) -> dict[str, list[str]]:
     """Phase -> identities; at least one person on each side of a split."""
-    if share is None:
-        return {phase: people}
+    if options.test_share is None:
+        return {options.phase: people}
     if len(people) < 2:
         raise UserError(
             f"all images show one person ({people[0]!r}); expected two people or more for "
             "--test_share: check --identity."
         )
-    count = min(max(1, round(len(people) * share)), len(people) - 1)
+    count = min(max(1, round(len(people) * options.test_share)), len(people) - 1)
     test = set(rng.sample(people, count))
     return {
         "train": [person for person in people if person not in test],
@@ -94,55 +80,19 @@ def split_people(
 
 
 def pairs_of(
-    groups: list[list[str]], options: Namespace, limit: int | None, rng: random.Random
+    phase: str, groups: dict[str, list[str]], limit: int | None, rng: random.Random
 ) -> list[tuple[str, str]]:
-    """Pairs within each group, thinned at random to the asked numbers, in a fixed order."""
-    choose = itertools.combinations if options.one_direction else itertools.permutations
-    pairs = []
-    for names in groups:
-        pairs += _sample(list(choose(names, 2)), options.max_per_identity, rng)
-    return _sample(pairs, limit, rng)
-
-
-def pairs_of_phase(
-    phase: str,
-    groups: dict[str, list[str]],
-    people: list[str],
-    options: Namespace,
-    rng: random.Random,
-) -> list[tuple[str, str]]:
-    """Pairs of the people of one phase; UserError when nobody has two images."""
-    limit = options.max_test_pairs if phase == "test" else options.max_pairs
-    pairs = pairs_of([groups[person] for person in people], options, limit, rng)
+    """Every two images of each person in both orders, or ``limit`` of these pairs."""
+    pairs = [pair for names in groups.values() for pair in itertools.permutations(names, 2)]
     if not pairs:
+        first = next(iter(groups.items()), None)
         raise UserError(
-            f"none of the {len(people):,} people of {phase} has two images, the first is "
-            f"{people[0]!r} with {groups[people[0]]}: check --identity."
+            f"none of the {len(groups):,} people of {phase} has two images, the first is {first}: "
+            "check --identity."
         )
-    return pairs
-
-
-def _sample(items: list, limit: int | None, rng: random.Random) -> list:
-    if limit is None or len(items) <= limit:
-        return items
-    return [items[i] for i in sorted(rng.sample(range(len(items)), limit))]
-
-
-def check_images(source: Path, names: list[str]) -> None:
-    """UserError for the first image that is missing, before anything is written."""
-    for name in names:
-        if not (source / name).is_file():
-            raise UserError(
-                f"there is no image {source / name} although the keypoint table names it; expected "
-                "every image below --images: add it or remove its row."
-            )
-
-
-def copy_images(source: Path, target: Path, names: list[str]) -> None:
-    """Copy images byte for byte; those that are there already are replaced."""
-    for name in names:
-        make_folder((target / name).parent)
-        write_file(target / name, (source / name).read_bytes())
+    if limit is None or len(pairs) <= limit:
+        return pairs
+    return [pairs[i] for i in sorted(rng.sample(range(len(pairs)), limit))]
 
 
 def table_paths(output: Path, phase: str, options: Namespace) -> list[Path]:
@@ -162,32 +112,28 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     rng = random.Random(options.seed)
     table, output = read_keypoints(options.keypoints), Path(options.output)
-    if options.identity is None:
-        options.identity = recognise_rule(table)
-        print(f"people are told apart by --identity {options.identity}")
-    names = [name for name, points in table.items() if usable(name, points, options)]
-    print(f"{len(names):,} of {len(table):,} images show the required joints")
-    if not names:
-        raise UserError(
-            f"no image of {options.keypoints} can be used; expected images that show the joints of "
-            "--require and --min_joints: relax them."
-        )
-    groups = group_by_identity(names, options.identity)
-    parts = split_people(list(groups), options.test_share, options.phase, rng)
-    members = {phase: [n for p in people for n in groups[p]] for phase, people in parts.items()}
-    paths = {phase: table_paths(output, phase, options) for phase in parts}
-    if options.images:
-        check_images(Path(options.images), names)
-    pairs = {
-        phase: pairs_of_phase(phase, groups, people, options, rng)
-        for phase, people in parts.items()
+    people = read_people(options, table)
+    parts = {
+        phase: {person: people[person] for person in chosen}
+        for phase, chosen in split_people(list(people), options, rng).items()
     }
+    paths = {phase: table_paths(output, phase, options) for phase in parts}
+    source = Path(options.images) if options.images else None
+    for name in itertools.chain(*people.values()) if source else ():
+        if not (source / name).is_file():
+            raise UserError(
+                f"there is no image {source / name} although the keypoint table names it; expected "
+                "every image below --images: add it or remove its row."
+            )
+    pairs = {phase: pairs_of(phase, part, options.max_pairs, rng) for phase, part in parts.items()}
     for phase, (pairs_path, keypoints_path) in paths.items():
+        names = [name for own in parts[phase].values() for name in own]
         write_pairs(pairs_path, pairs[phase])
-        write_keypoints(keypoints_path, {name: table[name] for name in members[phase]})
-        print(f"{pairs_path}: {len(pairs[phase]):,} pairs of {len(members[phase]):,} images")
-        if options.images:
-            copy_images(Path(options.images), output / phase, members[phase])
+        write_keypoints(keypoints_path, {name: table[name] for name in names})
+        print(f"{pairs_path}: {len(pairs[phase]):,} pairs of {len(names):,} images")
+        for name in names if source else ():
+            make_folder((output / phase / name).parent)
+            write_file(output / phase / name, (source / name).read_bytes())
     return 0
 
 

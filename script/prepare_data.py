@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import json
 import sys
 from argparse import Namespace
@@ -25,25 +26,25 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
 
-from data.prepare.images import FILTERS
+from PIL import Image
+
 from options.parser import DATA, OUTPUT, Parser, add_debug, add_workers
 from util.errors import UserError
-from util.files import make_folder, read_json, write_file
+from util.files import read_json, write_file
 from util.image import load_image
-from util.kinds import REQUIRED, Kind, choice, flag, text
+from util.kinds import REQUIRED, Kind, text
 from util.names import is_deepfashion_path
 from util.parallel import allotted_cpus, map_in_order
 from util.run.main import run_main
 from util.run.progress import progress_bar
-from util.tables.frames import to_name
 from util.tables.layouts import CROP_BOX, NTED_PAIRS_NAME, PHASES, RELEASE_SIZE
 from util.tables.lmdb import LmdbWriter, environment_name, image_key
-from util.tables.nted import read_items
+from util.tables.uncropped import read_items, to_name
 
 Size = tuple[int, int]  # (h, w)
 
 CHUNK = 10  # images a worker makes at a time, as published
-STAMPS_NAME = "sources.json"
+STAMPS_NAME = "sources.json"  # path of the lists -> size and time of the file it was made from
 COMMIT = 100  # images a transaction: what a kill can cost
 
 
@@ -62,8 +63,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
     add(OUTPUT, text, None, "folder that receives the environments; default: ROOT", "out")
     sizes = Kind("sizes HEIGHTxWIDTH such as 256x176", tuple, nargs="+", read=parse_size)
     add("--sizes", sizes, [(256, 176), (512, 352)], "sizes in pixels", metavar="HxW")
-    add("--filter", choice(sorted(FILTERS)), "bicubic", "resizing; as published")
-    add("--keep_borders", flag, False, "of the 256 x 256 release keep the white borders")
     add_workers(add, allotted_cpus(), "processes that decode and resize")
     add_debug(add)
     return parser.parse(arguments)
@@ -90,22 +89,6 @@ def list_images(root: Path) -> list[str]:
     return paths
 
 
-def check_settings(folder: Path, options: Namespace) -> None:
-    """Record how an environment is made; UserError when it was begun in another way."""
-    settings = {"filter": options.filter, "keep_borders": options.keep_borders}
-    path = folder / "preparation.json"
-    if not path.is_file():
-        make_folder(folder)
-        write_file(path, json.dumps(settings).encode())
-        return
-    begun = read_json(path, f"delete {folder} and start again")
-    if begun != settings:
-        raise UserError(
-            f"{folder} was begun with {begun}, not with {settings}; use the same options, or "
-            "delete the folder"
-        )
-
-
 def find_files(root: Path, paths: Sequence[str]) -> dict[str, Path]:
     """File of every path of the lists: under it, or under its flat name in train/ or test/."""
     files, absent = {}, []
@@ -126,10 +109,8 @@ def find_files(root: Path, paths: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def encode(
-    task: tuple[str, Path], size: Size, resampling: int, crop_borders: bool
-) -> tuple[str, bytes] | str:
-    """Path and PNG of one image at ``size``, or why it cannot be read.
+def encode(task: tuple[str, Path], size: Size) -> tuple[str, bytes] | str:
+    """Path and PNG of one image at ``size``, bicubic as published, or why it cannot be read.
 
     Images of the 256 x 256 release lose their borders first. Own pictures of that size have none:
     those of the release are known by their paths.
@@ -139,23 +120,13 @@ def encode(
         image = load_image(file)
     except UserError as error:
         return str(error)
-    of_release = (image.height, image.width) == RELEASE_SIZE and is_deepfashion_path(path)
-    if crop_borders and of_release:
+    if image.size == RELEASE_SIZE[::-1] and is_deepfashion_path(path):
         image = image.crop(CROP_BOX)
-    if (image.height, image.width) != size:
-        image = image.resize((size[1], size[0]), resampling)
+    if image.size != size[::-1]:
+        image = image.resize(size[::-1], Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return path, buffer.getvalue()
-
-
-def read_stamps(folder: Path) -> dict[str, str]:
-    """Path of the lists -> size and time of the file that its image was made from."""
-    path = folder / STAMPS_NAME
-    try:
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete {folder} and start again") from None
 
 
 def stamp(file: Path) -> str:
@@ -169,7 +140,8 @@ def paths_to_make(writer: LmdbWriter, files: dict[str, Path], folder: Path) -> l
 
     The stamps are written before the images: what a kill leaves out is missing anyway.
     """
-    known, now = read_stamps(folder), {path: stamp(file) for path, file in files.items()}
+    stamps, now = folder / STAMPS_NAME, {path: stamp(file) for path, file in files.items()}
+    known = read_json(stamps, f"delete {folder} and start again") if stamps.is_file() else {}
     missing = set(writer.missing(files))
     changed = [p for p in files if p not in missing and known.get(p, now[p]) != now[p]]
     if changed:
@@ -178,34 +150,26 @@ def paths_to_make(writer: LmdbWriter, files: dict[str, Path], folder: Path) -> l
             f"{changed[0]}: they are made again"
         )
     missing.update(changed)
-    if missing:
+    wanted = [path for path in files if path in missing]
+    if wanted:
         writer.mark_incomplete()
-        stamps = {**known, **{path: now[path] for path in files if path in missing}}
-        write_file(folder / STAMPS_NAME, json.dumps(stamps).encode())
-    return [path for path in files if path in missing]
+        known |= {path: now[path] for path in wanted}
+        write_file(stamps, json.dumps(known).encode())
+    return wanted
 
 
-def prepare(files: dict[str, Path], folder: Path, size: Size, options) -> tuple[int, int]:
+def prepare(files: dict[str, Path], folder: Path, size: Size, workers: int) -> tuple[int, int]:
     """Complete one environment; returns (images made now, images in it)."""
-    function = functools.partial(
-        encode,
-        size=size,
-        resampling=FILTERS[options.filter],
-        crop_borders=not options.keep_borders,
-    )
-    check_settings(folder, options)
-    made, problems, waiting = 0, [], []
+    made, problems = 0, []
     with LmdbWriter(folder) as writer:
         tasks = [(path, files[path]) for path in paths_to_make(writer, files, folder)]
-        done = map_in_order(function, tasks, options.workers, chunk=CHUNK)
-        for image in progress_bar(done, total=len(tasks), desc=folder.name, unit="image"):
-            (problems if isinstance(image, str) else waiting).append(image)
-            if len(waiting) >= COMMIT:
-                writer.put(waiting)
-                made, waiting = made + len(waiting), []
-        if waiting:
-            writer.put(waiting)
-        made += len(waiting)
+        done = map_in_order(functools.partial(encode, size=size), tasks, workers, chunk=CHUNK)
+        done = iter(progress_bar(done, total=len(tasks), desc=folder.name, unit="image"))
+        while some := list(itertools.islice(done, COMMIT)):
+            images = [image for image in some if not isinstance(image, str)]
+            problems += [problem for problem in some if isinstance(problem, str)]
+            writer.put(images)
+            made += len(images)
         if problems:
             raise UserError(
                 f"{len(problems):,} images cannot be used, the first: {problems[0]}. {made:,} were "
@@ -222,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = find_files(root, list_images(root))
     for size in options.sizes:
         folder = Path(options.out or root) / environment_name(size)
-        made, total = prepare(files, folder, size, options)
+        made, total = prepare(files, folder, size, options.workers)
         print(f"{folder}: {made:,} images made, {total:,} in all")
     return 0
 

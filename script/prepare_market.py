@@ -17,11 +17,11 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
 
-from data.prepare.images import FILTERS, ImageSource
+from data.prepare.images import ImageSource
 from options.parser import DATA, Parser, add_debug, add_workers
 from script.generate_fashion_datasets import make_folders
 from util.errors import UserError
-from util.kinds import choice, text
+from util.kinds import text
 from util.parallel import allotted_cpus
 from util.run.main import run_main
 from util.tables.layouts import LAYOUTS, MARKET_PREPARATIONS, PHASES
@@ -34,7 +34,6 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     add = parser.option
     add(DATA, text, "./dataset/market", "folder that receives the image folders")
     add("--source", text, None, "the release, a folder or a zip file; default: look in DATAROOT")
-    add("--filter", choice(FILTERS), "bicubic", "for files not 128 x 64")
     add_workers(add, allotted_cpus(), "processes")
     add_debug(add)
     return parser.parse(arguments)
@@ -85,10 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
     root = Path(options.dataroot)
     source = ImageSource(Path(options.source or find_source(root)))
     images = find_images(source)
-    for phase, published in LAYOUTS["market"].image_counts.items():
-        if len(images[phase]) != published:
-            print(f"note: {len(images[phase]):,} {phase} images; published: {published:,}")
-    return make_folders(root, source, "Market-1501", MARKET_PREPARATIONS, images, options)
+    kind, workers = "Market-1501", options.workers
+    return make_folders(root, source, kind, MARKET_PREPARATIONS, images, workers)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.synthetic.write import write_dataset
 from script import convert_annotations, prepare_data
-from util.tables.frames import to_path
+from util.tables.uncropped import to_path
 
 
 def _people(root: Path, layout: str) -> Path:

@@ -21,10 +21,9 @@ from util.names import (
     stem,
     unflatten_deepfashion_name,
 )
-from util.tables.magpt import read_magpt_keypoints, write_magpt_keypoints
 from util.tables.manifest import read_manifest
-from util.tables.nted import read_items, read_pose
 from util.tables.patn import read_keypoints, read_list, read_pairs, write_keypoints, write_pairs
+from util.tables.uncropped import read_items, read_magpt_keypoints, read_pose, write_magpt_keypoints
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from api import PoseTransfer
-from data.prepare.identities import group_by_identity, recognise_rule
-from data.prepare.new_poses import plan
+from data.prepare.identities import group_by_identity, plan, recognise_rule
 from script import augment_identities
 from tests.photo_helpers import make_run, standing
 from util.errors import UserError

@@ -21,7 +21,6 @@ from tests.dataset_damage import (
     edit,
     enlarge_keypoints,
     missing_image,
-    truncated_image,
 )
 from util.errors import UserError
 from util.tables.manifest import update_manifest
@@ -96,12 +95,6 @@ def test_the_published_counts_are_expected_unless_the_data_is_ones_own(root, cap
     assert "0 errors, 4 warnings" in output
 
 
-def test_quick_reads_headers_only(root, capsys):
-    truncated_image(root)
-    assert check(root, capsys)[0] == 1
-    assert check(root, capsys, "--quick")[0] == 0
-
-
 def test_a_few_joints_just_outside_the_frame_are_normal(root, capsys):
     table = read_keypoints(root / KEYPOINTS)
     table[SECOND][4] = (20, -3)
@@ -173,11 +166,6 @@ def test_high_resolution_images_are_fine_and_mixed_sizes_are_not(root, capsys):
     assert all(line.startswith("note: images of") for line in findings)
     tiny_dataset.picture(1, (176, 256)).save(root / "train" / FIRST)
     assert any("holds images of 2 sizes" in line for line in check(root, capsys)[1])
-
-
-def test_other_colour_modes_are_noted(root, capsys):
-    Image.new("L", (176, 256)).save(root / "train" / FIRST)
-    assert any("1 L, 3 RGB; all are read" in line for line in check(root, capsys)[1])
 
 
 def test_a_folder_without_tables_lists_everything_that_is_needed(tmp_path, capsys):

@@ -114,20 +114,14 @@ def test_other_sizes_are_resized_with_the_bicubic_filter(fashion_root, lmdb_root
     assert small[0]["source_image"].shape == (3, 64, 44)
 
 
-def test_images_of_the_release_lose_their_borders_unless_kept(tmp_path):
+def test_images_of_the_release_lose_their_borders(tmp_path):
     write_images(tmp_path, [PATH], size=(256, 256))
     (tmp_path / "train_pairs.txt").write_text(f"{PATH},{PATH}\n")
     with Image.open(tmp_path / PATH) as image:
         cropped = np.asarray(image.convert("RGB").crop((40, 0, 216, 256)))
-    arguments = ["--root", str(tmp_path), "--sizes", "256x176", "--workers", "1"]
-    prepare_data.main([*arguments, "--out", str(tmp_path / "a")])
-    prepare_data.main([*arguments, "--out", str(tmp_path / "b"), "--keep_borders"])
-    pictures = []
-    for out in "ab":
-        data = stored(tmp_path / out / "256-176")[PATH.replace(".jpg", ".png")]
-        pictures.append(np.asarray(Image.open(io.BytesIO(data))))
-    assert np.array_equal(pictures[0], cropped)
-    assert not np.array_equal(pictures[1], cropped)
+    prepare_data.main(["--root", str(tmp_path), "--sizes", "256x176", "--workers", "1"])
+    data = stored(tmp_path / "256-176")[PATH.replace(".jpg", ".png")]
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), cropped)
 
 
 def many_images(root, count):
@@ -186,9 +180,8 @@ def test_a_killed_preparation_is_completed_by_starting_it_again(tmp_path, worker
     assert len(stored(folder)) == 100  # what was committed, and no length
     with pytest.raises(UserError, match="not complete"):
         len(LmdbReader(folder))
-    options = prepare_data.parse_arguments(arguments)
     files = prepare_data.find_files(tmp_path, prepare_data.list_images(tmp_path))
-    made, total = prepare_data.prepare(files, folder, (256, 128), options)
+    made, total = prepare_data.prepare(files, folder, (256, 128), workers)
     assert (made, total) == (150, 250)
     assert stored(folder)["length"] == b"00250"
     assert set(stored(folder)) == {*names, "length"}
@@ -210,14 +203,6 @@ def test_a_finished_environment_is_left_alone_and_grows_with_its_lists(tmp_path,
     (tmp_path / "test_pairs.txt").write_text(f"img/new.png,{names[0]}\n")
     prepare_data.main(arguments)
     assert "1 images made, 6 in all" in capsys.readouterr().out
-
-
-def test_other_settings_for_the_same_environment_are_refused(tmp_path):
-    many_images(tmp_path, 2)
-    arguments = ["--root", str(tmp_path), "--sizes", "64x32", "--workers", "1"]
-    prepare_data.main(arguments)
-    with pytest.raises(UserError, match="begun with"):
-        prepare_data.main([*arguments, "--filter", "lanczos"])
 
 
 def test_missing_and_damaged_images_are_named(tmp_path):

@@ -22,7 +22,7 @@ from tests.metric_helpers import (
 from util.errors import UserError
 from util.image import save_image
 from util.run.main import run_main
-from util.tables.magpt import write_magpt_keypoints
+from util.tables.uncropped import write_magpt_keypoints
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from tests.helpers import GOLDEN
 from util.errors import UserError
 from util.names import file_id, result_name
 from util.person.maps import keypoints_to_heatmaps, one_hot_pose_maps
-from util.tables.magpt import PAIR_COLUMNS, read_magpt_keypoints, write_magpt_keypoints
 from util.tables.patn import write_pairs
+from util.tables.uncropped import PAIR_COLUMNS, read_magpt_keypoints, write_magpt_keypoints
 from util.tensors import SAVE_NORMS
 
 FRONT = "img/WOMEN/Tees_Tanks/id_00007838/05_1_front.jpg"

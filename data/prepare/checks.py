@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial, partialmethod
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,9 @@ from util.parallel import map_in_order
 from util.run.progress import progress_bar
 from util.skeleton import present
 from util.tables.layouts import Layout
-from util.tables.magpt import read_magpt_keypoints
 from util.tables.manifest import differences, folder_record, problems
 from util.tables.patn import find_row, read_keypoints, read_pairs
+from util.tables.uncropped import read_magpt_keypoints
 
 LEVELS = ERROR, WARNING, NOTE = ("error", "warning", "note")
 MARGIN = 40  # pixels beyond the frame at which joints of the published tables still lie
@@ -245,19 +245,21 @@ def check_between(train: Phase, test: Phase, rule: str | None, found: Findings) 
 # --- images -------------------------------------------------------------------------------------
 
 
-def examine(path: Path, quick: bool = False) -> tuple[Size, str] | str:
-    """((h, w), colour mode) of an image file as training would read it, or what is wrong with it.
-
-    ``quick`` reads the header only, so that a truncated file goes unnoticed.
-    """
+def examine(path: Path) -> Size | str:
+    """(h, w) of an image as training reads it, or what is wrong with it."""
     try:
-        image = None if quick else load_image(path)
-        with Image.open(path) as header:
-            return (image.size if image else upright_size(header))[::-1], header.mode
+        image = load_image(path)
     except UserError as error:
         return str(error)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return f"{path} is not a readable image ({error}); replace the file"
+    return image.height, image.width
+
+
+def _size_in_header(path: Path) -> Size | None:
+    try:
+        with Image.open(path) as header:
+            return upright_size(header)[::-1]
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 def shape_note(folder: Path, names: Sequence[str], frame: Size) -> str | None:
@@ -270,14 +272,13 @@ def shape_note(folder: Path, names: Sequence[str], frame: Size) -> str | None:
     large = 8 * sorted(files.values())[len(files) // 2]
     spread = list(names)[:: max(1, len(names) // LOOKED_AT)]
     chosen = dict.fromkeys([*(name for name, size in files.items() if size > large), *spread])
-    found = {name: examine(folder / name, quick=True) for name in chosen}
-    sizes = {name: result[0] for name, result in found.items() if not isinstance(result, str)}
-    odd = {name: size for name, size in sizes.items() if _is_odd(size, frame)}
+    sizes = {name: _size_in_header(folder / name) for name in chosen}
+    odd = {name: size for name, size in sizes.items() if size and _is_odd(size, frame)}
     if not odd:
         return None
     name, (height, width) = next(iter(odd.items()))
     return (
-        f"{len(odd):,} of {len(found):,} images looked at in {folder} do not have the shape of the "
+        f"{len(odd):,} of {len(sizes):,} images looked at in {folder} do not have the shape of the "
         f"keypoint frame, {frame[1]}x{frame[0]} pixels (width x height): {name} has "
         f"{width}x{height}. They are stretched; see python script/check_dataset.py"
     )
@@ -287,7 +288,7 @@ def _is_odd(size: Size, frame: Size) -> bool:
     return abs(size[1] / size[0] / (frame[1] / frame[0]) - 1) > ASPECT_TOLERANCE
 
 
-def check_images(phase: Phase, quick: bool, workers: int, own: bool, found: Findings) -> None:
+def check_images(phase: Phase, workers: int, own: bool, found: Findings) -> None:
     """Look at every image the pairs need, and count the files of the folder."""
     if not phase.folder.is_dir():
         return
@@ -302,18 +303,13 @@ def check_images(phase: Phase, quick: bool, workers: int, own: bool, found: Find
         )
     lost = set(missing)
     paths = [phase.folder / name for name in names if name not in lost]
-    work = partial(examine, quick=quick)
-    results = map_in_order(work, paths, workers if len(paths) >= 200 else 1, chunk=64)
+    results = map_in_order(examine, paths, workers if len(paths) >= 200 else 1, chunk=64)
     results = list(progress_bar(results, total=len(paths), unit="image", leave=False))
     broken = [result for result in results if isinstance(result, str)]
     if broken:
         found.error(f"{len(broken):,} images cannot be read: {broken[0]}.")
-    read = {p: r for p, r in zip(paths, results, strict=True) if not isinstance(r, str)}
-    _check_sizes(phase, {path: size for path, (size, _) in read.items()}, found)
-    modes = Counter(mode for _, mode in read.values())
-    if set(modes) - {"RGB"}:
-        counts = ", ".join(f"{count:,} {mode}" for mode, count in sorted(modes.items()))
-        found.note(f"{phase.folder}: {counts}; all are read as 8-bit RGB.")
+    sizes = {p: r for p, r in zip(paths, results, strict=True) if not isinstance(r, str)}
+    _check_sizes(phase, sizes, found)
     for problem in problems(phase.folder):
         found.warn(problem)
     expected = phase.layout.image_counts.get(phase.name, len(files))

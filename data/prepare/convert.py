@@ -1,30 +1,33 @@
-"""The text formats of PATN / DPTN, GFLA, MAGPT and NTED: how each is read and written."""
+"""The text formats of PATN / DPTN, GFLA, MAGPT and NTED: how each is read and written.
+
+All are converted through PATN's representation: flat names, keypoints in the frame of the cropped
+image. MAGPT and NTED name images by path and count x from the edge of the uncropped 256 x 256
+DeepFashion image, 40 pixels further left.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from util.errors import UserError
 from util.files import make_folder, write_file
-from util.names import file_id, flatten_deepfashion_path
-from util.skeleton import MISSING
-from util.tables.frames import (
-    Annotations,
-    Conversion,
-    to_cropped_frame,
-    to_full_frame,
-    to_name,
-    to_path,
+from util.names import file_id
+from util.skeleton import present
+from util.tables.layouts import (
+    CROP_BOX,
+    LAYOUTS,
+    LIST_NAME,
+    MAGPT_LIST_NAME,
+    NTED_PAIRS_NAME,
+    RELEASE_SIZE,
 )
-from util.tables.layouts import LAYOUTS, LIST_NAME, MAGPT_LIST_NAME, NTED_PAIRS_NAME
-from util.tables.magpt import PAIR_COLUMNS, read_magpt_keypoints, write_magpt_keypoints
-from util.tables.nted import pose_path, read_items, read_pose, write_items, write_pose
 from util.tables.patn import (
     read_keypoints,
     read_list,
@@ -34,56 +37,54 @@ from util.tables.patn import (
     write_pairs,
     write_table,
 )
+from util.tables.uncropped import (
+    PAIR_COLUMNS,
+    pose_path,
+    read_items,
+    read_magpt_keypoints,
+    read_pose,
+    shift,
+    to_name,
+    to_path,
+    write_items,
+    write_magpt_keypoints,
+    write_pose,
+)
 
-_MAGPT_ID = re.compile(r"(?:img)?(WOMEN|MEN)([^0-9/]+)id_([0-9]{8})([0-9]{2})_([0-9]+)_([A-Za-z]+)")
+
+@dataclass
+class Annotations:
+    """Pairs, keypoints (18, 2) (y, x) of the cropped frame and image names of one phase.
+
+    ``notes`` tells, sentence by sentence, what a reader or writer could not keep.
+    """
+
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+    keypoints: dict[str, np.ndarray] = field(default_factory=dict)
+    images: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-# --- PATN and GFLA: the same tables under two names ---------------------------------------------
+def _offset(mode: str) -> int:
+    """Pixels from the edge of the uncropped frame to the edge of the cropped one."""
+    return CROP_BOX[0] if mode == "fashion" else 0
 
 
-def _table_names(kind: str, conversion: Conversion, resize: bool) -> list[str]:
-    """Accepted names of the pairs or the annotations, the one to write first."""
-    layout = LAYOUTS[conversion.mode]
-    names = layout.pairs if kind == "pairs" else layout.annotations
-    return [name for name in names if ("-resize" in name) == resize] or list(names)
-
-
-def _read_tables(root: Path, phase: str, conversion: Conversion, resize: bool) -> Annotations:
-    result = Annotations()
-    names = {kind: _table_names(kind, conversion, resize) for kind in ("pairs", "annotation")}
-    paths = {k: LAYOUTS[conversion.mode].find(root, found, phase) for k, found in names.items()}
-    if not any(paths.values()):
-        first, second = (found[0].format(phase=phase) for found in names.values())
+def _find(
+    root: Path, phase: str, pairs: Iterable[str], keypoints: Iterable[str], notes: list[str]
+) -> tuple[Path | None, Path | None]:
+    """The first of each that exists; a UserError when there is none at all."""
+    kinds = [[name.format(phase=phase) for name in names] for names in (pairs, keypoints)]
+    found = [next((root / n for n in names if (root / n).exists()), None) for names in kinds]
+    if not any(found):
         raise UserError(
-            f"{root} holds neither {first} nor {second}: check --input, --from, --dataset_mode and "
-            "--phase."
+            f"{root} holds neither {kinds[0][0]} nor {kinds[1][0]}: check --input, --from, "
+            "--dataset_mode and --phase."
         )
-    for kind, path in paths.items():
+    for names, path in zip(kinds, found, strict=True):
         if path is None:
-            lacking = " or ".join(name.format(phase=phase) for name in names[kind])
-            result.notes.append(f"{root / lacking} does not exist: nothing to convert from it.")
-    if paths["pairs"]:
-        result.pairs = read_pairs(paths["pairs"], allow_duplicates=True)
-    if paths["annotation"]:
-        result.keypoints = read_keypoints(paths["annotation"], any_separator=True)
-    path = root / LIST_NAME.format(phase=phase)
-    result.images = read_list(path) if path.exists() else list(result.keypoints)
-    return result
-
-
-def _write_tables(
-    root: Path, phase: str, data: Annotations, conversion: Conversion, resize: bool
-) -> None:
-    pairs, keypoints = (
-        root / _table_names(kind, conversion, resize)[0].format(phase=phase)
-        for kind in ("pairs", "annotation")
-    )
-    if data.pairs:
-        write_pairs(pairs, data.pairs)
-    if data.keypoints:
-        write_keypoints(keypoints, data.keypoints)
-    if data.images and conversion.mode == "fashion":
-        _write_lines(root / LIST_NAME.format(phase=phase), data.images)
+            notes.append(f"{root / ' or '.join(names)} does not exist: nothing to convert from it.")
+    return found[0], found[1]
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -91,160 +92,174 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
     write_file(path, "".join(f"{line}\n" for line in lines).encode("utf-8"))
 
 
+def _note_aliased(
+    notes: list[str], before: dict[str, np.ndarray], after: dict[str, np.ndarray], where: str
+) -> None:
+    """Tell how many joints read -1 in their new frame."""
+    lost = sum(int((present(before[name]) & ~present(after[name])).sum()) for name in before)
+    if lost:
+        notes.append(f"{lost} joints {where}, which is written -1: they became missing.")
+
+
+# --- PATN and GFLA: the same tables under two names ---------------------------------------------
+
+
+def _table_names(mode: str, resize: bool) -> list[list[str]]:
+    """Accepted names of the pairs and of the annotations, those to write first."""
+    kinds = (LAYOUTS[mode].pairs, LAYOUTS[mode].annotations)
+    fitting = ([name for name in names if ("-resize" in name) == resize] for names in kinds)
+    return [chosen or list(names) for chosen, names in zip(fitting, kinds, strict=True)]
+
+
+def _read_tables(root: Path, phase: str, mode: str, resize: bool) -> Annotations:
+    result = Annotations()
+    pairs, keypoints = _find(root, phase, *_table_names(mode, resize), result.notes)
+    if pairs:
+        result.pairs = read_pairs(pairs, allow_duplicates=True)
+    if keypoints:
+        result.keypoints = read_keypoints(keypoints, any_separator=True)
+    path = root / LIST_NAME.format(phase=phase)
+    result.images = read_list(path) if path.exists() else list(result.keypoints)
+    return result
+
+
+def _write_tables(root: Path, phase: str, data: Annotations, mode: str, resize: bool) -> None:
+    names = _table_names(mode, resize)
+    pairs, keypoints = (root / accepted[0].format(phase=phase) for accepted in names)
+    if data.pairs:
+        write_pairs(pairs, data.pairs)
+    if data.keypoints:
+        write_keypoints(keypoints, data.keypoints)
+    if data.images and mode == "fashion":
+        _write_lines(root / LIST_NAME.format(phase=phase), data.images)
+
+
 # --- MAGPT --------------------------------------------------------------------------------------
 
-
-def _magpt_paths(root: Path, phase: str) -> dict[str, Path]:
-    magpt = LAYOUTS["magpt"]
-    names = {"pairs": magpt.pairs[0], "keypoints": magpt.annotations[0], "list": MAGPT_LIST_NAME}
-    return {kind: root / name.format(phase=phase) for kind, name in names.items()}
+_MAGPT_TABLES = LAYOUTS["magpt"].pairs + LAYOUTS["magpt"].annotations + (MAGPT_LIST_NAME,)
+_MAGPT_ID = re.compile(r"(?:img)?((?:WOMEN|MEN)[^0-9/]+id)_([0-9]{10}_[0-9]+)_([A-Za-z]+)")
 
 
-def _read_magpt(root: Path, phase: str, conversion: Conversion) -> Annotations:
+def _read_magpt(root: Path, phase: str, mode: str) -> Annotations:
     result = Annotations()
-    tables = _magpt_paths(root, phase)
-    if not (tables["pairs"].exists() or tables["keypoints"].exists()):
-        raise UserError(
-            f"{root} holds neither {tables['pairs'].name} nor {tables['keypoints'].name}: check "
-            "--input, --from and --phase."
-        )
-    paths: list[str] = []
-    if tables["list"].exists():
-        paths = [path for _, (path,) in read_table(tables["list"], ",", ("img",))]
-    if tables["pairs"].exists():
-        pairs = read_pairs(tables["pairs"], PAIR_COLUMNS, allow_duplicates=True)
-        paths += [path for pair in pairs for path in pair]
-        result.pairs = [(to_name(a), to_name(b)) for a, b in pairs]
+    pairs, keypoints = _find(root, phase, _MAGPT_TABLES[:1], _MAGPT_TABLES[1:2], result.notes)
+    listed = root / MAGPT_LIST_NAME.format(phase=phase)
+    paths = [p for _, (p,) in read_table(listed, ",", ("img",))] if listed.exists() else []
+    if pairs:
+        read = read_pairs(pairs, PAIR_COLUMNS, allow_duplicates=True)
+        paths += [path for pair in read for path in pair]
+        result.pairs = [(to_name(a), to_name(b)) for a, b in read]
     names = {file_id(path): to_name(path) for path in paths}
-    if tables["keypoints"].exists():
-        full = {}
-        for key, framed in read_magpt_keypoints(tables["keypoints"]).items():
-            name = names.get(key) or _name_of_id(key)
-            if name is None:
-                result.notes.append(f"no path is known for the file id {key!r}: its row is lost.")
-            else:
-                full[name] = framed.in_frame(conversion.full_frame)
-        result.keypoints = to_cropped_frame(full, conversion, result.notes)
+    full = {}
+    for key, framed in (read_magpt_keypoints(keypoints) if keypoints else {}).items():
+        match = _MAGPT_ID.fullmatch(key)  # of DeepFashion, whose extension is always .jpg
+        name = names.get(key) or (match and match.expand(r"fashion\1\2\3.jpg"))
+        if name:
+            full[name] = framed.in_frame(_full_frame(mode))
+        else:
+            result.notes.append(f"no path is known for the file id {key!r}: its row is lost.")
+    _crop(result, full, mode)
     result.images = list(dict.fromkeys([*names.values(), *result.keypoints]))
     return result
 
 
-def _name_of_id(key: str) -> str | None:
-    """Flat name of a DeepFashion file id, whose extension is always .jpg."""
-    match = _MAGPT_ID.fullmatch(key)
-    if not match:
-        return None
-    gender, category, identity, number, view, word = match.groups()
-    return flatten_deepfashion_path(f"{gender}/{category}/id_{identity}/{number}_{view}_{word}.jpg")
+def _full_frame(mode: str) -> tuple[int, int]:
+    return RELEASE_SIZE if mode == "fashion" else LAYOUTS[mode].annotation_size
 
 
-def _write_magpt(root: Path, phase: str, data: Annotations, conversion: Conversion) -> None:
-    tables = _magpt_paths(root, phase)
+def _crop(result: Annotations, full: dict[str, np.ndarray], mode: str) -> None:
+    """Enter keypoints of the uncropped frame."""
+    offset = _offset(mode)
+    result.keypoints = {name: shift(points, -offset) for name, points in full.items()}
+    _note_aliased(result.notes, full, result.keypoints, f"lie at x = {offset - 1}")
+
+
+def _write_magpt(root: Path, phase: str, data: Annotations, mode: str) -> None:
+    pairs, keypoints, listed = (root / name.format(phase=phase) for name in _MAGPT_TABLES)
     if data.pairs:
-        pairs = ((to_path(a), to_path(b)) for a, b in data.pairs)
-        write_pairs(tables["pairs"], pairs, PAIR_COLUMNS)
+        write_pairs(pairs, ((to_path(a), to_path(b)) for a, b in data.pairs), PAIR_COLUMNS)
     if data.images:
-        rows = ([to_path(name)] for name in data.images)
-        write_table(tables["list"], ",", ("img",), rows)
-    if not data.keypoints:
-        return
-    keypoints, owners, rounded, aliased = {}, {}, 0, 0
-    for name, points in data.keypoints.items():
+        write_table(listed, ",", ("img",), ([to_path(name)] for name in data.images))
+    owners: dict[str, str] = {}
+    for name in data.keypoints:
         key = file_id(to_path(name))
         if owners.setdefault(key, name) != name:
             raise UserError(
                 f"{name!r} and {owners[key]!r} share the file id {key!r}, so MAGPT's table cannot "
                 "tell them apart: rename one of the files."
             )
-        full = to_full_frame(points, conversion)
-        rounded += int((full != np.rint(full)).any(axis=1).sum())
-        full = np.rint(full)
-        aliased += int(((full == MISSING).any(axis=1) & (points != MISSING).all(axis=1)).sum())
-        keypoints[key] = full
-    write_magpt_keypoints(tables["keypoints"], keypoints, conversion.full_frame)
+    full = {name: shift(points, _offset(mode)) for name, points in data.keypoints.items()}
+    whole = {name: np.rint(points) for name, points in full.items()}
+    rounded = sum(int((full[name] != whole[name]).any(axis=1).sum()) for name in full)
+    if full:
+        table = {key: whole[name] for key, name in owners.items()}
+        write_magpt_keypoints(keypoints, table, _full_frame(mode))
     if rounded:
         data.notes.append(f"{rounded} joints were rounded to whole pixels, as MAGPT needs.")
-    _note_aliased(data.notes, aliased)
-
-
-def _note_aliased(notes: list[str], count: int) -> None:
-    if count:
-        notes.append(f"{count} joints far outside the frame read -1 there: they became missing.")
+    _note_aliased(data.notes, data.keypoints, whole, "lie far outside the frame at -1")
 
 
 # --- NTED and PIDM ------------------------------------------------------------------------------
 
 
-def _read_nted(root: Path, phase: str, conversion: Conversion) -> Annotations:
+def _read_nted(root: Path, phase: str, mode: str) -> Annotations:
     result = Annotations()
-    list_path = root / LIST_NAME.format(phase=phase)
-    items = read_items(root / NTED_PAIRS_NAME.format(phase=phase), conversion.pairs_order)
+    items = read_items(root / NTED_PAIRS_NAME.format(phase=phase))
     result.pairs = [(to_name(s), to_name(target)) for target, sources in items for s in sources]
     several = sum(len(sources) > 1 for _, sources in items)
     if several:
         result.notes.append(
             f"{several} items had several possible sources: each became a pair of its own."
         )
+    listed = root / LIST_NAME.format(phase=phase)
     named = [name for pair in result.pairs for name in pair]
-    listed = read_list(list_path) if list_path.exists() else []
-    result.images = list(dict.fromkeys([*listed, *named]))
+    names = [*(read_list(listed) if listed.exists() else []), *named]
+    result.images = list(dict.fromkeys(names))
     paths = {to_name(p): p for target, sources in items for p in (target, *sources)}
-    full, without = {}, []
-    for name in result.images:
-        path = pose_path(root, paths.get(name) or to_path(name))
-        if path.exists():
-            full[name] = read_pose(path)
-        else:
-            without.append(name)
+    poses = {n: pose_path(root, paths.get(n) or to_path(n)) for n in result.images}
+    without = [name for name, path in poses.items() if not path.exists()]
     if without:
         result.notes.append(
             f"{len(without)} images have no file below {root / 'pose'}, the first is {without[0]}: "
             "they have no row in the keypoint table."
         )
-    result.keypoints = to_cropped_frame(full, conversion, result.notes)
+    lacking = set(without)
+    _crop(result, {n: read_pose(path) for n, path in poses.items() if n not in lacking}, mode)
     return result
 
 
-def _write_nted(root: Path, phase: str, data: Annotations, conversion: Conversion) -> None:
+def _write_nted(root: Path, phase: str, data: Annotations, mode: str) -> None:
     if data.pairs:
         pairs = ((to_path(a), to_path(b)) for a, b in data.pairs)
-        write_items(root / NTED_PAIRS_NAME.format(phase=phase), pairs, conversion.pairs_order)
+        write_items(root / NTED_PAIRS_NAME.format(phase=phase), pairs)
     if data.images:
         _write_lines(root / LIST_NAME.format(phase=phase), data.images)
-    aliased = 0
-    for name, points in data.keypoints.items():
-        full = to_full_frame(points, conversion)
-        aliased += int(((full == MISSING).any(axis=1) & (points != MISSING).all(axis=1)).sum())
-        write_pose(pose_path(root, to_path(name)), full)
-    _note_aliased(data.notes, aliased)
+    full = {name: shift(points, _offset(mode)) for name, points in data.keypoints.items()}
+    for name, points in full.items():
+        write_pose(pose_path(root, to_path(name)), points)
+    _note_aliased(data.notes, data.keypoints, full, "lie far outside the frame at -1")
 
 
 @dataclass(frozen=True)
 class TextFormat:
     """How the annotations of one phase are read and written, and in which tables."""
 
-    read: Callable[[Path, str, Conversion], Annotations]
-    write: Callable[[Path, str, Annotations, Conversion], None]
-    tables: Callable[[Conversion], list[str]]  # {phase} is train or test
+    read: Callable[[Path, str, str], Annotations]  # root, phase, mode: fashion or market
+    write: Callable[[Path, str, Annotations, str], None]
+    tables: Callable[[str], Iterable[str]]  # mode -> names, {phase} is train or test
 
 
-def _patn_tables(resize: bool) -> TextFormat:
-    def names(conversion: Conversion) -> list[str]:
-        kinds = ("pairs", "annotation")
-        return [name for kind in kinds for name in _table_names(kind, conversion, resize)]
-
+def _patn(resize: bool) -> TextFormat:
     return TextFormat(
-        partial(_read_tables, resize=resize), partial(_write_tables, resize=resize), names
+        partial(_read_tables, resize=resize),
+        partial(_write_tables, resize=resize),
+        lambda mode: chain(*_table_names(mode, resize)),
     )
 
 
-TEXT_FORMATS: dict[str, TextFormat] = {
-    "patn": _patn_tables(resize=True),
-    "gfla": _patn_tables(resize=False),
-    "magpt": TextFormat(
-        _read_magpt,
-        _write_magpt,
-        lambda _: [*LAYOUTS["magpt"].pairs, *LAYOUTS["magpt"].annotations, MAGPT_LIST_NAME],
-    ),
+TEXT_FORMATS = {
+    "patn": _patn(resize=True),
+    "gfla": _patn(resize=False),
+    "magpt": TextFormat(_read_magpt, _write_magpt, lambda _: _MAGPT_TABLES),
     "nted": TextFormat(_read_nted, _write_nted, lambda _: [NTED_PAIRS_NAME]),
 }

@@ -1,10 +1,14 @@
-"""Who is on a photograph, read from its name."""
+"""Who is on a photograph, read from its name, and which new pictures a person gets."""
 
 from __future__ import annotations
 
+import itertools
+import random
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
+
+import numpy as np
 
 from util.errors import UserError
 from util.names import (
@@ -13,6 +17,7 @@ from util.names import (
     is_flat_deepfashion_name,
     unflatten_deepfashion_name,
 )
+from util.skeleton import facing, present
 
 _MARKET = re.compile(r"(-1|[0-9]{4})_c[0-9]")  # 0002_c1s1_000451_03.jpg
 
@@ -50,15 +55,13 @@ def identity_rule(rule: str) -> Callable[[str], str]:
         return RULES[rule]
     try:
         pattern = re.compile(rule)
+        problem = f"has {pattern.groups} groups" if pattern.groups != 1 else None
     except re.error as error:
+        problem = f"is no regular expression ({error})"
+    if problem:
         raise UserError(
-            f"--identity {rule!r} is neither one of {', '.join(RULES)} nor a regular expression "
-            f"({error})."
-        ) from None
-    if pattern.groups != 1:
-        raise UserError(
-            f"--identity {rule!r} has {pattern.groups} groups; expected one of {', '.join(RULES)}, "
-            r"or a regular expression whose one group is the identity, such as '^(\w+)-\d+'."
+            f"--identity {rule!r} {problem}; expected one of {', '.join(RULES)}, or a regular "
+            r"expression whose one group is the identity, such as '^(\w+)-\d+'."
         )
 
     def identity(name: str) -> str:
@@ -104,3 +107,80 @@ def group_by_identity(names: Iterable[str], rule: str) -> dict[str, list[str]]:
     for name in names:
         groups.setdefault(identity(name), []).append(name)
     return groups
+
+
+# --- new pictures of every person ---------------------------------------------------------------
+
+MARK = "_gen"  # 0002_c1s1_000451_03.jpg -> 0002_c1s1_000451_03_gen00.jpg
+
+
+def plan(
+    keypoints: Mapping[str, np.ndarray],  # image name -> (18, 2)
+    count: int,  # new pictures of every person
+    seed: int,
+    min_joints: int = 0,
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """The pictures to make, name -> identity, source, pose and view, and people without any.
+
+    A person's photographs take turns as sources; each pose is an image of other people who look the
+    same way, every pose once before one comes again. What a person gets depends on the seed and the
+    identity, not on ``count``: more pictures continue the same row. Without the trunk's four joints
+    the view is unknown: such images are neither sources nor poses.
+    """
+    people = _people(list(keypoints))
+    views = {
+        name: facing(points)
+        for name, points in keypoints.items()
+        if present(points).sum() >= min_joints
+    }
+    by_view: dict[str, list[str]] = {}
+    for name in (name for names in people.values() for name in names if views.get(name)):
+        by_view.setdefault(views[name], []).append(name)
+    pictures, left_out = {}, []
+    for identity, names in people.items():
+        own = set(names)
+        others = {view: [n for n in by_view[view] if n not in own] for view in by_view}
+        sources = [name for name in names if others.get(views.get(name))]
+        if not sources:
+            left_out.append(identity)
+            continue
+        rng = random.Random(f"{seed} {identity}")
+        draws = _draw(sources, views, others, rng)
+        for number, (source, pose) in enumerate(itertools.islice(draws, count)):
+            name = f"{PurePosixPath(source).stem}{MARK}{number:02}.jpg"
+            pictures[name] = {
+                "identity": identity, "source": source, "pose": pose, "view": views[source]
+            }  # fmt: skip
+    return pictures, left_out
+
+
+def _people(names: list[str]) -> dict[str, list[str]]:
+    """Identity -> its images, of a list of Market-1501."""
+    if recognise_rule(names) != "market":
+        raise UserError(
+            f"the image {names[0]} has no name of Market-1501; expected names such as "
+            "0002_c1s1_000451_03.jpg, which begin with the person and the camera: rename the images"
+        )
+    people = group_by_identity((name for name in names if not is_distractor(name)), "market")
+    if len(people) < 2:
+        raise UserError(
+            f"found {len(people)} people by the names of the images; expected at least two, since "
+            "poses come from other people"
+        )
+    return people
+
+
+def _draw(
+    sources: Sequence[str],
+    views: Mapping[str, str],
+    others: Mapping[str, list[str]],  # view -> images of other people
+    rng: random.Random,
+) -> Iterator[tuple[str, str]]:
+    """Source and pose of one picture after another, without end."""
+    sources = rng.sample(sources, len(sources))
+    waiting: dict[str, list[str]] = {}
+    for source in itertools.cycle(sources):
+        view = views[source]
+        if not waiting.get(view):
+            waiting[view] = rng.sample(others[view], len(others[view]))
+        yield source, waiting[view].pop()

@@ -18,7 +18,7 @@ from PIL import Image
 from util.errors import UserError
 from util.files import OutputError, make_folder, remove_leftovers, write_file
 from util.image import image_from_bytes
-from util.names import flatten_deepfashion_path, is_image, unflatten_deepfashion_name
+from util.names import flatten_deepfashion_path, is_image
 from util.parallel import map_in_order
 from util.tables.layouts import CROP_BOX, MARKET_SIZE, RELEASE_SIZE, Preparation
 from util.tables.manifest import differences, file_sha256, read_manifest, update_manifest
@@ -93,14 +93,13 @@ class ImageSource:
         self._check_size(name, member.file_size)
         try:
             return _archive(self.path).read(member, pwd=(self.password or "").encode() or None)
-        except NotImplementedError as error:
-            raise UserError(
-                f"{self.path} uses a protection or compression that cannot be read here ({error}): "
-                "unpack it with 7-Zip or unzip and give the folder."
-            ) from None
         except (RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            protected = member.flag_bits & 1
-            if not protected:
+            if isinstance(error, NotImplementedError):
+                problem = (
+                    f"its protection or compression cannot be read here ({error}): unpack it with "
+                    "7-Zip or unzip and give the folder."
+                )
+            elif not member.flag_bits & 1:
                 problem = f"{name} is damaged ({error}); fetch the zip again."
             elif self.password:
                 problem = f"the given --password does not open it ({error}); check its spelling."
@@ -122,36 +121,22 @@ class ImageSource:
 
 
 def deepfashion_entries(source: ImageSource) -> tuple[dict[str, str], list[str]]:
-    """Flat name -> path of every DeepFashion image in ``source``, and all other image paths.
-
-    Images that are flat already (from another project's preparation) count where there is no other.
-    """
-    names = source.names()
-    for flat_name in (flatten_deepfashion_path, _flat_already):
-        entries: dict[str, str] = {}
-        others: list[str] = []
-        for path in names:
-            try:
-                flat = flat_name(path.replace("\\", "/"))  # of zips made on Windows
-            except UserError:
-                others.append(path)
-                continue
-            if flat in entries:
-                raise UserError(
-                    f"{source.path} holds {path} and {entries[flat]}, which are the same image of "
-                    "two releases; expected one of them: choose with --source PATH/img or "
-                    "PATH/img_highres."
-                )
-            entries[flat] = path
-        if entries:
-            break
+    """Flat name -> path of every DeepFashion image in ``source``, and all other image paths."""
+    entries: dict[str, str] = {}
+    others = []
+    for path in source.names():
+        try:
+            flat = flatten_deepfashion_path(path.replace("\\", "/"))  # of zips made on Windows
+        except UserError:
+            others.append(path)
+            continue
+        if flat in entries:
+            raise UserError(
+                f"{source.path} holds {path} and {entries[flat]}, which are the same image of two "
+                "releases; expected one of them: choose with --source PATH/img or PATH/img_highres."
+            )
+        entries[flat] = path
     return entries, others
-
-
-def _flat_already(path: str) -> str:
-    name = path.rpartition("/")[2]
-    unflatten_deepfashion_name(name)  # refuses others
-    return name
 
 
 def begin(

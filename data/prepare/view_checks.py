@@ -11,20 +11,17 @@ from data.prepare.checks import Findings
 from data.view_dataset import ViewDataset
 from util.errors import UserError
 from util.run.progress import progress_bar
-from util.show.grid import grid
-from util.tables.views import NAMINGS, Source
-from util.tensors import image_to_tensor
-
-WIDTH = 96  # of a picture on the sheet
+from util.tables.views import Source
 
 
 def check_views(root: Path, phases: list[str], found: Findings) -> dict[str, Source]:
     """The phases that can be opened as training and testing do; what is wrong goes to ``found``."""
-    sources = {}
-    for name in phases:
+    sources: dict[str, Source] = {}
+    for name in sorted(phases, reverse=True):  # train first: test may show what train shows
         try:
             source = Source(root, name, None, "auto", 20)
-            ViewDataset(root, name, training=name == "train")
+            views = sources["train"].views() if "train" in sources else None
+            ViewDataset(root, name, views=views, training=name == "train")
             sources[name] = source
         except UserError as error:
             found.error(f"{name}: {error.sentence}")
@@ -74,18 +71,6 @@ def _check_complete(phase: str, source: Source, found: Findings) -> None:
 
 
 def _check_between(train: Source, test: Source, found: Findings) -> None:
-    if train.naming != test.naming:
-        found.error(
-            f"names of train are read as {NAMINGS[train.naming].shape}, those of test as "
-            f"{NAMINGS[test.naming].shape}: rename one of them."
-        )
-        return
-    for axis, known in zip(test.views(), train.views(), strict=True):
-        unknown = [label for label in axis if label not in known]
-        if unknown:
-            found.error(
-                f"test shows views that train does not have: {', '.join(unknown)}; remove them."
-            )
     # The same face in another recording or under another light is the same person.
     key = (lambda thing: thing.split("_")[0]) if train.naming == "multipie" else str
     both = sorted(set(map(key, objects(train))) & set(map(key, objects(test))))
@@ -94,20 +79,3 @@ def _check_between(train: Source, test: Source, found: Findings) -> None:
             f"{len(both):,} objects are in train and in test, the first is {both[0]}: results on "
             "seen objects prove nothing; keep each in one phase."
         )
-
-
-def view_sheet(sources: list[Source], count: int) -> np.ndarray | None:
-    """The first objects of each phase, one a row, from up to nine sides; None without any."""
-    rows = []
-    for source in sources:
-        shown: dict[tuple, list[tuple[int, str]]] = {}
-        first = source.views()[0]
-        for name, (thing, labels) in source.split.items():
-            shown.setdefault((thing, *labels[1:]), []).append((first.index(labels[0]), name))
-        for names in list(shown.values())[:count]:
-            chosen = sorted(names)[:: -(-len(names) // 9)]
-            images = [source.store.image(name) for _, name in chosen]
-            sizes = [(round(WIDTH * image.height / image.width), WIDTH) for image in images]
-            tensors = map(image_to_tensor, images, sizes)
-            rows.append([tensor.permute(1, 2, 0).numpy() for tensor in tensors])
-    return grid(rows) if rows else None

@@ -18,8 +18,8 @@ from util.names import stem
 from util.run.progress import progress_bar
 from util.skeleton import in_frame, present
 from util.tables.layouts import LAYOUTS, PHASES
-from util.tables.magpt import read_magpt_keypoints
 from util.tables.patn import read_keypoints
+from util.tables.uncropped import read_magpt_keypoints
 
 Size = tuple[float, float]  # (h, w)
 

@@ -11,11 +11,12 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 import lmdb
 
 from util.errors import UserError
+from util.files import make_folder
 
 FIRST_MAP = 2**26  # bytes of address space; doubled whenever they are full
 LENGTH_KEY = b"length"
@@ -52,6 +53,11 @@ def image_key(path: str) -> bytes:
     return key
 
 
+def _missing(transaction: lmdb.Transaction, paths: Iterable[str]) -> list[str]:
+    with transaction.cursor() as cursor:
+        return [path for path in paths if not cursor.set_key(image_key(path))]
+
+
 class LmdbReader:
     """PNG bytes by path; every process opens the environment for itself when it first reads."""
 
@@ -64,31 +70,19 @@ class LmdbReader:
             )
         check_complete(self.folder / "data.mdb")
 
-    def _environment(self) -> lmdb.Environment:
-        key = str(self.folder.resolve())
-        if key not in _open:
-            try:
-                _open[key] = lmdb.open(
-                    key, readonly=True, lock=False, readahead=False, meminit=False,
-                    max_readers=32,
-                )  # fmt: skip
-            except lmdb.Error as error:
-                raise self._damaged(error) from error
-        return _open[key]
-
-    def _damaged(self, error: Exception) -> UserError:
-        return UserError(
-            f"{self.folder} cannot be read ({error}): copy it again, or delete it and run python "
-            "-m script.prepare_data again"
-        )
-
     @contextlib.contextmanager
     def _reading(self) -> Iterator[lmdb.Transaction]:
+        key = str(self.folder.resolve())
         try:
-            with self._environment().begin() as transaction:
+            if key not in _open:
+                _open[key] = lmdb.open(key, readonly=True, lock=False, readahead=False)
+            with _open[key].begin() as transaction:
                 yield transaction
         except lmdb.Error as error:
-            raise self._damaged(error) from error
+            raise UserError(
+                f"{self.folder} cannot be read ({error}): copy it again, or delete it and run "
+                "python -m script.prepare_data again"
+            ) from error
 
     def __len__(self) -> int:
         """Number of images; a UserError when the preparation was interrupted."""
@@ -103,8 +97,8 @@ class LmdbReader:
 
     def missing(self, paths: Iterable[str]) -> list[str]:
         """Those of ``paths`` that have no image."""
-        with self._reading() as transaction, transaction.cursor() as cursor:
-            return [path for path in paths if not cursor.set_key(image_key(path))]
+        with self._reading() as transaction:
+            return _missing(transaction, paths)
 
     def read(self, path: str) -> bytes:
         """PNG bytes of the image at ``path`` of the lists."""
@@ -119,18 +113,13 @@ class LmdbWriter:
     """Adds images to an environment; what is committed survives a kill. A context manager."""
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+        self.folder = make_folder(folder)
         close_all()  # a reader of this process would block the folder
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{self.folder} cannot be written ({error}); choose another --out"
-            ) from error
         file = self.folder / "data.mdb"
-        if file.is_file() and file.stat().st_size:
+        size = file.stat().st_size if file.is_file() else 0
+        if size:
             check_complete(file)
-        self._map_size = max(FIRST_MAP, 2 * file.stat().st_size if file.is_file() else 0)
+        self._map_size = max(FIRST_MAP, 2 * size)
         with self._explained():
             self._environment = lmdb.open(str(self.folder), map_size=self._map_size)
 
@@ -141,21 +130,16 @@ class LmdbWriter:
         except lmdb.MapFullError:
             raise  # there is more address space, see put
         except (lmdb.Error, OSError) as error:
-            if "allocate memory" in str(error):  # the limit is on addresses, not on the disk
-                raise UserError(
-                    f"{self.folder} needs {self._map_size / 2**20:,.0f} MiB of address space, more "
-                    "than this process may have: raise the limit (ulimit -v unlimited); finished "
-                    "images are kept"
-                ) from error
             raise UserError(
-                f"{self.folder} cannot be written ({error}): free some space, or choose another "
-                "--out, and start again; finished images are kept"
+                f"{self.folder} cannot be written ({error}): free some space, choose another --out "
+                "or allow more addresses (ulimit -v unlimited), and start again; finished images "
+                "are kept"
             ) from error
 
     def missing(self, paths: Iterable[str]) -> list[str]:
         """Those of ``paths`` that have no image yet."""
-        with self._environment.begin() as transaction, transaction.cursor() as cursor:
-            return [path for path in paths if not cursor.set_key(image_key(path))]
+        with self._environment.begin() as transaction:
+            return _missing(transaction, paths)
 
     def mark_incomplete(self) -> None:
         """Count the environment as incomplete: some of its images will be replaced."""
@@ -204,10 +188,9 @@ class LmdbWriter:
 # LMDB maps the file into memory: reading a page that a cut file lacks ends the process by SIGBUS.
 # The layout below is that of LMDB 0.9 on 64-bit machines (lmdb.h, mdb.c).
 
-_PAGE_HEADER = struct.Struct("<QHHHH")  # number, -, flags, end of the pointers, start of the nodes
-_META = struct.Struct("<IIQQ")  # magic, version, address, map size; two MDB_db follow
-_DB = struct.Struct("<IHHQQQQQ")  # -, -, depth, branches, leaves, overflow pages, entries, root
-_MAGIC = 0xBEEFC0DE
+_PAGE = struct.Struct("<Q2xHH2x")  # number, flags, end of the pointers
+_META = struct.Struct("<II16xI36xQ40xQ8xQ")  # magic, version, page size, two roots, transaction
+_MAGIC = (0xBEEFC0DE, 1)
 _BRANCH, _LEAF, _BIG_DATA = 0x01, 0x02, 0x01
 _NO_PAGE = 2**64 - 1
 
@@ -219,49 +202,29 @@ def check_complete(path: Path) -> None:
     another version or machine is left to LMDB.
     """
     with path.open("rb") as file:
-        size = file.seek(0, 2)
-        newest = _newest_meta(file, size)
-        if newest is None:
-            return
-        page_size, *roots = newest
-        needed = 0
-        waiting = [root for root in roots if root != _NO_PAGE]
+        size, metas, page_size = file.seek(0, 2), [], 4096
+        for place in (0, 1):
+            file.seek(place * page_size + _PAGE.size)
+            data = file.read(_META.size)
+            if len(data) < _META.size:
+                raise UserError(f"{path} is cut off: it has {size:,} bytes; copy it again")
+            *kind, page_size, free, main, transaction = _META.unpack(data)
+            if tuple(kind) != _MAGIC:
+                return
+            metas.append((transaction, free, main))
+        waiting = [root for root in max(metas)[1:] if root != _NO_PAGE]
         while waiting:
             number = waiting.pop()
-            needed = max(needed, number + 1)
             file.seek(number * page_size)
-            page = file.read(page_size)
-            children, end = _named_by(page, number, page_size)
-            needed = max(needed, end)
-            if needed * page_size > size:
+            children, end = _named_by(file.read(page_size), number, page_size)
+            if end * page_size > size:
                 raise UserError(
-                    f"{path} is cut off: it has {size:,} bytes and needs {needed * page_size:,} or "
+                    f"{path} is cut off: it has {size:,} bytes and needs {end * page_size:,} or "
                     "more; copy it again"
                 )
             if children is None:
                 raise UserError(f"{path} is damaged at byte {number * page_size:,}; copy it again")
             waiting += children
-
-
-def _newest_meta(file: BinaryIO, size: int) -> tuple[int, int, int] | None:
-    """Page size and root pages (free pages, images) of the newer meta page; None: another kind."""
-    found, page_size = [], 4096
-    for place in (0, 1):
-        file.seek(place * page_size + _PAGE_HEADER.size)
-        data = file.read(_META.size + 2 * _DB.size + 16)
-        if len(data) < _META.size + 2 * _DB.size + 16:
-            if place == 0:
-                raise UserError(f"{file.name} is cut off: it has {size:,} bytes; copy it again")
-            break
-        magic, version, *_ = _META.unpack_from(data)
-        if magic != _MAGIC or version != 1:
-            continue
-        free = _DB.unpack_from(data, _META.size)
-        main = _DB.unpack_from(data, _META.size + _DB.size)
-        page_size = free[0] if place == 0 else page_size
-        transaction = int.from_bytes(data[-8:], "little")
-        found.append((transaction, page_size, free[-1], main[-1]))
-    return max(found)[1:] if found else None
 
 
 def _named_by(page: bytes, number: int, page_size: int) -> tuple[list[int] | None, int]:
@@ -271,12 +234,11 @@ def _named_by(page: bytes, number: int, page_size: int) -> tuple[list[int] | Non
     """
     if len(page) < page_size:
         return [], number + 1
-    own, _, flags, lower, _ = _PAGE_HEADER.unpack_from(page)
-    start = _PAGE_HEADER.size
-    if own != number or not flags & (_BRANCH | _LEAF) or not start <= lower <= page_size:
+    own, flags, lower = _PAGE.unpack_from(page)
+    if own != number or not flags & (_BRANCH | _LEAF) or not _PAGE.size <= lower <= page_size:
         return None, 0
     children, end = [], number + 1
-    for place in struct.unpack_from(f"<{(lower - start) // 2}H", page, start):
+    for place in struct.unpack_from(f"<{(lower - _PAGE.size) // 2}H", page, _PAGE.size):
         if place + 8 > page_size:
             return None, 0
         low, high, more, key = struct.unpack_from("<HHHH", page, place)
@@ -284,6 +246,6 @@ def _named_by(page: bytes, number: int, page_size: int) -> tuple[list[int] | Non
             children.append(low | high << 16 | more << 32)
         elif more & _BIG_DATA and place + 8 + key + 8 <= page_size:
             (first,) = struct.unpack_from("<Q", page, place + 8 + key)
-            pages = (start - 1 + (low | high << 16)) // page_size + 1
+            pages = (_PAGE.size - 1 + (low | high << 16)) // page_size + 1
             end = max(end, first + pages)
     return children, end

@@ -21,6 +21,7 @@ NUM_JOINTS = len(JOINTS)
 MAX_COORDINATE = 1_000_000  # pixels; anything beyond is a damaged number, not a place in a picture
 KEYPOINT_COLUMNS = ("name", "keypoints_y", "keypoints_x")
 
+_decode = json.JSONDecoder(parse_int=float).decode  # a number of 400 digits is infinite
 _SEPARATOR_NAMES = {",": "','", ":": "':'", ";": "';'", "\t": "a tab", "|": "'|'"}
 
 
@@ -67,14 +68,16 @@ def read_keypoints(path: str | os.PathLike, any_separator: bool = False) -> dict
     outside the frame are kept. UserError for a malformed file or row, an unsafe or repeated name.
     ``any_separator``: a table that a spreadsheet has separated otherwise is read too.
     """
-    separator = _separator_of(path, KEYPOINT_COLUMNS) if any_separator else ":"
+    separator = ":"
+    if any_separator:
+        separator = _header_of(read_text(path), KEYPOINT_COLUMNS)[1] or ":"
     rows: dict[str, int] = {}
     values: list[list[float]] = []
     for row, (name, ys, xs) in read_table(path, separator, KEYPOINT_COLUMNS):
         where = f"{path}, row {row}"
         check_new_name(rows, name, row, path)
-        values.append(parse_numbers(ys, "keypoints_y", where))
-        values.append(parse_numbers(xs, "keypoints_x", where))
+        values.append(_parse_numbers(ys, "keypoints_y", where))
+        values.append(_parse_numbers(xs, "keypoints_x", where))
     table = finite_table(values, list(rows.values()), path, rows_each=2)
     keypoints = np.ascontiguousarray(table.reshape(-1, 2, NUM_JOINTS).transpose(0, 2, 1))
     return dict(zip(rows, keypoints, strict=True))
@@ -150,7 +153,7 @@ def read_text(path: str | os.PathLike) -> str:
 
 def read_table(
     path: str | os.PathLike, separator: str, columns: Sequence[str]
-) -> Iterator[tuple[int, tuple[str, ...]]]:
+) -> Iterator[tuple[int, Sequence[str]]]:
     """Yield (row as a text editor counts, the fields of ``columns``) of a CSV with a header."""
     text = read_text(path)
     if not text.strip():
@@ -159,18 +162,22 @@ def read_table(
             "get or make it again."
         )
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    header, any_row = None, False
+    rows, any_row = filter(None, reader), False
     try:
-        for fields in reader:
-            if header is None:
-                if fields:
-                    header = [field.strip() for field in fields]
-                    pick = _picker(_find_columns(path, header, separator, columns, text))
-            elif fields:
-                if len(fields) != len(header):
-                    _refuse_row(path, reader.line_num, fields, header, separator)
-                any_row = True
-                yield reader.line_num, pick(fields)
+        header = [field.strip() for field in next(rows)]
+        places = _find_columns(path, header, separator, columns, text)
+        one = slice(places[0], places[0] + 1)  # a single field, as a sequence
+        pick = itemgetter(*(places if len(places) > 1 else [one]))
+        for fields in rows:
+            if len(fields) != len(header):
+                hint = " (put a name that holds the separator in quotation marks)"
+                raise UserError(
+                    f"{path}, row {reader.line_num}: has {len(fields)} fields separated by "
+                    f"{_SEPARATOR_NAMES[separator]}, the header has {len(header)}; expected the "
+                    f"same number: correct the row{hint if len(fields) > 1 else ''}."
+                )
+            any_row = True
+            yield reader.line_num, pick(fields)
     except csv.Error as error:
         raise UserError(
             f"{path}, row {reader.line_num}: is not valid CSV ({error}); expected {len(columns)} "
@@ -180,20 +187,11 @@ def read_table(
         raise UserError(f"{path} has a header but no rows; expected one row an entry: fill it.")
 
 
-def _separator_of(path: str | os.PathLike, columns: Sequence[str]) -> str:
-    """The separator of a table by its header; ':' when none gives the wanted columns."""
-    header = next((line for line in read_text(path).splitlines() if line.strip()), "")
-    fitting = (
-        s for s in _SEPARATOR_NAMES if set(columns) <= {f.strip(' "') for f in header.split(s)}
-    )
-    return next(fitting, ":")
-
-
-def _picker(places: list[int]) -> Callable[[list[str]], tuple[str, ...]]:
-    """A fast function row -> its fields at ``places``, always a tuple."""
-    if len(places) == 1:
-        return lambda fields: (fields[places[0]],)
-    return itemgetter(*places)
+def _header_of(text: str, columns: Sequence[str]) -> tuple[str, str | None]:
+    """The first line that is not blank, and the separator that gives ``columns`` in it."""
+    line = next((line for line in text.splitlines() if line.strip()), "").strip()
+    fields = {other: {f.strip(' "') for f in line.split(other)} for other in _SEPARATOR_NAMES}
+    return line, next((other for other in fields if fields[other].issuperset(columns)), None)
 
 
 def _find_columns(
@@ -209,27 +207,16 @@ def _find_columns(
     missing = [c for c in columns if c not in header]
     if not missing:
         return [header.index(c) for c in columns]
-    first_line = next(line for line in io.StringIO(text) if line.strip()).strip()
-    for other, name in _SEPARATOR_NAMES.items():
-        if other != separator and set(columns) <= {f.strip(' "') for f in first_line.split(other)}:
-            raise UserError(
-                f"{path}, row 1: the columns are separated by {name}; expected "
-                f"{_SEPARATOR_NAMES[separator]}: replace the separator; for a keypoint table "
-                "script/convert_annotations.py --from patn --to patn does it."
-            )
+    line, other = _header_of(text, columns)
+    if other:
+        raise UserError(
+            f"{path}, row 1: the columns are separated by {_SEPARATOR_NAMES[other]}; expected "
+            f"{_SEPARATOR_NAMES[separator]}: replace the separator; for a keypoint table "
+            "script/convert_annotations.py --from patn --to patn does it."
+        )
     raise UserError(
-        f"{path}, row 1: the column {missing[0]!r} is missing, found the header "
-        f"{first_line[:80]!r}; expected '{wanted}': add the header or the column."
-    )
-
-
-def _refuse_row(
-    path: str | os.PathLike, row: int, fields: list[str], header: list[str], separator: str
-) -> None:
-    raise UserError(
-        f"{path}, row {row}: has {len(fields)} fields separated by {_SEPARATOR_NAMES[separator]}, "
-        f"the header has {len(header)}; expected the same number: correct the row"
-        + (" (put a name that holds the separator in quotation marks)." if len(fields) > 1 else ".")
+        f"{path}, row 1: the column {missing[0]!r} is missing, found the header {line[:80]!r}; "
+        f"expected '{wanted}': add the header or the column."
     )
 
 
@@ -246,55 +233,41 @@ def check_new_name(
         )
 
 
-def parse_numbers(text: str, what: str, where: str) -> list[float]:
+def _parse_numbers(text: str, what: str, where: str) -> list[float]:
     """A JSON list of one number a joint; UserError naming ``where`` and ``what`` otherwise."""
     try:
-        values = json.loads(text)
+        values = _decode(text)
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, list):
-        raise UserError(
-            f"{where}: {what} is {text[:40]!r}; expected a list of {NUM_JOINTS} numbers such as "
-            "[45, 60, -1, …]: correct the row."
-        )
-    if len(values) != NUM_JOINTS:
-        raise UserError(
-            f"{where}: {what} holds {len(values)} values; expected {NUM_JOINTS}, in the order of "
-            "the 18 OpenPose-COCO joints, -1 for a missing one: correct the row."
-        )
-    if not set(map(type, values)) <= {int, float}:
-        bad = next(v for v in values if type(v) not in (int, float))
-        found = "a nested list" if isinstance(bad, list | dict) else repr(bad)[:40]
-        raise UserError(
-            f"{where}: {what} holds {found}; expected {NUM_JOINTS} numbers: correct the row."
-        )
-    return values
+        problem = f"is {text[:40]!r}"
+    elif len(values) != NUM_JOINTS:
+        problem = f"holds {len(values)} values"
+    elif set(map(type, values)) != {float}:
+        bad = next(v for v in values if type(v) is not float)
+        nested = isinstance(bad, list | dict)
+        problem = f"holds {'a nested list' if nested else repr(bad)[:40]}"
+    else:
+        return values
+    raise UserError(
+        f"{where}: {what} {problem}; expected {NUM_JOINTS} numbers such as [45, 60, -1, …], in the "
+        "order of the OpenPose-COCO joints, -1 for a missing one: correct the row."
+    )
 
 
 def finite_table(
     values: list[list[float]], rows: list[int], path: str | os.PathLike, rows_each: int = 1
 ) -> np.ndarray:
     """One float64 array of all lists; UserError naming the row of a NaN or absurd number."""
-    try:
-        table = np.array(values, dtype=np.float64)
-    except OverflowError:  # an integer beyond float64: find it below
-        table = np.array([[_to_float(v) for v in line] for line in values], dtype=np.float64)
+    table = np.array(values, dtype=np.float64)
     bad = ~(np.abs(table) <= MAX_COORDINATE)  # also true for NaN
     if bad.any():
         line, column = (int(i) for i in np.argwhere(bad)[0])
         raise UserError(
-            f"{path}, row {rows[line // rows_each]}: a coordinate is "
-            f"{str(values[line][column])[:40]}; expected a finite number of pixels, -1 for a "
-            "missing joint: correct the row."
+            f"{path}, row {rows[line // rows_each]}: a coordinate is {values[line][column]}; "
+            "expected a finite number of pixels, -1 for a missing joint: correct the row."
         )
     return table
-
-
-def _to_float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return float("inf")
 
 
 def write_table(

@@ -30,6 +30,7 @@ POSE_FILES = (".json", ".csv")
 COUNTS = {len(joints) for joints in JOINT_SETS.values()}
 FRACTION = 1.5  # joints that all lie within so few pixels are fractions of the picture
 MAX_SIDE = 100_000  # pixels
+PERSON_KEYS = ("landmarks", "pose_keypoints_2d", "pose_keypoints", "keypoints")
 
 
 class NamedPose(NamedTuple):
@@ -145,11 +146,8 @@ def _frame(content: Any, where: str) -> tuple[int, int] | None:
     if not isinstance(content, dict) or "frame" not in content:
         return None
     frame = content["frame"]
-    if (
-        not isinstance(frame, list)
-        or len(frame) != 2
-        or any(type(side) is not int or not 1 <= side <= MAX_SIDE for side in frame)
-    ):
+    sides = frame if isinstance(frame, list) else []
+    if [type(side) for side in sides] != [int, int] or min(sides) < 1 or max(sides) > MAX_SIDE:
         raise UserError(
             f'{where}: "frame" is {_shown(frame)}; expected [height, width], each 1 or more'
         )
@@ -158,23 +156,24 @@ def _frame(content: Any, where: str) -> tuple[int, int] | None:
 
 def _pictures(content: Any, where: str) -> list[_Picture]:
     """The pictures of a JSON value in order, each with its people."""
-    if isinstance(content, dict):
-        size = _size(content, where)
-        for key in ("frames", "instance_info"):
-            if isinstance(content.get(key), list):
-                return [_sized(p, size) for p in _pictures_of_list(content[key], where)]
-        for key in ("people", "instances"):
-            if isinstance(content.get(key), list):
-                return [_Picture(content[key], size)]
-        if isinstance(content.get("annotations"), list):
-            return _grouped(content["annotations"], content.get("images"), where)
-        if _holds_person(content):
-            landmarks = content.get("landmarks")
-            if isinstance(landmarks, list) and all(isinstance(m, list) for m in landmarks):
-                return [_Picture([{"landmarks": m} for m in landmarks], size)]
-            return [_Picture([content], size)]
     if isinstance(content, list):
         return _pictures_of_list(content, where)
+    if isinstance(content, dict):
+        size = _size(content, where)
+        lists = {key: value for key, value in content.items() if isinstance(value, list)}
+        for key in ("frames", "instance_info"):
+            if key in lists:
+                inner = _pictures_of_list(lists[key], where)
+                return [_Picture(people, own or size) for people, own in inner]
+        for key in ("people", "instances"):
+            if key in lists:
+                return [_Picture(lists[key], size)]
+        if "annotations" in lists:
+            return _grouped(lists["annotations"], lists.get("images", []), where)
+        if "landmarks" in lists and all(isinstance(marks, list) for marks in lists["landmarks"]):
+            return [_Picture([{"landmarks": marks} for marks in lists["landmarks"]], size)]
+        if _holds_person(content):
+            return [_Picture([content], size)]
     raise UserError(
         f"{where}: found no keypoints; expected OpenPose's people/pose_keypoints_2d, COCO's or "
         "MMPose's keypoints, MediaPipe's landmarks or a list of [x, y, score]"
@@ -186,7 +185,7 @@ def _pictures_of_list(items: list, where: str) -> list[_Picture]:
         return [_Picture([items], None)]
     if all(isinstance(item, dict) for item in items):
         if all("keypoints" in item for item in items):
-            return _grouped(items, None, where)
+            return _grouped(items, [], where)
         return [picture for item in items for picture in _pictures(item, where)]
     if all(_is_points(item) for item in items):
         return [_Picture([item], None) for item in items]
@@ -198,33 +197,28 @@ def _pictures_of_list(items: list, where: str) -> list[_Picture]:
     )
 
 
-def _grouped(people: list, images: Any, where: str) -> list[_Picture]:
+def _grouped(people: list, images: list, where: str) -> list[_Picture]:
     """People of COCO's lists by "image_id"; without it all belong to one picture."""
-    sizes = {}
-    for image in images if isinstance(images, list) else ():
-        if isinstance(image, dict) and isinstance(image.get("id"), int | str):
-            sizes[image["id"]] = _size(image, where)
-    groups: dict[Any, list] = {}
+
+    def number(item: Any, name: str) -> int | str | None:
+        found = item.get(name) if isinstance(item, dict) else None
+        return found if isinstance(found, int | str) else None
+
+    sizes = {number(image, "id"): _size(image, where) for image in images}
+    groups: dict[int | str | None, list] = {}
     for person in people:
-        key = person.get("image_id") if isinstance(person, dict) else None
-        groups.setdefault(key if isinstance(key, int | str) else None, []).append(person)
+        groups.setdefault(number(person, "image_id"), []).append(person)
     return [_Picture(group, sizes.get(key)) for key, group in groups.items()]
 
 
-def _sized(picture: _Picture, size: tuple[float, float] | None) -> _Picture:
-    return picture if picture.size else picture._replace(size=size)
-
-
 def _holds_person(item: dict) -> bool:
-    return not item.keys().isdisjoint(
-        ("pose_keypoints_2d", "pose_keypoints", "keypoints", "landmarks")
-    )
+    return not item.keys().isdisjoint(PERSON_KEYS)
 
 
-def _size(content: dict, where: str) -> tuple[float, float] | None:
+def _size(content: Any, where: str) -> tuple[float, float] | None:
     """(width, height) of the picture, where a JSON object tells it."""
     for keys in (("canvas_width", "canvas_height"), ("width", "height")):
-        if keys[0] in content and keys[1] in content:
+        if isinstance(content, dict) and content.keys() >= set(keys):
             return tuple(_number(content[key], f'{where}: "{key}"', 1, MAX_SIDE) for key in keys)
     return None
 
@@ -234,46 +228,38 @@ def _people(picture: _Picture, where: str, threshold: float) -> list[Person]:
     people = []
     for i, item in enumerate(picture.people):
         person = f"{where}, person {i}"
-        body = _body(item, person)
-        if body is None or not (body[1] > threshold).any():
+        points, scores = _body(item, person)
+        if not (scores > threshold).any():
             continue
-        points, scores = body
         joints = format_of(len(points), person)
-        if _is_landmarks(item) or np.abs(points[scores > threshold]).max() <= FRACTION:
-            points = points * _needed_size(picture, person)
+        landmarks = isinstance(item, dict) and "landmarks" in item
+        if landmarks or np.abs(points[scores > threshold]).max() <= FRACTION:
+            if picture.size is None:
+                raise UserError(
+                    f"{person}: the joints are fractions of the picture, which need the picture's "
+                    'size; expected "width" and "height", or "canvas_width" and "canvas_height", '
+                    "in the file"
+                )
+            points = points * picture.size
         keypoints, found = to_openpose18(points, scores, joints, threshold)
         if present(keypoints).any():
             people.append(Person(keypoints, found))
     return people
 
 
-def _needed_size(picture: _Picture, person: str) -> tuple[float, float]:
-    if picture.size is None:
-        raise UserError(
-            f"{person}: the joints are fractions of the picture, which need the picture's size; "
-            'expected "width" and "height", or "canvas_width" and "canvas_height", in the file'
-        )
-    return picture.size
-
-
-def _is_landmarks(item: Any) -> bool:
-    return isinstance(item, dict) and "landmarks" in item
-
-
-def _body(item: Any, where: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """(x, y) points (K, 2) and scores (K,) of a person; None when the body was not found."""
+def _body(item: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """(x, y) points (K, 2) and scores (K,) of a person; none when the body was not found."""
     if isinstance(item, list):
         return _listed(item, None, where)
     if not isinstance(item, dict) or not _holds_person(item):
         raise UserError(f"{where}: found {_shown(item)}; expected a person with keypoints")
+    values = next(item[key] for key in PERSON_KEYS if key in item)
+    if values is None or values == []:
+        return np.empty((0, 2)), np.empty(0)
     if "landmarks" in item:
-        return _landmarks(item["landmarks"], where)
-    key = next(k for k in ("pose_keypoints_2d", "pose_keypoints", "keypoints") if k in item)
-    values = item[key]
+        return _landmarks(values, where)
     if isinstance(values, dict):
         return _columns(values, where)
-    if values is None or values == []:
-        return None
     return _listed(values, item.get("keypoint_scores"), where)
 
 
@@ -293,11 +279,10 @@ def _listed(values: Any, given: Any, where: str) -> tuple[np.ndarray, np.ndarray
     if _is_points(values):
         width = len(values[0])
         values = [value for point in values for value in point]
-    elif isinstance(values, list):
-        three = len(values) // 3 in COUNTS or len(values) // 2 not in COUNTS
-        width = 3 if three or len(values) % 2 else 2
     else:
-        raise UserError(f"{where}: keypoints are {_shown(values)}; expected a list of numbers")
+        count = len(values) if isinstance(values, list) else 0
+        pairs = count % 2 == 0 and count // 2 in COUNTS and count // 3 not in COUNTS
+        width = 2 if pairs else 3
     numbers = _numbers(values, where)
     if len(numbers) % width:
         raise UserError(
@@ -326,24 +311,19 @@ def _listed(values: Any, given: Any, where: str) -> tuple[np.ndarray, np.ndarray
 
 def _columns(table: dict, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Ultralytics: {"x": [...], "y": [...], "visible": [...]}."""
-    if not (isinstance(table.get("x"), list) and isinstance(table.get("y"), list)):
-        raise UserError(f"{where}: keypoints need lists x and y of the same length")
-    columns = [_numbers(table[axis], where) for axis in ("x", "y")]
-    if len(columns[0]) != len(columns[1]):
-        raise UserError(f"{where}: keypoints need lists x and y of the same length")
-    points = np.stack(columns, axis=1)
-    if "visible" not in table:
-        return points, points.any(axis=1).astype(np.float64)
-    scores = _numbers(table["visible"], f"{where}, visible")
-    if len(scores) != len(points):
-        raise UserError(f"{where}: the list visible has another length than x and y")
-    return points, scores
+    columns = [_numbers(table.get(key, []), where) for key in ("x", "y")]
+    if "visible" in table:
+        columns.append(_numbers(table["visible"], f"{where}, visible"))
+    if len({len(column) for column in columns}) > 1:
+        raise UserError(
+            f"{where}: keypoints need lists x and y of the same length, and visible, if it is there"
+        )
+    points = np.stack(columns[:2], axis=1)
+    return points, columns[2] if "visible" in table else points.any(axis=1).astype(np.float64)
 
 
-def _landmarks(marks: Any, where: str) -> tuple[np.ndarray, np.ndarray] | None:
+def _landmarks(marks: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     """MediaPipe: fractions of the picture."""
-    if not marks:
-        return None
     if not isinstance(marks, list) or not all(
         isinstance(mark, dict) and "x" in mark and "y" in mark for mark in marks
     ):
@@ -367,22 +347,13 @@ def _numbers(values: Any, where: str) -> np.ndarray:
     """A JSON list of numbers as float64."""
     if not isinstance(values, list):
         raise UserError(f"{where}: found {_shown(values)}; expected a list of numbers")
-    for value in values:
-        if type(value) not in (int, float):
-            raise UserError(
-                f"{where}: keypoints are not a list of numbers, found {_shown(value)}; export it "
-                "again"
-            )
-        if not -MAX_COORDINATE <= value <= MAX_COORDINATE:  # before it becomes a float: 10^400
-            raise UserError(f"{where}: found the number {_shown(value)}; expected pixels")
-    return np.array(values, dtype=np.float64)
+    what = f"{where}: keypoints are not a list of numbers of pixels: one"
+    return np.array([_number(v, what, -MAX_COORDINATE, MAX_COORDINATE) for v in values])
 
 
 def _shown(value: Any) -> str:
     """A JSON value for a message."""
-    if isinstance(value, list) and len(value) <= 4 and {list, dict}.isdisjoint(map(type, value)):
-        return f"[{', '.join(map(_shown, value))}]"
     if isinstance(value, dict | list):
         return "a list" if isinstance(value, list) else "an object"
-    text = json.dumps(value) if not isinstance(value, int) or abs(value) < 1e15 else "a huge number"
+    text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:40]}…"

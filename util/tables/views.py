@@ -20,7 +20,9 @@ from PIL import Image
 from util.errors import UserError
 from util.image import load_image
 from util.names import IMAGE_EXTENSIONS, is_image
+from util.tables.patn import read_list
 
+DEGREES = 360
 STEP = 10  # degrees of azimuth for each unit of h in a ShapeNet key
 AZIMUTHS = tuple(range(0, 36, 2))  # the 18 values of h
 ELEVATIONS = (0, 10, 20)
@@ -34,8 +36,7 @@ Views = tuple[tuple[str, ...], ...]  # labels of each axis, in the order of the 
 Split = tuple[str, tuple[str, ...]]  # what all pictures of one thing share, labels of the view
 
 _SHAPENET = re.compile(r"(.+)_(\d{1,2})_(\d{1,2})")
-_MULTIPIE = re.compile(r"(\d+)_(\d+)_(\d+)_(\d{3})_(\d+)")
-_OBJECT = re.compile(r"(.+)_([^_]+)")
+_MULTIPIE = re.compile(r"(\d+_\d+_\d+)_(\d{3})_(\d+)")
 
 
 def _base(name: str) -> str:
@@ -53,15 +54,14 @@ def _shapenet(name: str) -> Split | None:
 
 def _multipie(name: str) -> Split | None:
     match = _MULTIPIE.fullmatch(_base(name))
-    if not match or match[4] not in (*CAMERAS, *UNUSED_CAMERAS):
+    if not match or match[2] not in (*CAMERAS, *UNUSED_CAMERAS):
         return None
-    subject, session, recording, camera, illumination = match.groups()
-    return f"{subject}_{session}_{recording}_{illumination}", (camera,)
+    return f"{match[1]}_{match[3]}", (match[2],)
 
 
 def _object(name: str) -> Split | None:
-    match = _OBJECT.fullmatch(_base(name))
-    return (match[1], (match[2],)) if match else None
+    thing, _, view = _base(name).rpartition("_")
+    return (thing, (view,)) if thing and view else None
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,7 @@ def _natural(label: str) -> tuple:
 def parse_views(text: str) -> list[list[str]]:
     """``0,2,4;0,10`` -> the labels of each axis."""
     axes = [[label.strip() for label in axis.split(",")] for axis in text.split(";")]
-    if not all(label for axis in axes for label in axis) or any(
-        len(set(axis)) < len(axis) for axis in axes
-    ):
+    if any("" in axis or len(set(axis)) < len(axis) for axis in axes):
         raise ValueError(text)
     return axes
 
@@ -167,9 +165,6 @@ def looks_like_views(root: Path, phases: Iterable[str]) -> bool:
     return bool(names) and find_naming(names) != "object"
 
 
-DEGREES = 360
-
-
 class FolderStore:
     """Image files below a folder."""
 
@@ -178,8 +173,8 @@ class FolderStore:
 
     def names(self) -> list[str]:
         """Paths of all images relative to the folder, sorted."""
-        names = (p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*"))
-        names = sorted(filter(is_image, names))
+        paths = (path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*"))
+        names = sorted(filter(is_image, paths))
         if not names:
             raise UserError(
                 f"{self.folder} holds no {', '.join(IMAGE_EXTENSIONS)} file; expected one picture "
@@ -248,16 +243,16 @@ class Source:
     """The pictures of one phase: where they are, their names, what they show from where."""
 
     def __init__(self, root: Path, phase: str, category: str | None, asked_naming: str, step: int):
-        self.root, self.phase = root, phase
         if DEGREES % step or step % STEP:
             raise UserError(
                 f"--ang_skip {step}: expected a multiple of {STEP} degrees that divides "
                 f"{DEGREES}, such as 20"
             )
-        self.store, self.category = self._find_store(category)
-        self.list_path = self._list(f"id_{self.category}_{phase}.txt")
-        self.object_list = self._list(f"name_{self.category}_{phase}.txt")
-        names = self._names()
+        self.store, category = _find_store(root, phase, category)
+        place = root.parent if root.is_file() else root
+        lists = [place / f"{kind}_{category}_{phase}.txt" for kind in ("id", "name")]
+        self.list_path, self.object_list = (p if p.is_file() else None for p in lists)
+        names = self._names(lists[0])
         self.naming = find_naming(names, asked_naming)
         where = str(self.list_path or self.store.where)
         split = {name: split_name(name, self.naming, where) for name in names}
@@ -265,50 +260,20 @@ class Source:
         if not self.split:
             raise UserError(f"{where}: none of its {len(names)} views is used; check --ang_skip")
 
-    def _find_store(self, category: str | None) -> tuple[FolderStore | Hdf5Store, str | None]:
-        """The image folder of the phase, or the HDF5 file; and the category of the lists."""
-        root, folder = self.root, self.root / self.phase
-        if root.is_file():
-            self.root = root.parent
-            return Hdf5Store(root), category or root.stem.removeprefix("data_")
-        if not root.is_dir():
-            raise UserError(
-                f"--dataroot {root}: no such folder; get a data set or render one with "
-                "python -m script.make_synthetic_dataset --layout chairs"
-            )
-        if folder.is_dir():
-            lists = {p.stem.split("_")[1] for p in root.glob("id_*_*.txt")}
-            return FolderStore(folder), category or (lists.pop() if len(lists) == 1 else None)
-        files = sorted(root.glob("data_*.hdf5"))
-        kinds = [path.stem.removeprefix("data_") for path in files]
-        wanted = [p for p, kind in zip(files, kinds, strict=True) if category in (None, kind)]
-        if len(wanted) != 1:
-            found = f"data_*.hdf5 for {', '.join(kinds)}" if files else "no data_*.hdf5 file either"
-            advice = "say which with --category" if wanted else "check --dataroot, --phase"
-            raise UserError(
-                f"{root} has no image folder {self.phase!r}, and {found}; expected one of them: "
-                f"{advice}{' and --category' if category else ''}"
-            )
-        return Hdf5Store(wanted[0]), wanted[0].stem.removeprefix("data_")
-
-    def _list(self, name: str) -> Path | None:
-        path = self.root / name
-        return path if self.category and path.is_file() else None
-
-    def _names(self) -> list[str]:
+    def _names(self, wanted: Path) -> list[str]:
         """Names of the list, or of all image files where there is none."""
-        files = self.store.names() if isinstance(self.store, FolderStore) else None
-        if self.list_path is None and files is None:
-            raise UserError(
-                f"{self.store.where} comes with lists, but id_{self.category}_{self.phase}.txt is "
-                f"not in {self.root}; expected one key a line there: get it from the same place"
-            )
+        if isinstance(self.store, Hdf5Store):
+            if self.list_path is None:
+                raise UserError(
+                    f"{self.store.where} comes with lists, but {wanted.name} is not in "
+                    f"{wanted.parent}; expected one key a line there: get it from the same place"
+                )
+            return read_list(self.list_path)
+        files = self.store.names()
         if self.list_path is None:
             return files
-        keys = read_list(self.list_path)
-        if files is None:
-            return keys
         by_key = {str(Path(name).with_suffix("")): name for name in files}
+        keys = read_list(self.list_path)
         for row, key in enumerate(keys, 1):
             if key not in by_key:
                 raise UserError(
@@ -326,16 +291,27 @@ class Source:
         return read_list(self.object_list) if self.object_list else None
 
 
-def read_list(path: Path) -> list[str]:
-    """The lines of a list; empty lists and repeated lines are UserErrors."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text ({error}); write it again") from error
-    lines = [line for line in lines if line]
-    if not lines:
-        raise UserError(f"{path} is empty; expected one name a line")
-    if len(set(lines)) < len(lines):
-        twice = next(line for i, line in enumerate(lines) if line in lines[:i])
-        raise UserError(f"{path} lists {twice} twice; remove one of the lines")
-    return lines
+def _find_store(
+    root: Path, phase: str, category: str | None
+) -> tuple[FolderStore | Hdf5Store, str | None]:
+    """The image folder of the phase, or the HDF5 file; and the category of the lists."""
+    if root.is_file():
+        return Hdf5Store(root), category or root.stem.removeprefix("data_")
+    if not root.is_dir():
+        raise UserError(
+            f"--dataroot {root}: no such folder; get a data set or render one with "
+            "python -m script.make_synthetic_dataset --layout chairs"
+        )
+    if (root / phase).is_dir():
+        lists = {p.stem.split("_")[1] for p in root.glob("id_*_*.txt")}
+        return FolderStore(root / phase), category or (lists.pop() if len(lists) == 1 else None)
+    files = {path.stem.removeprefix("data_"): path for path in sorted(root.glob("data_*.hdf5"))}
+    wanted = [kind for kind in files if category in (None, kind)]
+    if len(wanted) != 1:
+        found = f"data_*.hdf5 for {', '.join(files)}" if files else "no data_*.hdf5 file either"
+        advice = "say which with --category" if wanted else "check --dataroot, --phase"
+        raise UserError(
+            f"{root} has no image folder {phase!r}, and {found}; expected one of them: "
+            f"{advice}{' and --category' if category else ''}"
+        )
+    return Hdf5Store(files[wanted[0]]), wanted[0]
