@@ -14,6 +14,7 @@ from util.files import make_folder
 from util.image import save_image
 from util.kinds import flag
 from util.names import file_id, result_name
+from util.skeleton import in_frame
 from util.tables.layouts import LAYOUTS
 from util.tables.uncropped import PAIR_COLUMNS, read_magpt_keypoints
 from util.tensors import SAVE_NORMS, normalise_uint8
@@ -94,5 +95,5 @@ class MagptDataset(PoseDataset):
                     "be told apart; rename one of the files"
                 )
             if key in table:
-                keypoints[name] = table[key].in_frame(self.annotation_size)
+                keypoints[name] = in_frame(*table[key], self.annotation_size)
         return keypoints

@@ -144,7 +144,7 @@ class ViewDataset(BaseDataset):
             self._turns.items(), key=lambda turn: self._index[turn[1][0]][1:].tolist()
         ):
             first.setdefault(thing, names)
-        order = source.objects() or list(dict.fromkeys(t for t, _ in source.split.values()))
+        order = source.objects()
         missing = [thing for thing in order if thing not in first]
         if missing:
             raise UserError(

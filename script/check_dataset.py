@@ -31,6 +31,7 @@ from data.prepare.checks import (
     check_between,
     check_images,
     check_tables,
+    check_views,
     read_phase,
 )
 from options.parser import Parser, add_debug, add_workers
@@ -41,14 +42,7 @@ from util.parallel import allotted_cpus
 from util.run.main import run_main
 from util.show.grid import grid, in_rows
 from util.skeleton import draw_skeleton, in_frame
-from util.tables.layouts import (
-    LAYOUTS,
-    PHASES,
-    SYNTHETIC_NAME,
-    Layout,
-    detect_layout,
-    guess_layout,
-)
+from util.tables.layouts import LAYOUTS, PHASES, SYNTHETIC_NAME, Layout, detect_layout, guess_layout
 from util.tables.manifest import origin
 from util.tables.views import looks_like_views
 
@@ -107,15 +101,10 @@ def layout_of_class(mode: str) -> Layout:
             f"--dataset_mode {mode} has no tables of pairs and keypoints; train.py checks it when "
             "it opens it. Check the tables it was made from, with --dataset_mode fashion, say."
         )
-    return Layout(
-        mode=mode,
-        pairs=dataset.pairs_files,
-        annotations=dataset.annotation_files,
-        image_folder=dataset.image_folders[0],
-        annotation_size=dataset.annotation_size,
-        pair_columns=dataset.pair_columns,
-        origins=dict.fromkeys(("images", "pairs", "keypoints"), f"where {mode} comes from"),
-    )
+    places = dict.fromkeys(("images", "pairs", "keypoints"), f"where {mode} comes from")
+    names = (dataset.pairs_files, dataset.annotation_files, dataset.image_folders[0])
+    frame, columns = dataset.annotation_size, dataset.pair_columns
+    return Layout(mode, *names, frame, columns, origins=places)
 
 
 def print_files(root: Path, layout: Layout, phases: list[str], missing: bool = False) -> None:
@@ -152,9 +141,15 @@ def check_people(root: Path, options: Namespace, found: Findings) -> None:
     if len(phases) == 2 and all(phase.pairs for phase in phases):
         check_between(*sorted(phases, key=lambda p: PHASES.index(p.name)), options.identity, found)
     tiles = [tile for phase in phases for tile in draw_pairs(phase)]
-    if options.contact_sheet != "none" and tiles:
-        sheet = grid(in_rows(tiles, COLUMNS), gap=8)
-        write_sheet(Path(options.contact_sheet or root / "contact_sheet.jpg"), sheet)
+    if options.contact_sheet == "none" or not tiles:
+        return
+    sheet = Path(options.contact_sheet or root / "contact_sheet.jpg")
+    try:
+        save_image(sheet, grid(in_rows(tiles, COLUMNS), gap=8), quality=90)
+        print(f"contact sheet: {sheet} - every skeleton must lie on its person")
+    except OSError as error:  # a read-only place is worth a line, not the end of the check
+        reason = error.strerror
+        print(f"the contact sheet {sheet} cannot be written ({reason}): --contact_sheet PATH")
 
 
 def draw_pairs(phase: Phase) -> list[np.ndarray]:
@@ -179,25 +174,11 @@ def draw_pairs(phase: Phase) -> list[np.ndarray]:
     return tiles
 
 
-def write_sheet(path: Path, sheet: np.ndarray) -> None:
-    """Save the contact sheet; a read-only place is worth a line, not the end of the check."""
-    try:
-        save_image(path, sheet, quality=90)
-    except OSError as error:
-        print(
-            f"the contact sheet {path} cannot be written ({error.strerror}): --contact_sheet PATH"
-        )
-    else:
-        print(f"contact sheet: {path} - every skeleton must lie on its person")
-
-
 def check_turned_objects(root: Path, options: Namespace, found: Findings) -> None:
     """Check a data set of views, which has its own layouts."""
-    from data.prepare.view_checks import check_views, objects  # they need torch
-
     for phase, source in check_views(root, options.phase, found).items():
         print(
-            f"{phase}: {len(source.split):,} pictures of {len(objects(source)):,} objects in "
+            f"{phase}: {len(source.split):,} pictures of {len(source.things()):,} objects in "
             f"{source.store.where}, names as in {source.naming}: "
             f"{' x '.join(str(len(axis)) for axis in source.views())} views"
         )

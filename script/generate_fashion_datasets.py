@@ -23,15 +23,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
 
-from data.prepare.images import (
-    FILTERS,
-    ImageSource,
-    begin,
-    deepfashion_entries,
-    finish,
-    images_in,
-    run,
-)
+from data.prepare.images import FILTERS, ImageSource, begin, deepfashion_entries, images_in, run
 from options.parser import DATA, OUTPUT, Parser, add_debug, add_workers
 from util.errors import UserError
 from util.image import image_from_bytes
@@ -78,10 +70,9 @@ def find_source(root: Path, layout: str) -> Path:
             return root / place
     if (root / "WOMEN").is_dir() or (root / "MEN").is_dir():
         return root
-    found = sorted(p.name for p in root.iterdir())[:12] if root.is_dir() else []
     raise UserError(
         f"{root} holds no DeepFashion release; looked for {', '.join(order)} and the folders WOMEN "
-        f"and MEN, found {', '.join(found) or 'nothing'}: get it from "
+        f"and MEN, found {ImageSource(root).sample()}: get it from "
         f"{LAYOUTS['fashion'].origins['images']}, or give its place with --source."
     )
 
@@ -136,12 +127,6 @@ def find_images(
     return {phase: {n: entries.get(n) for n in names} for phase, (names, _) in splits.items()}
 
 
-def release_kind(source: ImageSource, member: str) -> str:
-    """``img`` or ``img_highres``, by the size of one image (256x256 is img)."""
-    image = image_from_bytes(source.read(member), f"{source.path}: {member}")
-    return "img" if image.size == RELEASE_SIZE[::-1] else "img_highres"
-
-
 def make_folders(
     output: Path,
     source: ImageSource,
@@ -157,18 +142,15 @@ def make_folders(
     1 when images are missing or could not be read.
     """
     records, tasks = begin(output, kind, preparations, images, resampling, lists)
-    steps = run(source, tasks, resampling, workers)
+    steps = run(output, source, records, tasks, resampling, workers)
     results = list(progress_bar(steps, total=len(tasks), unit="image"))
     made = sum(count for count, _ in results)
     print(f"{made:,} files made, {sum(map(len, tasks.values())) - made:,} were there or failed")
-    finish(output, records, tasks)
     for folder, record in records.items():
         print(f"{output / folder}: {record['images']:,} of {record['expected']:,} images")
         more = len(images_in(output / folder)) - record["images"]
         if more:
-            print(
-                f"  warning: {more:,} more images are there that no list names; metrics count them"
-            )
+            print(f"  note: {more:,} more images are there that no list names; metrics count them")
     missing = [name for found in images.values() for name, path in found.items() if path is None]
     problems = [problem for _, problem in results if problem]
     for title, entries in (("not in the release", missing), ("not readable", problems)):
@@ -192,7 +174,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"reading the names in {source.path} …")
     images = find_images(source, splits)
     found = [path for members in images.values() for path in members.values() if path]
-    kind = release_kind(source, found[0])
+    image = image_from_bytes(source.read(found[0]), f"{source.path}: {found[0]}")
+    kind = "img" if image.size == RELEASE_SIZE[::-1] else "img_highres"
     print(f"release {kind}: {len(found):,} of {sum(map(len, images.values())):,} images found")
     preparations = PREPARATIONS[options.layout][kind]
     lists = {phase: path for phase, (_, path) in splits.items()}

@@ -62,20 +62,22 @@ def read_people(options: Namespace, names: Collection[str]) -> dict[str, list[st
     return group_by_identity(names, options.identity)
 
 
-def split_people(people: list[str], options: Namespace, rng: random.Random) -> dict[str, list[str]]:
-    """Phase -> identities; at least one person on each side of a split."""
+def split(
+    people: dict[str, list[str]], options: Namespace, rng: random.Random
+) -> dict[str, dict[str, list[str]]]:
+    """Phase -> its people; at least one person on each side of a split."""
     if options.test_share is None:
         return {options.phase: people}
     if len(people) < 2:
         raise UserError(
-            f"all images show one person ({people[0]!r}); expected two people or more for "
+            f"the images show {len(people)} people ({', '.join(people)}); expected two or more for "
             "--test_share: check --identity."
         )
     count = min(max(1, round(len(people) * options.test_share)), len(people) - 1)
-    test = set(rng.sample(people, count))
+    test = set(rng.sample(list(people), count))
     return {
-        "train": [person for person in people if person not in test],
-        "test": [person for person in people if person in test],
+        "train": {person: names for person, names in people.items() if person not in test},
+        "test": {person: names for person, names in people.items() if person in test},
     }
 
 
@@ -113,10 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     rng = random.Random(options.seed)
     table, output = read_keypoints(options.keypoints), Path(options.output)
     people = read_people(options, table)
-    parts = {
-        phase: {person: people[person] for person in chosen}
-        for phase, chosen in split_people(list(people), options, rng).items()
-    }
+    parts = split(people, options, rng)
     paths = {phase: table_paths(output, phase, options) for phase in parts}
     source = Path(options.images) if options.images else None
     for name in itertools.chain(*people.values()) if source else ():

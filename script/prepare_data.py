@@ -129,18 +129,13 @@ def encode(task: tuple[str, Path], size: Size) -> tuple[str, bytes] | str:
     return path, buffer.getvalue()
 
 
-def stamp(file: Path) -> str:
-    """Changes when the content of a file does: its size and when it was written."""
-    found = file.stat()
-    return f"{found.st_size}-{found.st_mtime_ns}"
-
-
 def paths_to_make(writer: LmdbWriter, files: dict[str, Path], folder: Path) -> list[str]:
     """Images that are not there, and those whose files are not what they were made from.
 
     The stamps are written before the images: what a kill leaves out is missing anyway.
     """
-    stamps, now = folder / STAMPS_NAME, {path: stamp(file) for path, file in files.items()}
+    stamps, stats = folder / STAMPS_NAME, {path: file.stat() for path, file in files.items()}
+    now = {path: f"{found.st_size}-{found.st_mtime_ns}" for path, found in stats.items()}
     known = read_json(stamps, f"delete {folder} and start again") if stamps.is_file() else {}
     missing = set(writer.missing(files))
     changed = [p for p in files if p not in missing and known.get(p, now[p]) != now[p]]

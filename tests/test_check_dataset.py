@@ -137,15 +137,6 @@ def test_folders_made_in_two_ways_and_unfinished_ones_are_reported(root, capsys)
     assert any("were made in different ways (filter: None / box)" in line for line in findings)
 
 
-def test_names_that_metrics_cannot_read_back_are_reported(root, capsys):
-    for folder, table in (("train", PAIRS), ("train", KEYPOINTS)):
-        edit(root / table, SECOND, "a_2_b.jpg")
-        if (root / folder / SECOND).exists():
-            (root / folder / SECOND).rename(root / folder / "a_2_b.jpg")
-    _, findings = check(root, capsys)
-    assert any("the target name 'a_2_b.jpg' holds '_2_' or '_vis'" in line for line in findings)
-
-
 def test_images_whose_results_would_have_one_name_are_an_error(root, capsys):
     twin = SECOND.replace(".jpg", ".png")
     tiny_dataset.picture(1, (176, 256)).save(root / "train" / twin)

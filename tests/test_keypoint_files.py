@@ -105,7 +105,7 @@ def test_csv_rows_are_poses_in_the_annotation_frame(tmp_path):
         ({"people": [{"pose_keypoints_2d": ["a", "b", "c"]}]}, "not a list of numbers"),
         ({"people": [{"pose_keypoints_2d": [*flat(17), 1, 2, None]}]}, "one is null"),
         ({"people": [{"pose_keypoints_2d": [*flat(17), 1, 2, True]}]}, "one is true"),
-        ('{"keypoints": [[NaN, 1]]}', "NaN is no number of JSON"),
+        ('{"keypoints": [[NaN, 1]]}', "one is NaN"),
         ({"people": 7}, "found no keypoints"),
         ({"people": [7]}, "found 7; expected a person"),
         ({"people": [None]}, "found null; expected a person"),

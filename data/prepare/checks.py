@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +15,15 @@ from PIL import Image
 from data.prepare.identities import identity_rule, is_distractor, recognise_rule
 from util.errors import UserError
 from util.image import load_image, upright_size
-from util.names import file_id, is_image, parse_result_name, result_name, stem
+from util.names import file_id, is_image, stem
 from util.parallel import map_in_order
 from util.run.progress import progress_bar
-from util.skeleton import present
+from util.skeleton import in_frame, present
 from util.tables.layouts import Layout
 from util.tables.manifest import differences, folder_record, problems
 from util.tables.patn import find_row, read_keypoints, read_pairs
 from util.tables.uncropped import read_magpt_keypoints
+from util.tables.views import Source
 
 LEVELS = ERROR, WARNING, NOTE = ("error", "warning", "note")
 MARGIN = 40  # pixels beyond the frame at which joints of the published tables still lie
@@ -100,14 +102,13 @@ def _read_keypoints(phase: Phase) -> dict[str, np.ndarray]:
         return read_keypoints(phase.keypoints_path)
     table = read_magpt_keypoints(phase.keypoints_path)
     names = [name for name in phase.names if file_id(name) in table]
-    return {name: table[file_id(name)].in_frame(phase.layout.annotation_size) for name in names}
+    return {name: in_frame(*table[file_id(name)], phase.layout.annotation_size) for name in names}
 
 
 def check_tables(phase: Phase, own: bool, found: Findings) -> None:
     """Everything that can be said about one phase without opening an image."""
     if phase.pairs:
         _check_pairs(phase, found)
-        _check_result_names(phase, found)
     if phase.keypoints:
         _check_keypoints(phase, found)
     expected = phase.layout.pair_counts.get(phase.name)
@@ -168,6 +169,15 @@ def _check_pairs(phase: Phase, found: Findings) -> None:
             f"first in row {phase.row(lambda pair: pair[0] == pair[1])}: such a pair is no test of "
             "anything; remove it."
         )
+    owners: dict[str, str] = {}  # metrics pair by the names of results
+    for name in phase.names:
+        other = owners.setdefault(stem(name), name)
+        if other != name:
+            found.error(
+                f"{name!r} and {other!r} in {phase.pairs_path} give results of the same name; "
+                "rename one of them."
+            )
+            break
     rule = _known_rule(phase.names)
     if rule == "prefix":  # names of own data say nothing about people
         return
@@ -187,31 +197,6 @@ def _known_rule(names: Sequence[str]) -> str:
         return recognise_rule(names)
     except UserError:  # a mixture
         return "prefix"
-
-
-def _check_result_names(phase: Phase, found: Findings) -> None:
-    """Names of results must tell the two images apart again: metrics pair by them."""
-    owners: dict[str, str] = {}
-    for name in phase.names:
-        other = owners.setdefault(stem(name), name)
-        if other != name:
-            found.error(
-                f"{name!r} and {other!r} in {phase.pairs_path} give results of the same name; "
-                "rename one of them."
-            )
-            return
-    for target in dict.fromkeys(target for _, target in phase.pairs):
-        try:
-            back = parse_result_name(result_name("a.jpg", target))
-        except UserError:  # too long
-            back = None
-        if back != ("a", stem(target)):
-            found.warn(
-                f"{phase.pairs_path}: the target name {target!r} holds '_2_' or '_vis', so the "
-                "published metric commands cannot read it back from a result name; rename the "
-                "image if you use them."
-            )
-            return
 
 
 def check_between(train: Phase, test: Phase, rule: str | None, found: Findings) -> None:
@@ -342,3 +327,65 @@ def _check_sizes(phase: Phase, sizes: dict[Path, Size], found: Findings) -> None
     elif counts and not wrong and frame not in counts:
         ((h, w),) = counts
         found.note(f"images of {phase.folder} have {w}x{h} pixels: resized when loaded.")
+
+
+# --- turned objects (--dataset_mode view) -------------------------------------------------------
+
+
+def check_views(root: Path, phases: list[str], found: Findings) -> dict[str, Source]:
+    """The phases of turned objects that can be opened as training and testing open them."""
+    from data.view_dataset import ViewDataset  # needs torch
+
+    sources: dict[str, Source] = {}
+    for name in sorted(phases, reverse=True):  # train first: test may show what train shows
+        try:
+            source = Source(root, name, None, "auto", 20)
+            views = sources["train"].views() if "train" in sources else None
+            ViewDataset(root, name, views=views, training=name == "train")
+            sources[name] = source
+        except UserError as error:
+            found.error(f"{name}: {error.sentence}")
+    for name, source in sources.items():
+        _check_pictures(name, source, found)
+    if len(sources) == 2:
+        _check_objects(sources["train"], sources["test"], found)
+    return sources
+
+
+def _check_pictures(phase: str, source: Source, found: Findings) -> None:
+    """Read every picture: damage, sizes that differ, and objects without views that others have."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    broken = []
+    for name in progress_bar(source.split, unit="image", leave=False):
+        try:
+            sizes[source.store.image(name).size] += 1
+        except UserError as error:
+            broken.append(str(error))
+    if broken:
+        found.error(f"{phase}: {len(broken):,} pictures cannot be read: {broken[0]}.")
+    if len(sizes) > 1:
+        counts = ", ".join(f"{count:,} of {w}x{h}" for (w, h), count in sizes.most_common(4))
+        found.error(
+            f"{phase}: pictures of {len(sizes)} sizes ({counts}, width x height); all views "
+            "must have one size: make them again the same way."
+        )
+    full = math.prod(len(axis) for axis in source.views())
+    views = source.things()
+    lacking = [thing for thing, count in views.items() if count < full]
+    if lacking:
+        found.warn(
+            f"{phase}: {len(lacking):,} objects lack some of the {full} views, the first is "
+            f"{lacking[0]} with {views[lacking[0]]}: they are trained and turned with those they "
+            "have."
+        )
+
+
+def _check_objects(train: Source, test: Source, found: Findings) -> None:
+    # The same face in another recording or under another light is the same person.
+    key = (lambda thing: thing.split("_")[0]) if train.naming == "multipie" else str
+    both = sorted(set(map(key, train.things())) & set(map(key, test.things())))
+    if both:
+        found.error(
+            f"{len(both):,} objects are in train and in test, the first is {both[0]}: results on "
+            "seen objects prove nothing; keep each in one phase."
+        )

@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from util.errors import UserError
-from util.files import make_folder, write_file
 from util.names import file_id
-from util.skeleton import present
+from util.skeleton import in_frame, present
 from util.tables.layouts import (
     CROP_BOX,
     LAYOUTS,
@@ -34,6 +33,7 @@ from util.tables.patn import (
     read_pairs,
     read_table,
     write_keypoints,
+    write_lines,
     write_pairs,
     write_table,
 )
@@ -87,11 +87,6 @@ def _find(
     return found[0], found[1]
 
 
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    make_folder(path.parent)
-    write_file(path, "".join(f"{line}\n" for line in lines).encode("utf-8"))
-
-
 def _note_aliased(
     notes: list[str], before: dict[str, np.ndarray], after: dict[str, np.ndarray], where: str
 ) -> None:
@@ -131,7 +126,7 @@ def _write_tables(root: Path, phase: str, data: Annotations, mode: str, resize: 
     if data.keypoints:
         write_keypoints(keypoints, data.keypoints)
     if data.images and mode == "fashion":
-        _write_lines(root / LIST_NAME.format(phase=phase), data.images)
+        write_lines(root / LIST_NAME.format(phase=phase), (f"{n}\n" for n in data.images))
 
 
 # --- MAGPT --------------------------------------------------------------------------------------
@@ -155,7 +150,7 @@ def _read_magpt(root: Path, phase: str, mode: str) -> Annotations:
         match = _MAGPT_ID.fullmatch(key)  # of DeepFashion, whose extension is always .jpg
         name = names.get(key) or (match and match.expand(r"fashion\1\2\3.jpg"))
         if name:
-            full[name] = framed.in_frame(_full_frame(mode))
+            full[name] = in_frame(*framed, _full_frame(mode))
         else:
             result.notes.append(f"no path is known for the file id {key!r}: its row is lost.")
     _crop(result, full, mode)
@@ -233,7 +228,7 @@ def _write_nted(root: Path, phase: str, data: Annotations, mode: str) -> None:
         pairs = ((to_path(a), to_path(b)) for a, b in data.pairs)
         write_items(root / NTED_PAIRS_NAME.format(phase=phase), pairs)
     if data.images:
-        _write_lines(root / LIST_NAME.format(phase=phase), data.images)
+        write_lines(root / LIST_NAME.format(phase=phase), (f"{n}\n" for n in data.images))
     full = {name: shift(points, _offset(mode)) for name, points in data.keypoints.items()}
     for name, points in full.items():
         write_pose(pose_path(root, to_path(name)), points)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import zipfile
 import zlib
 from collections import Counter
@@ -25,10 +24,7 @@ from util.tables.manifest import differences, file_sha256, read_manifest, update
 
 MAX_BYTES = 200_000_000  # of one image file, unpacked
 QUALITY = 75  # of JPEG files: Pillow's default, as published
-FILTERS = {
-    name: Image.Resampling[name.upper()]
-    for name in ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
-}
+FILTERS = {resampling.name.lower(): resampling for resampling in Image.Resampling}
 Tasks = dict[str, list[tuple[Path, Preparation]]]  # image of the release -> files to make from it
 
 
@@ -59,13 +55,11 @@ class ImageSource:
     def names(self) -> list[str]:
         """Every image file, in a fixed order."""
         if self.path.is_file():
-            return sorted(filter(is_image, _archive(self.path).namelist()))
-        found = []
-        for folder, folders, files in os.walk(self.path):
-            folders.sort()
-            inner = Path(folder).relative_to(self.path)
-            found += [(inner / file).as_posix() for file in sorted(files)]
-        return [name for name in found if is_image(name) and (self.path / name).is_file()]
+            names = _archive(self.path).namelist()
+        else:
+            files = (path for path in self.path.rglob("*") if path.is_file())
+            names = [path.relative_to(self.path).as_posix() for path in files]
+        return sorted(filter(is_image, names))
 
     def sample(self) -> str:
         """A few paths of whatever is there, for messages about a source without images."""
@@ -74,10 +68,6 @@ class ImageSource:
         else:
             names = sorted(path.name for path in self.path.iterdir())
         return ", ".join(names[:3]) or "nothing"
-
-    def changed(self, name: str) -> float:
-        """When the file of an image, or the zip that holds it, was changed (seconds)."""
-        return (self.path if self.path.is_file() else self.path / name).stat().st_mtime
 
     def read(self, name: str) -> bytes:
         """Bytes of one image; UserError for a wrong password, a damaged zip and a huge file."""
@@ -213,14 +203,25 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def run(
-    source: ImageSource, tasks: Tasks, resampling: str, workers: int
+    root: Path,
+    source: ImageSource,
+    records: dict[str, dict[str, Any]],
+    tasks: Tasks,
+    resampling: str,
+    workers: int,
 ) -> Iterator[tuple[int, str | None]]:
     """Make everything; yields (files made, problem or None) for each image of the release.
 
-    A damaged source image is reported and the others go on; a full disk stops.
+    A damaged source image is reported and the others go on; a full disk stops. In the end the
+    files are counted, in the records and in the manifest.
     """
     make = functools.partial(_make, source, resampling)
     yield from map_in_order(make, tasks.items(), workers, chunk=32)
+    made = Counter(p.parent for files in tasks.values() for p, _ in files if p.is_file())
+    for folder, record in records.items():
+        record["images"] = made[root / folder]
+        record["complete"] = record["images"] == record["expected"]
+    update_manifest(root, records)
 
 
 def _make(
@@ -229,7 +230,8 @@ def _make(
     """Write the missing files of one source image."""
     member, outputs = task
     try:
-        changed = source.changed(member)
+        file = source.path if source.path.is_file() else source.path / member
+        changed = file.stat().st_mtime
         missing = [output for output in outputs if not _is_current(output[0], changed)]
         if missing:
             data = source.read(member)
@@ -278,12 +280,3 @@ def encode(
     buffer = io.BytesIO()
     image.save(buffer, how.file_format, quality=QUALITY)
     return buffer.getvalue()
-
-
-def finish(root: Path, records: dict[str, dict[str, Any]], tasks: Tasks) -> None:
-    """Count the files that exist, enter the counts in the records and write the manifest."""
-    made = Counter(p.parent for files in tasks.values() for p, _ in files if p.is_file())
-    for folder, record in records.items():
-        record["images"] = made[root / folder]
-        record["complete"] = record["images"] == record["expected"]
-    update_manifest(root, records)

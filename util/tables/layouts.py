@@ -100,11 +100,9 @@ def guess_layout(root: Path) -> Layout:
     its release folders and its name."""
     folders = [root, *(root / phase for phase in PHASES)]
     names = [path.name for folder in folders if folder.is_dir() for path in folder.iterdir()]
-    names.append(root.resolve().name)
     market = re.compile(r"(-1|[0-9]{4})_c[0-9]|bounding_box_|market", re.IGNORECASE)
-    if any(market.match(name) for name in names):
-        return LAYOUTS["market"]
-    return LAYOUTS["fashion"]
+    is_market = any(map(market.match, [*names, root.resolve().name]))
+    return LAYOUTS["market" if is_market else "fashion"]
 
 
 # --- images made from the DeepFashion and Market-1501 releases ----------------------------------
@@ -125,18 +123,15 @@ class Preparation:
     file_format: str = "JPEG"
 
 
-_CROP, _STRIP = ("crop",), ("resize",)
+_STRIP = {"img": ("crop",), "img_highres": ("resize",)}
 # system -> release -> folders. GFLA trains on unresized high-resolution files and is measured on
 # 256 x 256 stretched ones; MAGPT is measured on the uncropped 256 x 256 files; NTED and PIDM on
 # 176 x 256 PNG files.
 PREPARATIONS: dict[str, dict[str, tuple[Preparation, ...]]] = {
-    "dptn": {
-        "img": (Preparation("{phase}", _CROP, STRIP_SIZE),),
-        "img_highres": (Preparation("{phase}", _STRIP, STRIP_SIZE),),
-    },
+    "dptn": {kind: (Preparation("{phase}", steps, STRIP_SIZE),) for kind, steps in _STRIP.items()},
     "gfla": {
         "img": (
-            Preparation("{phase}", _CROP, STRIP_SIZE),
+            Preparation("{phase}", ("crop",), STRIP_SIZE),
             Preparation("{phase}_256", ("crop", "resize"), (256, 256)),
         ),
         "img_highres": (
@@ -149,8 +144,8 @@ PREPARATIONS: dict[str, dict[str, tuple[Preparation, ...]]] = {
         "img_highres": (Preparation("{phase}_256", ("resize", "pad"), STRIP_SIZE),),
     },
     "nted": {
-        "img": (Preparation("{phase}_256", _CROP, STRIP_SIZE, "PNG"),),
-        "img_highres": (Preparation("{phase}_256", _STRIP, STRIP_SIZE, "PNG"),),
+        kind: (Preparation("{phase}_256", steps, STRIP_SIZE, "PNG"),)
+        for kind, steps in _STRIP.items()
     },
 }
 MARKET_PREPARATIONS = (

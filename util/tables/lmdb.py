@@ -109,7 +109,7 @@ class LmdbReader:
         return bytes(data)
 
 
-class LmdbWriter:
+class LmdbWriter(contextlib.AbstractContextManager):
     """Adds images to an environment; what is committed survives a kill. A context manager."""
 
     def __init__(self, folder: str | Path):
@@ -176,9 +176,6 @@ class LmdbWriter:
                 self._map_size *= 2
                 with self._explained():
                     self._environment.set_mapsize(self._map_size)
-
-    def __enter__(self) -> LmdbWriter:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._environment.close()

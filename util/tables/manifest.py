@@ -90,10 +90,8 @@ def problems(image_folder: str | os.PathLike) -> list[str]:
     return texts
 
 
-def describe(record: dict[str, Any] | None) -> str:
+def describe(record: dict[str, Any]) -> str:
     """One line for reports: what the images of a folder are."""
-    if record is None:
-        return "unknown origin (no manifest)"
     size = "x".join(map(str, record["size"])) if record.get("size") else "original size"
     steps = " + ".join(record.get("steps", ()))
     state = "" if record.get("complete") else ", incomplete"
@@ -106,9 +104,11 @@ def describe(record: dict[str, Any] | None) -> str:
 def origin(image_folder: str | os.PathLike) -> str:
     """One line for reports: where the images of a folder come from, as far as manifests tell."""
     record, above = folder_record(image_folder), Path(image_folder).resolve().parent
-    if record is not None or not (above / SYNTHETIC_NAME).is_file():
+    if record is not None:
         return describe(record)
-    return f"synthetic, made by script/make_synthetic_dataset.py ({SYNTHETIC_NAME})"
+    if (above / SYNTHETIC_NAME).is_file():
+        return f"synthetic, made by script/make_synthetic_dataset.py ({SYNTHETIC_NAME})"
+    return "unknown origin (no manifest)"
 
 
 def file_sha256(path: str | os.PathLike) -> str:

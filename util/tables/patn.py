@@ -94,16 +94,11 @@ def write_pairs(
 
 def write_keypoints(path: str | os.PathLike, keypoints: Mapping[str, np.ndarray]) -> None:
     """Write name -> (18, 2) (y, x) as PATN's ``name:keypoints_y:keypoints_x`` table."""
-    rows = (
-        [check_relative_name(name), json_numbers(points[:, 0]), json_numbers(points[:, 1])]
-        for name, points in keypoints.items()
-    )
+    rows = []
+    for name, points in keypoints.items():
+        lists = [f"[{', '.join(map(number_text, axis))}]" for axis in points.T.tolist()]
+        rows.append([check_relative_name(name), *lists])
     write_table(path, ":", KEYPOINT_COLUMNS, rows)
-
-
-def json_numbers(values: np.ndarray) -> str:
-    """A JSON list; whole numbers without a decimal point, as in the published files."""
-    return f"[{', '.join(map(number_text, values.tolist()))}]"
 
 
 def number_text(value: float) -> str:
@@ -274,10 +269,15 @@ def write_table(
     path: str | os.PathLike, separator: str, header: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> None:
     """Write a CSV with a header: never half a file, never a lost old one."""
-    path = Path(path)
-    make_folder(path.parent)
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter=separator, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    write_file(path, text.getvalue().encode("utf-8"))
+    write_lines(path, [text.getvalue()])
+
+
+def write_lines(path: str | os.PathLike, lines: Iterable[str]) -> None:
+    """Write lines that end in ``\\n`` as UTF-8, whole or not at all; the folder is made."""
+    text = "".join(lines)
+    make_folder(Path(path).parent)
+    write_file(path, text.encode("utf-8"))

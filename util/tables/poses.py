@@ -95,7 +95,7 @@ def poses_in(
 ) -> list[NamedPose]:
     """All poses of a JSON text, as :func:`read_poses` reads them."""
     try:
-        content = json.loads(text, parse_constant=_refuse_constant)
+        content = json.loads(text)
         pictures = _pictures(content, where)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not a JSON file ({error}); export it again") from error
@@ -137,10 +137,6 @@ def pose_text(poses: np.ndarray, frame: tuple[int, int], fps: float | None = Non
     return json.dumps({"frame": list(frame), "fps": fps, "frames": people})
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
-
-
 def _frame(content: Any, where: str) -> tuple[int, int] | None:
     """The "frame" of a file of ours."""
     if not isinstance(content, dict) or "frame" not in content:
@@ -172,7 +168,7 @@ def _pictures(content: Any, where: str) -> list[_Picture]:
             return _grouped(lists["annotations"], lists.get("images", []), where)
         if "landmarks" in lists and all(isinstance(marks, list) for marks in lists["landmarks"]):
             return [_Picture([{"landmarks": marks} for marks in lists["landmarks"]], size)]
-        if _holds_person(content):
+        if not content.keys().isdisjoint(PERSON_KEYS):
             return [_Picture([content], size)]
     raise UserError(
         f"{where}: found no keypoints; expected OpenPose's people/pose_keypoints_2d, COCO's or "
@@ -200,19 +196,14 @@ def _pictures_of_list(items: list, where: str) -> list[_Picture]:
 def _grouped(people: list, images: list, where: str) -> list[_Picture]:
     """People of COCO's lists by "image_id"; without it all belong to one picture."""
 
-    def number(item: Any, name: str) -> int | str | None:
-        found = item.get(name) if isinstance(item, dict) else None
-        return found if isinstance(found, int | str) else None
+    def key(item: Any, name: str) -> str:
+        return repr(item.get(name) if isinstance(item, dict) else None)
 
-    sizes = {number(image, "id"): _size(image, where) for image in images}
-    groups: dict[int | str | None, list] = {}
+    sizes = {key(image, "id"): _size(image, where) for image in images}
+    groups: dict[str, list] = {}
     for person in people:
-        groups.setdefault(number(person, "image_id"), []).append(person)
-    return [_Picture(group, sizes.get(key)) for key, group in groups.items()]
-
-
-def _holds_person(item: dict) -> bool:
-    return not item.keys().isdisjoint(PERSON_KEYS)
+        groups.setdefault(key(person, "image_id"), []).append(person)
+    return [_Picture(group, sizes.get(image)) for image, group in groups.items()]
 
 
 def _size(content: Any, where: str) -> tuple[float, float] | None:
@@ -251,7 +242,7 @@ def _body(item: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) points (K, 2) and scores (K,) of a person; none when the body was not found."""
     if isinstance(item, list):
         return _listed(item, None, where)
-    if not isinstance(item, dict) or not _holds_person(item):
+    if not isinstance(item, dict) or item.keys().isdisjoint(PERSON_KEYS):
         raise UserError(f"{where}: found {_shown(item)}; expected a person with keypoints")
     values = next(item[key] for key in PERSON_KEYS if key in item)
     if values is None or values == []:

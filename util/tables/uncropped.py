@@ -10,20 +10,19 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
 from util.errors import UserError
-from util.files import make_folder, write_file
 from util.names import (
     check_relative_name,
     flatten_deepfashion_path,
     is_flat_deepfashion_name,
     unflatten_deepfashion_name,
 )
-from util.skeleton import MISSING, in_frame, present
+from util.skeleton import MISSING, present
 from util.tables.layouts import LAYOUTS
 from util.tables.patn import (
     NUM_JOINTS,
@@ -32,6 +31,7 @@ from util.tables.patn import (
     number_text,
     read_table,
     read_text,
+    write_lines,
     write_table,
 )
 
@@ -72,16 +72,11 @@ def shift(points: np.ndarray, pixels: int) -> np.ndarray:
 # --- MAGPT --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class FramedKeypoints:
+class FramedKeypoints(NamedTuple):
     """Keypoints (18, 2), (y, x), -1 = missing, and the size (h, w) of the frame they live in."""
 
     points: np.ndarray
     frame: tuple[float, float]
-
-    def in_frame(self, size: tuple[int, int]) -> np.ndarray:
-        """The keypoints scaled to a frame of ``size`` (h, w); missing joints stay -1."""
-        return in_frame(self.points, self.frame, size)
 
 
 def read_magpt_keypoints(path: str | os.PathLike) -> dict[str, FramedKeypoints]:
@@ -160,8 +155,7 @@ def write_items(path: str | os.PathLike, pairs: Iterable[tuple[str, str]]) -> No
                     f"the path {name!r} holds ','; NTED's lists cannot: rename the file."
                 )
         lines.append(f"{target},{source}\n")
-    make_folder(Path(path).parent)
-    write_file(path, "".join(lines).encode("utf-8"))
+    write_lines(path, lines)
 
 
 def pose_path(root: str | os.PathLike, image: str) -> Path:
@@ -192,6 +186,5 @@ def read_pose(path: str | os.PathLike) -> np.ndarray:
 
 def write_pose(path: str | os.PathLike, points: np.ndarray) -> None:
     """Write keypoints (18, 2), (y, x); a missing joint is written ``-1 -1``."""
-    make_folder(Path(path).parent)
-    rows = (f"{number_text(x)} {number_text(y)}\n" for y, x in shift(points, 0).tolist())
-    write_file(path, "".join(rows).encode("utf-8"))
+    rows = shift(points, 0).tolist()
+    write_lines(path, (f"{number_text(x)} {number_text(y)}\n" for y, x in rows))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -95,8 +96,7 @@ def find_naming(names: Sequence[str], asked: str = "auto") -> str:
 
 
 def split_name(name: str, naming: str, where: str) -> Split:
-    """Thing and labels of a name; a UserError that begins with ``where`` when it has another
-    shape."""
+    """Thing and labels of a name; a UserError, beginning with ``where``, for another shape."""
     found = NAMINGS[naming].split(name)
     if found is None:
         raise UserError(
@@ -286,9 +286,13 @@ class Source:
         """The labels found on each axis."""
         return views_of((labels for _, labels in self.split.values()), self.naming)
 
-    def objects(self) -> list[str] | None:
-        """The list of test objects, where there is one."""
-        return read_list(self.object_list) if self.object_list else None
+    def things(self) -> Counter[str]:
+        """How many views there are of each thing, in order of appearance."""
+        return Counter(thing for thing, _ in self.split.values())
+
+    def objects(self) -> list[str]:
+        """The test objects: those of the list, where there is one, or all."""
+        return read_list(self.object_list) if self.object_list else list(self.things())
 
 
 def _find_store(
