@@ -43,8 +43,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     rules = "prefix, folder, deepfashion, market or a regex; default: as the names are"
     add("--identity", text, None, rules)
     add("--phase", choice(PHASES), "train", "of everything, without --test_share")
-    share = number(0.001, 0.999)
-    add("--test_share", share, None, "share of the people, between 0 and 1, for testing")
+    add("--test_share", number(0.001, 0.999), None, "share of the people for testing")
     add("--max_pairs", positive_int, None, "pairs of each list, drawn at random")
     add("--seed", natural, 0, "of the draws")
     add("--overwrite", flag, False, "replace lists that exist")

@@ -84,8 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     root = Path(options.dataroot)
     source = ImageSource(Path(options.source or find_source(root)))
     images = find_images(source)
-    kind, workers = "Market-1501", options.workers
-    return make_folders(root, source, kind, MARKET_PREPARATIONS, images, workers)
+    return make_folders(root, source, "Market-1501", MARKET_PREPARATIONS, images, options.workers)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ NUM_JOINTS = len(JOINTS)
 MAX_COORDINATE = 1_000_000  # pixels; anything beyond is a damaged number, not a place in a picture
 KEYPOINT_COLUMNS = ("name", "keypoints_y", "keypoints_x")
 
-_decode = json.JSONDecoder(parse_int=float).decode  # a number of 400 digits is infinite
 _SEPARATOR_NAMES = {",": "','", ":": "':'", ";": "';'", "\t": "a tab", "|": "'|'"}
 
 
@@ -231,17 +230,17 @@ def check_new_name(
 def _parse_numbers(text: str, what: str, where: str) -> list[float]:
     """A JSON list of one number a joint; UserError naming ``where`` and ``what`` otherwise."""
     try:
-        values = _decode(text)
+        values = json.loads(text)
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, list):
         problem = f"is {text[:40]!r}"
     elif len(values) != NUM_JOINTS:
         problem = f"holds {len(values)} values"
-    elif set(map(type, values)) != {float}:
-        bad = next(v for v in values if type(v) is not float)
-        nested = isinstance(bad, list | dict)
-        problem = f"holds {'a nested list' if nested else repr(bad)[:40]}"
+    elif not set(map(type, values)) <= {int, float}:
+        bad = next(v for v in values if type(v) not in (int, float))
+        found = "a nested list" if isinstance(bad, list | dict) else repr(bad)[:40]
+        problem = f"holds {found}"
     else:
         return values
     raise UserError(
@@ -254,13 +253,17 @@ def finite_table(
     values: list[list[float]], rows: list[int], path: str | os.PathLike, rows_each: int = 1
 ) -> np.ndarray:
     """One float64 array of all lists; UserError naming the row of a NaN or absurd number."""
-    table = np.array(values, dtype=np.float64)
+    try:
+        table = np.array(values, dtype=np.float64)
+    except OverflowError:  # an integer of hundreds of digits; read as text it is infinite
+        table = np.array([[float(str(value)) for value in line] for line in values])
     bad = ~(np.abs(table) <= MAX_COORDINATE)  # also true for NaN
     if bad.any():
         line, column = (int(i) for i in np.argwhere(bad)[0])
+        found = str(values[line][column])[:40]
         raise UserError(
-            f"{path}, row {rows[line // rows_each]}: a coordinate is {values[line][column]}; "
-            "expected a finite number of pixels, -1 for a missing joint: correct the row."
+            f"{path}, row {rows[line // rows_each]}: a coordinate is {found}; expected a finite "
+            "number of pixels, -1 for a missing joint: correct the row."
         )
     return table
 

@@ -346,5 +346,4 @@ def _shown(value: Any) -> str:
     """A JSON value for a message."""
     if isinstance(value, dict | list):
         return "a list" if isinstance(value, list) else "an object"
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:40]}…"
+    return json.dumps(value)[:40]
