@@ -279,7 +279,7 @@ def check_images(phase: Phase, workers: int, own: bool, found: Findings) -> None
         return
     files = [path.name for path in phase.folder.iterdir() if is_image(path.name)]
     names = phase.names or sorted(files)
-    missing = [name for name in names if not (phase.folder / name).is_file()]
+    missing = [name for name in phase.names if not (phase.folder / name).is_file()]
     if missing:
         found.error(
             f"{len(missing):,} images of {phase.pairs_path} are not in {phase.folder}, the first "

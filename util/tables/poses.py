@@ -306,9 +306,7 @@ def _columns(table: dict, where: str) -> tuple[np.ndarray, np.ndarray]:
     if "visible" in table:
         columns.append(_numbers(table["visible"], f"{where}, visible"))
     if len({len(column) for column in columns}) > 1:
-        raise UserError(
-            f"{where}: keypoints need lists x and y of the same length, and visible, if it is there"
-        )
+        raise UserError(f"{where}: keypoints need lists x and y of the same length, visible too")
     points = np.stack(columns[:2], axis=1)
     return points, columns[2] if "visible" in table else points.any(axis=1).astype(np.float64)
 
@@ -344,6 +342,8 @@ def _numbers(values: Any, where: str) -> np.ndarray:
 
 def _shown(value: Any) -> str:
     """A JSON value for a message."""
-    if isinstance(value, dict | list):
-        return "a list" if isinstance(value, list) else "an object"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
+        return "a list"
     return json.dumps(value)[:40]
