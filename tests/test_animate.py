@@ -229,7 +229,7 @@ PIXELS = json.dumps(
                   "--source_keypoints", text("own.json", PIXELS)], "nobody was found in any"),
         (lambda: ["--poses", text("n.json", NOBODY)], "holds no person"),
         (lambda: ["--poses", text("one.json", ONE)], "found one pose"),
-        (lambda: ["--poses", text("x.json", '{"frames": [[[NaN, 1]]]}')], "NaN is no number"),
+        (lambda: ["--poses", text("x.json", '{"frames": [[[NaN, 1]]]}')], "one is NaN"),
         (lambda: ["--poses", text("x.json", '{"fps": 1e9, "frames": []}')], '"fps" is'),
         (lambda: ["--poses", text("x.json", "[1, 2")], "is not a JSON file"),
         (lambda: ["--poses", text("x.txt", "hi")], r"x\.txt: unknown kind of file"),

@@ -15,6 +15,7 @@ from tests.helpers import GOLDEN
 from util.errors import UserError
 from util.names import file_id, result_name
 from util.person.maps import keypoints_to_heatmaps, one_hot_pose_maps
+from util.skeleton import in_frame
 from util.tables.patn import write_pairs
 from util.tables.uncropped import PAIR_COLUMNS, read_magpt_keypoints, write_magpt_keypoints
 from util.tensors import SAVE_NORMS
@@ -80,14 +81,14 @@ def test_the_keypoint_table_survives_a_round_trip_with_x_before_y(tmp_path):
     assert list(table) == list(points)
     for key, expected in points.items():
         np.testing.assert_array_equal(table[key].points, expected)
-        np.testing.assert_array_equal(table[key].in_frame((256, 256)), expected)
+        np.testing.assert_array_equal(in_frame(*table[key], (256, 256)), expected)
 
 
 def test_keypoints_of_another_image_size_are_scaled_and_missing_joints_stay_missing(tmp_path):
     points = np.full((18, 2), -1.0)
     points[3], points[4] = (100, 30), (-1, 30)
     write_magpt_keypoints(tmp_path / "k.csv", {"a": points}, (512, 384))
-    scaled = read_magpt_keypoints(tmp_path / "k.csv")["a"].in_frame((256, 256))
+    scaled = in_frame(*read_magpt_keypoints(tmp_path / "k.csv")["a"], (256, 256))
     np.testing.assert_array_equal(scaled[3], (50, 20))
     assert (np.delete(scaled, 3, axis=0) == -1).all()
 
