@@ -14,17 +14,21 @@ time).
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -36,15 +40,15 @@ from data import create_dataset
 from data.loader import create_dataloader
 from data.synthetic.write import write_dataset
 from models import create_model
-from models.base_model import BaseModel
 from options.parser import DEVICE, OUTPUT, Parser, add_debug
 from options.train_options import TrainOptions
-from util.files import read_json
+from script.benchmark import endless, train_step, training_rate
+from util.files import read_json, write_file
 from util.kinds import choice, flag, path, positive, several, text
-from util.run.checks import Checks, Row, table
+from util.run.checkpoint import load
 from util.run.device import PRECISIONS, choose_device, seed_everything
 from util.run.main import run_main
-from util.run.timing import hidden_waits, peak_memory, peak_tflops, seconds_each, synchronize
+from util.run.timing import at_most, hidden_waits, peak_memory, peak_tflops, seconds_each
 from util.tensors import to_uint8
 
 CASES = {
@@ -56,19 +60,58 @@ CASES = {
     "DPTN_step": "--model DPTN_step",
 }
 TOLERANCE = {"fp32": 2e-3, "bf16": 6e-2, "fp16": 3e-2}  # relative, of a loss of the first step
+PARTS = {  # and their shares of the time
+    "right": 0.32, "speed": 0.34, "generation": 0.04, "models": 0.1, "resume": 0.12,
+    "showcase": 0.08,
+}  # fmt: skip
 ROOT = Path(__file__).resolve().parent.parent
+Row = dict[str, Any]  # of a check: "ok" (True, False or absent) and what was found
+Plan = Iterator[tuple]  # part, name, function of the Check and of the arguments that follow
 
 
-class Check(Checks):
-    """The checks of a GPU: their settings and data."""
+class Check:
+    """The clock of all parts, their settings and data, and the results in a JSON file.
+
+    Every part has its share of the time; what one leaves over goes to those after it.
+    """
 
     def __init__(self, opt: Namespace, data: Path):
         self.opt, self.data, self.device = opt, data, torch.device(opt.device)
-        gpu = self.device.type == "cuda"
-        about = {"device": torch.cuda.get_device_name() if gpu else "CPU"}
-        about |= {"torch": torch.__version__, "small": opt.small}
-        shares = {name: share for name, (_, share) in PARTS.items() if name in opt.parts}
-        super().__init__(opt.out / "gpu_check.json", 60 * opt.minutes, shares, about, print)
+        self.gpu = self.device.type == "cuda"
+        self.start, self.part = time.monotonic(), ""
+        self.last = self.end = self.start + 60 * opt.minutes  # of all, and of the part under way
+        device = torch.cuda.get_device_name() if self.gpu else "CPU"
+        self.results: dict[str, Any] = {"device": device, "torch": torch.__version__}
+        self.results |= {"small": opt.small, "rows": [], "not_reached": []}
+
+    def _begin(self, part: str) -> None:
+        now, parts = time.monotonic(), [name for name in PARTS if name in self.opt.parts]
+        to_come = sum(PARTS[name] for name in parts[parts.index(part) :])
+        self.part, self.end = part, now + PARTS[part] / to_come * (self.last - now)
+
+    def left(self) -> float:
+        """Seconds that are left to this part."""
+        return self.end - time.monotonic()
+
+    def run(self, part: str, name: str, work: Callable[..., Row], *arguments: object) -> None:
+        """Do ``work(check, *arguments)`` for no longer than is left, keep its result and say it."""
+        if part != self.part:
+            self._begin(part)
+        begun = time.monotonic()
+        if self.left() <= 0:
+            self.results["not_reached"].append(f"{part}: {name}")
+        else:
+            try:
+                with at_most(self.left()):
+                    row = work(self, *arguments)
+            except Exception as error:  # the other checks are still worth their time
+                row = {"ok": False, "error": f"{type(error).__name__}: {error}"[:300]}
+            row = {"part": part, "name": name, "s": round(time.monotonic() - begun, 2), **row}
+            self.results["rows"].append(row)
+            mark = {True: "OK ", False: "BAD", None: "   "}[row.get("ok")]
+            print(f"{mark} {part}: {name}: {row['s']} s, {found(row)}", flush=True)
+        self.results["minutes"] = round((time.monotonic() - self.start) / 60, 2)
+        write_file(self.opt.out / "gpu_check.json", json.dumps(self.results, indent=1).encode())
 
     def train_options(self, words: str, device: torch.device | None = None) -> Namespace:
         """Options of train.py on the check's data."""
@@ -80,54 +123,53 @@ class Check(Checks):
         known = [f"--checkpoints_dir={self.opt.out / 'runs'}"]
         return TrainOptions().parse([*common.split(), *known, *words.split()])
 
-    def batches(self, opt: Namespace) -> Iterator[dict]:
-        """Training batches, epoch after epoch."""
-        loader = create_dataloader(create_dataset(opt), opt)
-        loader.batch_sampler.set_position(1)
-        while True:
-            yield from loader
+
+def batches(opt: Namespace) -> Iterator[dict]:
+    """Training batches, epoch after epoch."""
+    return endless(create_dataloader(create_dataset(opt), opt))
+
+
+def found(row: Row) -> str:
+    """What was found, in words."""
+    rest = {k: v for k, v in row.items() if k not in ("part", "name", "ok", "s")}
+    return ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in rest.items())
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """The results as a Markdown table, under a line about the machine."""
+    lines = [f"{results['device']}, PyTorch {results['torch']}, {results.get('minutes')} minutes"]
+    lines += ["", "| part | check | right | found |", "|---|---|---|---|"]
+    for row in results["rows"]:
+        right = {True: "yes", False: "**no**", None: ""}[row.get("ok")]
+        said = found(row).replace("|", "/")
+        lines.append(f"| {row['part']} | {row['name']} | {right} | {said} |")
+    if results["not_reached"]:
+        lines += ["", f"Not reached in time: {'; '.join(results['not_reached'])}"]
+    return "\n".join(lines)
 
 
 # ---- a: right ----------------------------------------------------------------------------------
-
-
-def train_step(model: BaseModel, batch: dict) -> str | None:
-    """What train.py does with a batch between two lines of the log; a network whose gradient was
-    not finite."""
-    model.set_input(batch)
-    model.optimize_parameters()
-    return model.stepper.not_finite()
 
 
 def steps(check: Check, words: str, count: int, device: torch.device | None = None) -> list[tuple]:
     """(losses, network whose gradient was not finite) of the first training steps."""
     opt = check.train_options(words, device)
     seed_everything(0)
-    model, found = create_model(opt), []
-    for _, batch in zip(range(count), check.batches(opt), strict=False):
+    model, taken = create_model(opt), []
+    for batch in islice(batches(opt), count):
         bad = train_step(model, batch)
-        found.append(({k: float(v) for k, v in model.logged().items()}, bad))
-    return found
+        losses = {k: float(v) for k, v in model.logged().items() if not k.startswith("grad")}
+        taken.append((losses, bad))
+    return taken
 
 
 def like_the_cpu(check: Check, case: str, precision: str) -> Row:
     """The losses of the first step beside those of the CPU in float32, TF32 off."""
-    words = f"{CASES[case]} --no_tf32"
-    wanted = steps(check, words, 1, torch.device("cpu"))[0][0]
-    count = 3 if check.opt.small else 50
-    found = steps(check, f"{words} --precision {precision}", count)
-    worst = max(
-        abs(found[0][0][k] - v) / (abs(v) + 1e-3)
-        for k, v in wanted.items()
-        if not k.startswith("grad")
-    )
-    finite = all(
-        torch.isfinite(torch.tensor([v for k, v in losses.items() if not k.startswith("grad")]))
-        .all()
-        .item()
-        and bad is None
-        for losses, bad in found
-    )
+    words, count = f"{CASES[case]} --no_tf32", 3 if check.opt.small else 50
+    [(wanted, _)] = steps(check, words, 1, torch.device("cpu"))
+    taken = steps(check, f"{words} --precision {precision}", count)
+    worst = max(abs(taken[0][0][k] - v) / (abs(v) + 1e-3) for k, v in wanted.items())
+    finite = all(bad is None and all(map(math.isfinite, ls.values())) for ls, bad in taken)
     drawn = case == "DPTN_step"  # its noise is drawn on the device: only finite can be asked for
     ok = finite and (drawn or worst < TOLERANCE[precision])
     return {"ok": ok, "worst_relative_difference": f"{worst:.1e}", "steps": count}
@@ -136,12 +178,12 @@ def like_the_cpu(check: Check, case: str, precision: str) -> Row:
 def spoiled(check: Check, precision: str) -> Row:
     """NaN weights must be reported, in fp16 once the search for a scale has failed."""
     opt = check.train_options(f"--model DPTN --precision {precision}")
-    model, batches, said = create_model(opt), check.batches(opt), []
+    model = create_model(opt)
     next(model.networks["G"].parameters()).data.fill_(float("nan"))
-    for _ in range(25):
-        said.append(train_step(model, next(batches)))
-    first = next((i for i, s in enumerate(said) if s), None)
-    return {"ok": any(said), "reported_after_steps": first}
+    for number, batch in enumerate(islice(batches(opt), 25)):
+        if train_step(model, batch):
+            return {"ok": True, "reported_after_steps": number}
+    return {"ok": False}
 
 
 def identical(check: Check, case: str) -> Row:
@@ -157,8 +199,8 @@ def identical(check: Check, case: str) -> Row:
 def waits(check: Check, case: str) -> Row:
     """Lines of a step in which the host waits for the GPU: there should be none."""
     model = create_model(check.train_options(f"{CASES[case]} --precision bf16"))
-    for batch in islice(check.batches(model.opt), 3):  # the first steps may wait
-        places = hidden_waits(lambda b=batch: train_step(model, b))
+    for batch in islice(batches(model.opt), 3):  # the first steps may wait
+        places = hidden_waits(partial(train_step, model, batch))
     return {"ok": not places, "places": ", ".join(f"{k} x {n}" for k, n in places.items()) or None}
 
 
@@ -166,122 +208,62 @@ def whole_batch(check: Check) -> Row:
     """Grey levels between a picture that is generated alone and within a batch."""
     model = create_model(check.train_options("--model DPTN --no_tf32"))
     model.eval_mode()
-    inputs = model.prepare(next(check.batches(model.opt)))
-    alone = [model.infer({k: v[i : i + 1] for k, v in inputs.items()}) for i in range(4)]
-    pairs = zip(model.generate(inputs)["fake_target"], alone, strict=True)
-    most = max(
-        abs(to_uint8(a).astype(int) - to_uint8(b["fake_target"][0])).max().item() for a, b in pairs
-    )
+    inputs = model.prepare(next(batches(model.opt)))
+    most = 0
+    for i, together in enumerate(model.generate(inputs)["fake_target"]):
+        alone = model.infer({k: v[i : i + 1] for k, v in inputs.items()})["fake_target"][0]
+        most = max(most, abs(to_uint8(together).astype(int) - to_uint8(alone)).max().item())
     return {"ok": most <= 1, "grey_levels": most}
-
-
-def right(check: Check) -> None:
-    """Part a."""
-    gpu = check.device.type == "cuda"
-    for precision in ("fp32", "bf16", "fp16") if gpu else ("fp32", "bf16"):
-        for case in CASES if gpu or precision == "fp32" else ("DPTN-TA",):  # a CPU has one format
-            name = f"{case}, {precision}, first step as on the CPU"
-            check.run("right", name, lambda c=case, p=precision: like_the_cpu(check, c, p))
-    for case in CASES if gpu else ():
-        check.run("right", f"{case}: nothing waits", lambda c=case: waits(check, c))
-    check.run("right", "a batch gives the pictures of its samples", lambda: whole_batch(check))
-    for precision in ("fp32", "fp16") if gpu else ("fp32",):
-        name = f"{precision}: NaN weights are reported"
-        check.run("right", name, lambda p=precision: spoiled(check, p))
-    for case in ("DPTN-TA", "GFLA, stage 2", "DPTN_step"):
-        check.run("right", f"{case}: --deterministic", lambda c=case: identical(check, c))
 
 
 # ---- b, c, d: speed ----------------------------------------------------------------------------
 
 
-def training_rate(
-    check: Check,
-    words: str,
-    size: int,
-    batch: int,
-    files: bool = False,  # new batches by the loader; else one that stays on the device
-    channels_last: bool = False,  # generator and discriminator; VGG-19 in bf16 always is
-) -> Row:
-    """Samples a second of the training, and peak memory."""
+def training(check: Check, words: str, batch: int, how: str = "") -> Row:
+    """Samples a second of a training at 256 x 256, and peak memory.
+
+    One batch stays on the device, unless ``how`` is "new batches" of the loader. "channels last":
+    of generator and discriminator; VGG-19 in bf16 always is.
+    """
+    widths = "--load_size 256 --ngf 64 --ndf 32"
     if check.opt.small:
-        size, batch, words = 64, min(batch, 2), f"{words} --ngf 8 --ndf 8"
-    else:
-        words = f"{words} --ngf 64 --ndf 32"
-    opt = check.train_options(f"{words} --load_size {size} --batchSize {batch}")
-    model, batches, count = create_model(opt), check.batches(opt), 2 if check.opt.small else 30
-    if channels_last:
+        widths, batch = "--load_size 64 --ngf 8 --ndf 8", min(batch, 2)
+    opt = check.train_options(f"{words} {widths} --batchSize {batch}")
+    model, given = create_model(opt), batches(opt)
+    if how == "channels last":
         for network in model.networks.values():
             network.to(memory_format=torch.channels_last)
-    given = next(batches)
-    if check.device.type == "cuda":
+    if check.gpu:
         torch.cuda.reset_peak_memory_stats()
-    for number in range(count + 3):  # three that are not counted
-        if number == 3:
-            synchronize(check.device)
-            start = time.perf_counter()
-        train_step(model, next(batches) if files else given)
-    synchronize(check.device)
-    rate = count * batch / (time.perf_counter() - start)
+    given = given if how == "new batches" else repeat(next(given))
+    rate = training_rate(model, given, 2 if check.opt.small else 30)
     mib = peak_memory(check.device) / 2**20
     return {"samples_per_s": round(rate, 2), "peak_MiB": round(mib)}
 
 
-def generation_rate(check: Check, precision: str) -> Row:
+def peak(check: Check, precision: str) -> Row:
+    """What the device can do at most."""
+    return {k: round(v, 3) for k, v in peak_tflops(check.device, PRECISIONS[precision]).items()}
+
+
+def generating(check: Check, precision: str) -> Row:
     """Images a second of the generator alone."""
-    size, batch = (64, 2) if check.opt.small else (256, 32)
-    words = f"--model DPTN --precision {precision} --load_size {size} --batchSize {batch}"
-    opt = check.train_options(words if check.opt.small else f"{words} --ngf 64 --ndf 32")
+    size, batch, widths = (64, 2, "") if check.opt.small else (256, 32, "--ngf 64 --ndf 32")
+    opt = check.train_options(
+        f"--model DPTN --precision {precision} --load_size {size} --batchSize {batch} {widths}"
+    )
     model = create_model(opt)
     model.eval_mode()
-    inputs = model.prepare(next(check.batches(opt)))
+    inputs = model.prepare(next(batches(opt)))
     each = seconds_each(lambda: model.generate(inputs), check.device, 5)
     return {"images_per_s": round(batch / each, 1)}
-
-
-def speed(check: Check) -> None:
-    """Part b: DPTN-TA at 256 x 256, and what the card can do at most."""
-    for precision in ("fp32", "bf16"):
-        check.run("speed", f"peak TFLOP/s, {precision}", lambda p=precision: {
-            k: round(v, 3) for k, v in peak_tflops(check.device, PRECISIONS[p]).items()
-        })  # fmt: skip
-    small, many = check.opt.small, f"--nThreads {min(12, os.cpu_count() or 1)}"
-    bf16 = "--precision bf16"
-    for words, batch, more in (
-        (bf16, 32, {}),
-        (f"{bf16} --cache_images device", 32, {"files": True}),
-        (f"{bf16} --cache_images none {'' if small else many}", 32, {"files": True}),
-        (bf16, 32, {"channels_last": True}),
-        ("--tf32", 32, {}), ("--no_tf32", 32, {}),
-        (f"{bf16} --compile", 32, {}), (f"{bf16} --cuda_graphs", 32, {}),
-        (bf16, 8, {}), (f"{bf16} --cuda_graphs", 8, {}), (bf16, 64, {}), ("--tf32", 8, {}),
-    ):  # fmt: skip
-        if small and (batch != 32 or {"--tf32", "--compile", "--cuda_graphs"} & {*words.split()}):
-            continue
-        name = ", ".join([f"DPTN-TA {words.strip()}", f"batch {batch}", *more])
-        work = partial(training_rate, check, words, 256, batch, **more)
-        check.run("speed", name.replace("_", " ") if more else name, work)
-
-
-def generation(check: Check) -> None:
-    """Part c."""
-    for precision in ("fp32", "bf16"):
-        name = f"DPTN, {precision}"
-        check.run("generation", name, lambda p=precision: generation_rate(check, p))
-
-
-def models(check: Check) -> None:
-    """Part d: the other systems at their published sizes' neighbourhood."""
-    for case in ("GFLA, stage 1", "GFLA, stage 2", "MAGPT", "DPTN_step"):
-        words = f"{CASES[case]} --precision bf16"
-        check.run("models", case, lambda w=words: training_rate(check, w, 256, 8))
 
 
 # ---- e, f: whole runs --------------------------------------------------------------------------
 
 
 def outside(check: Check, command: list[str]) -> tuple[int, str]:
-    """Status and output of a command; it and what it started end with the time of the part."""
+    """Status and last words of a command; it and what it started end with the time of the part."""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
         start_new_session=True,
@@ -291,69 +273,84 @@ def outside(check: Check, command: list[str]) -> tuple[int, str]:
         finally:
             if process.poll() is None and os.name == "posix":
                 os.killpg(process.pid, signal.SIGKILL)
-    return process.returncode, said
-
-
-def train(check: Check, name: str, *words: str) -> tuple[int, str]:
-    """Status and output of train.py as a process of its own."""
-    common = f"--name {name} --dataroot {check.data} --checkpoints_dir {check.opt.out / 'runs'} "
-    common += "--load_size 64 --ngf 8 --ndf 8 --vgg_weights random --vgg_width 0.25 --batchSize 2 "
-    common += "--nThreads 0 --no_tensorboard --niter 1 --niter_decay 0 --max_dataset_size 16 "
-    common += f"--device {check.opt.device}"
-    return outside(check, [sys.executable, str(ROOT / "train.py"), *common.split(), *words])
+    return process.returncode, said.strip()[-200:]
 
 
 def resumed(check: Check, *words: str) -> Row:
     """A run that is stopped at once and continued ends; with --deterministic, with the weights of
     one that was not stopped."""
-    runs = [
-        train(check, "run", "--overwrite", "--max_minutes", "0.001", *words),
-        train(check, "run", "--continue_train", *words),
-    ]
-    same = {}
+    common = (
+        "--load_size 64 --ngf 8 --ndf 8 --vgg_weights random --vgg_width 0.25 --batchSize 2 "
+        "--nThreads 0 --no_tensorboard --niter 1 --niter_decay 0 --max_dataset_size 16 --device "
+        f"{check.device} --dataroot {check.data} --checkpoints_dir {check.opt.out / 'runs'}"
+    )
+    command, same = [sys.executable, str(ROOT / "train.py"), *common.split(), *words], {}
+    stopped = "--name run --overwrite --max_minutes 0.001"
+    runs = [stopped, "--name run --continue_train", "--name whole --overwrite"]
+    runs = runs[: 3 if "--deterministic" in words else 2]
+    codes, said = zip(*(outside(check, [*command, *run.split()]) for run in runs), strict=True)
     if "--deterministic" in words:
-        runs.append(train(check, "whole", "--overwrite", *words))
         files = [check.opt.out / "runs" / name / "latest_net_G.pth" for name in ("run", "whole")]
-        ours, whole = (torch.load(file, map_location="cpu", weights_only=True) for file in files)
+        ours, whole = map(load, files)
         same = {"same_weights": all(torch.equal(ours[key], whole[key]) for key in whole)}
-    codes = [code for code, _ in runs]
     ok = codes[0] in (75, 0) and not any(codes[1:]) and all(same.values())  # 0: it was faster
-    said = runs[-1][1].strip().splitlines()[-1:]
-    return {"ok": ok, "statuses": str(codes), **same, **({} if ok else {"error": str(said)[:200]})}
+    return {"ok": ok, "statuses": str(codes), **same, **({} if ok else {"error": said[-1]})}
 
 
-def resume(check: Check) -> None:
-    """Part e."""
-    runs = {"stopped and continued": ["--deterministic"]}
-    if not check.opt.small:
-        runs["fp16, --ema"] = ["--precision", "fp16", "--ema", "0.9"]
-        together = "--compile --accumulate 2 --clip_grad 1 --ema 0.9 --precision bf16"
-        runs[together] = together.split()
-    for name, words in runs.items():
-        check.run("resume", name, partial(resumed, check, *words))
-
-
-def showcase(check: Check) -> None:
-    """Part f: the showcase training for what is left of the time."""
+def showcase(check: Check) -> Row:
+    """A showcase of its own name: the weights that are shipped stay what they are."""
     minutes = (check.left() - 30) / 60
-    if minutes < 1 or check.opt.small:
-        return
+    if minutes < 1:
+        return {"found": "no time is left"}
     command = ["bash", str(ROOT / "script/train_showcase.sh"), "--minutes", f"{minutes:.1f}"]
-    command += ["--name", "gpu_check"]  # the weights that are shipped stay what they are
-
-    def work() -> Row:
-        status, said = outside(check, command)
-        last = {} if status == 0 else {"error": str(said.strip().splitlines()[-1:])[:200]}
-        return {"ok": status == 0, "minutes": round(minutes, 1), **last}
-
-    check.run("showcase", "trained", work)
+    status, said = outside(check, [*command, "--name", "gpu_check"])
+    return {"ok": status == 0, "minutes": round(minutes, 1), **({"error": said} if status else {})}
 
 
-# name -> what it does, and its share of the time
-PARTS: dict[str, tuple[Callable[[Check], None], float]] = {
-    "right": (right, 0.32), "speed": (speed, 0.34), "generation": (generation, 0.04),
-    "models": (models, 0.1), "resume": (resume, 0.12), "showcase": (showcase, 0.08),
-}  # fmt: skip
+# ---- what is checked ---------------------------------------------------------------------------
+
+
+def plan_right(check: Check) -> Plan:
+    """Is everything right? A CPU has one number format."""
+    for precision in ("fp32", "bf16", "fp16") if check.gpu else ("fp32", "bf16"):
+        for case in CASES if check.gpu or precision == "fp32" else ("DPTN-TA",):
+            name = f"{case}, {precision}, first step as on the CPU"
+            yield "right", name, like_the_cpu, case, precision
+    for case in CASES if check.gpu else ():
+        yield "right", f"{case}: nothing waits", waits, case
+    yield "right", "a batch gives the pictures of its samples", whole_batch
+    for precision in ("fp32", "fp16") if check.gpu else ("fp32",):
+        yield "right", f"{precision}: NaN weights are reported", spoiled, precision
+    for case in ("DPTN-TA", "GFLA, stage 2", "DPTN_step"):
+        yield "right", f"{case}: --deterministic", identical, case
+
+
+def plan(check: Check) -> Plan:
+    """All checks; rates are those of DPTN-TA at 256 x 256, then of the other systems."""
+    yield from plan_right(check)
+    for precision in ("fp32", "bf16"):
+        yield "speed", f"peak TFLOP/s, {precision}", peak, precision
+    small, bf16 = check.opt.small, "--precision bf16"
+    many = "" if small else f" --nThreads {min(12, os.cpu_count() or 1)}"
+    for words, batch, *how in (
+        (bf16, 32), (f"{bf16} --cache_images device", 32, "new batches"),
+        (f"{bf16} --cache_images none{many}", 32, "new batches"), (bf16, 32, "channels last"),
+        ("--tf32", 32), ("--no_tf32", 32), (f"{bf16} --compile", 32),
+        (f"{bf16} --cuda_graphs", 32), (bf16, 8), (f"{bf16} --cuda_graphs", 8), (bf16, 64),
+        ("--tf32", 8),
+    ):  # fmt: skip
+        if not small or (batch == 32 and not re.search("--tf32|--compile|--cuda_graphs", words)):
+            name = ", ".join([f"DPTN-TA {words}", f"batch {batch}", *how])
+            yield "speed", name, training, words, batch, *how
+    for precision in ("fp32", "bf16"):
+        yield "generation", f"DPTN, {precision}", generating, precision
+    for case in ("GFLA, stage 1", "GFLA, stage 2", "MAGPT", "DPTN_step"):
+        yield "models", case, training, f"{CASES[case]} {bf16}", 8
+    yield "resume", "--deterministic", resumed, "--deterministic"
+    if not small:
+        for words in ("fp16 --ema 0.9", "bf16 --compile --accumulate 2 --clip_grad 1 --ema 0.9"):
+            yield "resume", words, resumed, "--precision", *words.split()
+        yield "showcase", "trained for what is left of the time", showcase
 
 
 def main() -> int:
@@ -378,12 +375,11 @@ def main() -> int:
         count, workers = 4 if opt.small else 64, os.cpu_count() or 1
         sizes = {"identities": count, "poses": 5, "test_identities": 2}
         write_dataset(check.data, "fashion", workers=workers, **sizes)
-        for part, (work, _) in PARTS.items():
+        for part, *checked in plan(check):
             if part in opt.parts:
-                check.begin(part)
-                work(check)
+                check.run(part, *checked)
     print(table(check.results))
-    return 3 if check.failed() else 0
+    return 3 if any(row.get("ok") is False for row in check.results["rows"]) else 0
 
 
 if __name__ == "__main__":

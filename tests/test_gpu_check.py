@@ -21,11 +21,11 @@ def new_check(folder, minutes=1.0):
 
 def test_every_result_is_kept_at_once_and_a_failure_is_one(tmp_path):
     check = new_check(tmp_path)
-    check.run("speed", "fine", lambda: {"samples_per_s": 3.5})
+    check.run("speed", "fine", lambda check: {"samples_per_s": 3.5})
     kept = json.loads((tmp_path / "gpu_check.json").read_text())
     assert [row["samples_per_s"] for row in kept["rows"]] == [3.5]
 
-    def fail():
+    def fail(check):
         raise RuntimeError("no kernel image")
 
     check.run("right", "broken", fail)
@@ -38,7 +38,7 @@ def test_every_result_is_kept_at_once_and_a_failure_is_one(tmp_path):
 
 def test_nothing_begins_after_the_time_is_over(tmp_path):
     check = new_check(tmp_path, minutes=0.0)
-    check.run("speed", "late", lambda: pytest.fail("too late"))
+    check.run("speed", "late", lambda check: pytest.fail("too late"))
     assert check.results["rows"] == []
     kept = json.loads((tmp_path / "gpu_check.json").read_text())
     assert "Not reached in time: speed: late" in gpu_check.table(kept)
@@ -46,11 +46,9 @@ def test_nothing_begins_after_the_time_is_over(tmp_path):
 
 def test_a_check_that_takes_longer_than_its_part_fails_and_the_next_part_has_its_time(tmp_path):
     check = new_check(tmp_path, minutes=1 / 60)
-    check.begin("right")
-    check.run("right", "endless", lambda: time.sleep(60))
-    check.run("right", "late", lambda: pytest.fail("too late"))
-    check.begin("speed")
-    check.run("speed", "quick", lambda: {"ok": True})
+    check.run("right", "endless", lambda check: time.sleep(60))
+    check.run("right", "late", lambda check: pytest.fail("too late"))
+    check.run("speed", "quick", lambda check: {"ok": True})
     assert [row["ok"] for row in check.results["rows"]] == [False, True]
     assert "TimeoutError: not done after" in check.results["rows"][0]["error"]
     assert check.results["not_reached"] == ["right: late"]
@@ -58,9 +56,8 @@ def test_a_check_that_takes_longer_than_its_part_fails_and_the_next_part_has_its
 
 def test_a_command_and_what_it_started_end_with_the_time_of_the_part(tmp_path):
     check, mark = new_check(tmp_path, minutes=1 / 60), tmp_path / "alive"
-    check.begin("showcase")
     shell = f"(sleep 3; touch {mark}) & wait"
-    check.run("showcase", "endless", lambda: gpu_check.outside(check, ["bash", "-c", shell]))
+    check.run("showcase", "endless", gpu_check.outside, ["bash", "-c", shell])
     assert check.results["rows"][0]["ok"] is False
     time.sleep(3)
     assert not mark.exists()

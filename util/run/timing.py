@@ -33,22 +33,6 @@ def seconds_each(work: Callable[[], object], device: torch.device, repeat: int) 
     return statistics.median(taken[2:])
 
 
-def alternating_medians(
-    steps: dict[str, Callable[[], None]], device: torch.device, rounds: int
-) -> dict[str, float]:
-    """Median seconds of each step; all take turns, so that a busy machine disturbs them alike."""
-    taken: dict[str, list[float]] = {name: [] for name in steps}
-    for round_ in range(rounds + 1):
-        for name, step in steps.items():
-            synchronize(device)
-            start = time.perf_counter()
-            step()
-            synchronize(device)
-            if round_:
-                taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in taken.items()}
-
-
 def peak_tflops(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
     """TFLOP/s of a large matrix product and a large 3x3 convolution, both of nothing but work."""
     large = device.type == "cuda"
