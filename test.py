@@ -6,7 +6,7 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-import util.run.waiting  # noqa: F401  # isort: skip
+import util.run  # noqa: F401  # isort: skip
 from torch.utils.data import Subset
 
 from data import create_dataset

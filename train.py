@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-import util.run.waiting  # noqa: F401  # isort: skip
+import util.run  # noqa: F401  # isort: skip
 from torch.utils.data import DataLoader
 
 from data import create_dataset, report_preparation

@@ -330,7 +330,7 @@ class BaseModel(ABC):
     def save_networks(self, which: str) -> None:
         """Write ``<which>_net_<label>.pth`` for every network, in the published format."""
         for label, network in self.networks.items():
-            checkpoint.save_network(network, self.network_path(label, which))
+            checkpoint.save_state(network.state_dict(), self.network_path(label, which))
         for label, state in self.ema.items():
             checkpoint.save_state(state, self.network_path(f"{label}_ema", which))
         save_architecture(self.run_dir, self.configs)

@@ -14,7 +14,6 @@ commands share are declared below, once.
 from __future__ import annotations
 
 import argparse
-import importlib
 import re
 import sys
 from argparse import ArgumentError, ArgumentTypeError, Namespace
@@ -25,11 +24,6 @@ from typing import Any, NoReturn
 
 from util.errors import UserError
 from util.kinds import REQUIRED, Add, Kind, flag, folder_name, natural, positive_int, text
-
-COMMANDS = {  # the commands whose options an unknown one may have been meant for
-    "train.py": ("options.train_options", "TrainOptions"),
-    "test.py": ("options.test_options", "TestOptions"),
-}
 
 # What other programs call it -> ours; the first of these that a command has is meant.
 SYNONYMS = {
@@ -64,10 +58,9 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         if isinstance(action, _Switch) and action.off:
             on = [word for word in action.option_strings if word not in action.off]
             return " | ".join((", ".join(on), ", ".join(action.off)))
-        words, metavar = ", ".join(action.option_strings), self._get_default_metavar_for_optional
-        return (
-            words if action.nargs == 0 else f"{words} {self._format_args(action, metavar(action))}"
-        )
+        metavar = self._get_default_metavar_for_optional(action)
+        value = "" if action.nargs == 0 else " " + self._format_args(action, metavar)
+        return ", ".join(action.option_strings) + value
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
         if not isinstance(action.type, Kind):
@@ -222,9 +215,12 @@ class Parser(argparse.ArgumentParser):
 
 def options_elsewhere() -> dict[str, str]:
     """Spellings of the options of train.py and test.py, and where they belong."""
+    from options.test_options import TestOptions
+    from options.train_options import TrainOptions
+
     owners: dict[str, str] = {}
-    for command, (module, options) in COMMANDS.items():
-        for owner, parser in getattr(importlib.import_module(module), options)().parsers():
+    for command, options in (("train.py", TrainOptions()), ("test.py", TestOptions())):
+        for owner, parser in options.parsers():
             for word in parser._option_string_actions:
                 owners.setdefault(word, f"{command}{owner}")
     return owners

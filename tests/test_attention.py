@@ -313,7 +313,7 @@ def test_an_untrained_network_differs_from_the_trained_one_and_draws_nothing(tmp
     one, other = (m.networks["G"].state_dict() for m in (network, fresh))
     assert one.keys() == other.keys()
     assert any(not torch.equal(one[key], other[key]) for key in one)
-    checkpoint.save_network(fresh.networks["G"], tmp_path / "latest_net_G.pth")
+    checkpoint.save_state(fresh.networks["G"].state_dict(), tmp_path / "latest_net_G.pth")
 
 
 def test_a_checkpoint_of_objects_is_no_pose_transfer(chairs):

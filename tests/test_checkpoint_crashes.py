@@ -44,7 +44,7 @@ class Weights:
 
     def save_networks(self, which) -> None:
         for label, network in self.networks.items():
-            checkpoint.save_network(network, self.folder / f"{which}_net_{label}.pth")
+            checkpoint.save_state(network.state_dict(), self.folder / f"{which}_net_{label}.pth")
 
 
 class Recorder(NullVisualizer):

@@ -98,7 +98,7 @@ def test_keys_that_are_no_names_are_a_sentence():
 @pytest.mark.parametrize("damage", ["binary", "folder"])
 def test_a_side_file_of_another_kind_makes_the_checkpoint_damaged(damage, tmp_path):
     path = tmp_path / "latest_net_G.pth"
-    checkpoint.save_network(layer(), path)
+    checkpoint.save_state(layer().state_dict(), path)
     side = checkpoint.side_file(path)
     side.unlink()
     side.mkdir() if damage == "folder" else side.write_bytes(b"\xff\x00\xfe")

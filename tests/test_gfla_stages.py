@@ -69,7 +69,7 @@ def test_stage_2_begins_from_the_network_file_of_stage_1(tmp_path):
 def test_flow_checkpoint_accepts_the_files_of_both_stages(tmp_path, donor):
     giver = stage_1_run(tmp_path) if donor == "poseflownet" else small_model("pose", tmp_path)
     path = tmp_path / "given.pth"
-    checkpoint.save_network(giver.networks["G"], path)
+    checkpoint.save_state(giver.networks["G"].state_dict(), path)
     stage_2 = small_model("pose", tmp_path, name="other", flow_checkpoint=path)
     for key, value in flow_weights(giver).items():
         assert torch.equal(flow_weights(stage_2)[key], value), key
@@ -80,14 +80,14 @@ def test_flow_checkpoint_accepts_the_files_of_both_stages(tmp_path, donor):
 def test_flow_checkpoint_of_another_shape_is_refused(tmp_path):
     path = tmp_path / "wide.pth"
     giver = small_model("poseflownet", tmp_path, ngf=16)
-    checkpoint.save_network(giver.networks["G"], path)
+    checkpoint.save_state(giver.networks["G"].state_dict(), path)
     with pytest.raises(UserError, match=r"wide\.pth.*another shape"):
         small_model("pose", tmp_path, flow_checkpoint=path)
 
 
 def test_flow_checkpoint_without_a_flow_estimator_is_refused(tmp_path):
     path = tmp_path / "d.pth"
-    checkpoint.save_network(small_model("pose", tmp_path).networks["D"], path)
+    checkpoint.save_state(small_model("pose", tmp_path).networks["D"].state_dict(), path)
     with pytest.raises(UserError, match="holds no flow estimator"):
         small_model("pose", tmp_path, flow_checkpoint=path)
 

@@ -27,10 +27,7 @@ from util.files import replacing, write_atomically
 SAFETENSORS = ".safetensors"
 _NAMES = "names"  # metadata key: JSON list of [name, name of its tensor in the file], in order
 WRAPPERS = ("module", "_orig_mod")  # what DistributedDataParallel and torch.compile add to keys
-SAFE_TORCH = (
-    2,
-    10,
-)  # before it a crafted file corrupts memory, weights_only or not: CVE-2026-24747
+SAFE_TORCH = (2, 10)  # before it a crafted file corrupts memory, weights_only or not
 
 
 def strip_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,18 +81,10 @@ def _fault(value: torch.Tensor) -> str:
 
 def file_hash(path: Path) -> str:
     """sha256 of a file, in hex."""
-    with open(path, "rb") as stream:
-        return (
-            hashlib.file_digest(stream, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _chunked_hash(stream)
-        )
-
-
-def _chunked_hash(stream) -> str:
     digest = hashlib.sha256()
-    while chunk := stream.read(1 << 20):
-        digest.update(chunk)
+    with open(path, "rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -149,20 +138,20 @@ def _write_tensors(path: Path, content: Any) -> None:
 
     One of them reports a loader process that was killed, and would raise in the middle of a write.
     """
+
+    def write() -> None:
+        # The file exists, and is not made anew: an interrupted main thread may have removed it
+        # while this one was being started.
+        with open(path, "r+b") as file:
+            stream = _Stream(file)
+            torch.save(content, stream)
+            if stream.error is not None:
+                raise stream.error
+            file.flush()
+            os.fsync(file.fileno())
+
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(_write_tensors_here, path, content).result()
-
-
-def _write_tensors_here(path: Path, content: Any) -> None:
-    # The file exists, and is not made anew: an interrupted main thread may have removed it while
-    # this one was being started.
-    with open(path, "r+b") as file:
-        stream = _Stream(file)
-        torch.save(content, stream)
-        if stream.error is not None:
-            raise stream.error
-        file.flush()
-        os.fsync(file.fileno())
+        pool.submit(write).result()
 
 
 def sync_folder(folder: Path) -> None:
@@ -261,13 +250,8 @@ def _found(path: Path) -> str:
     return f"; the newest good one is --which_epoch {good[0]}{rest}"
 
 
-def save_network(network: torch.nn.Module, path: Path) -> str:
-    """Save a bare CPU state dict in the published format; returns the sha256."""
-    return save_state(network.state_dict(), path)
-
-
 def save_state(state: Mapping[str, torch.Tensor], path: Path) -> str:
-    """Save a state dict as bare CPU tensors without wrapper prefixes; returns the sha256."""
+    """Save a state dict in the published format, as bare CPU tensors; returns the sha256."""
     return save(path, {k: v.detach().cpu() for k, v in strip_prefix(state).items()})
 
 
@@ -284,12 +268,8 @@ def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], orig
     published files differ so: a leading ``transformer.`` for ``PTM.``; only one of two names of a
     tensor that is registered twice; no ``weight_v`` beside ``weight_u``.
     """
-    state = state_dict_of(state, origin)
-    own = network.state_dict()
-    state = {
-        f"PTM.{key.removeprefix('transformer.')}" if key.startswith("transformer.") else key: value
-        for key, value in state.items()
-    }
+    own, state = network.state_dict(), state_dict_of(state, origin)
+    state = {re.sub(r"^transformer\.", "PTM.", key): value for key, value in state.items()}
     _complete_aliases(own, state)
     _complete_spectral(network, own, state)
     problems = _mismatches(own, state)
@@ -303,26 +283,26 @@ def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], orig
 
 def _mismatches(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> list[str]:
     """What of ``state`` does not fit ``own``: number and first names of each kind of problem."""
-    missing = [k for k in own if k not in state]
-    unexpected = [k for k in state if k not in own]
-    misshapen = [
-        f"{k} is {tuple(state[k].shape)}, expected {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    of_another_kind = [
-        f"{k} is {state[k].dtype}, expected {own[k].dtype}"
-        for k in own
-        if k in state and state[k].is_floating_point() != own[k].is_floating_point()
-    ]
+    both = [k for k in own if k in state]
+    problems = {
+        "missing": [k for k in own if k not in state],
+        "unexpected": [k for k in state if k not in own],
+        "of another shape": [
+            f"{k} is {tuple(state[k].shape)}, expected {tuple(own[k].shape)}"
+            for k in both
+            if state[k].shape != own[k].shape
+        ],
+        "of another kind": [
+            f"{k} is {state[k].dtype}, expected {own[k].dtype}"
+            for k in both
+            if state[k].is_floating_point() != own[k].is_floating_point()
+        ],
+    }
     return [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for what, keys in (
-            ("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen),
-            ("of another kind", of_another_kind),
-        )
+        for what, keys in problems.items()
         if keys
-    ]  # fmt: skip
+    ]
 
 
 def _complete_aliases(own: Mapping[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:

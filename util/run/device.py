@@ -178,40 +178,21 @@ def in_full_precision(function: Callable[..., torch.Tensor]) -> Callable[..., to
 
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
-        tensors = [t for value in (*args, *kwargs.values()) for t in _tensors(value)]
-        with _no_autocast(tensors[0].device.type):
+        given = (*args, *kwargs.values())
+        values = (x for v in given for x in (v.values() if isinstance(v, Mapping) else [v]))
+        kind = next(filter(torch.is_tensor, values)).device.type
+        autocast = torch.amp.is_autocast_available(kind)  # kinds that have none (meta) need nothing
+        with torch.autocast(kind, enabled=False) if autocast else contextlib.nullcontext():
             return function(*map(_full, args), **{k: _full(v) for k, v in kwargs.items()})
 
     return wrapper
 
 
-def _no_autocast(device_type: str) -> AbstractContextManager:
-    """Region without autocast; kinds of device that have none (meta) need nothing."""
-    if not torch.amp.is_autocast_available(device_type):
-        return contextlib.nullcontext()
-    return torch.autocast(device_type, enabled=False)
-
-
-def _tensors(value: object) -> list[torch.Tensor]:
-    if torch.is_tensor(value):
-        return [value]
-    return [v for v in value.values() if torch.is_tensor(v)] if isinstance(value, Mapping) else []
-
-
-class _FullView(Mapping):
-    """A dict of features whose tensors become float32 when they are read."""
-
-    def __init__(self, features: Mapping[str, torch.Tensor]):
-        self._features = features
+class _FullView(dict):
+    """Features by layer that become float32 when they are read."""
 
     def __getitem__(self, key: str) -> torch.Tensor:
-        return to_float32(self._features[key])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._features)
-
-    def __len__(self) -> int:
-        return len(self._features)
+        return to_float32(super().__getitem__(key))
 
 
 def _full(value: object) -> object:

@@ -81,11 +81,6 @@ def launched() -> bool:
     return _variable("WORLD_SIZE") is not None and _variable("RANK") is not None
 
 
-def launched_rank() -> int:
-    """This process's rank by the launcher's environment, before the group is joined; else 0."""
-    return _variable("RANK") if launched() else 0
-
-
 def _variable(name: str) -> int | None:
     """A count that a launcher put into the environment; None without one or for an empty one."""
     text = os.environ.get(name, "").strip()
@@ -122,7 +117,7 @@ def setup(device: str) -> None:
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"process {launched_rank()} could not join the others at {place} ({reason}); if the "
+            f"process {_variable('RANK')} could not join the others at {place} ({reason}); if the "
             "port is in use, give torchrun another one with --master_port"
         ) from error
 

@@ -19,14 +19,11 @@ from util.run.checkpoint import check_torch, side_file
 
 LOCK = ".lock"
 ARCHITECTURE = "architecture.json"
-# What --overwrite removes: everything that an earlier run wrote and a new one would mix with its
-# own.
+# What --overwrite removes: all that an earlier run wrote and a new one would mix with its own.
 _OF_A_RUN = (
     "*_state.pth*", "*_net_*.pth*", "*_net_*.safetensors", "not_finite_*.pth*", "loss_log.txt*",
-    "iter.txt", ARCHITECTURE,
+    "iter.txt", ARCHITECTURE, "tensorboard", "web",
 )  # fmt: skip
-_FOLDERS_OF_A_RUN = ("tensorboard", "web")
-
 
 Configs = Mapping[str, Mapping[str, Any]]  # settings of each network, by its label
 
@@ -114,9 +111,8 @@ class RunFolder:
 
     def is_used(self) -> bool:
         """Whether there is a checkpoint that a new run would replace."""
-        return any(
-            any(self.path.glob(pattern)) for pattern in ("*_state.pth", "*_net_*", "*_net.pth")
-        )
+        kinds = ("*_state.pth", "*_net_*", "*_net.pth")
+        return any(any(self.path.glob(pattern)) for pattern in kinds)
 
     def clear(self) -> None:
         """Remove what an earlier run left, if --overwrite asked for it; call it before writing."""
@@ -124,9 +120,10 @@ class RunFolder:
             return
         for pattern in _OF_A_RUN:
             for path in self.path.glob(pattern):
-                path.unlink(missing_ok=True)
-        for name in _FOLDERS_OF_A_RUN:
-            shutil.rmtree(self.path / name, ignore_errors=True)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
     def _take_lock(self, stream: TextIO) -> None:
         """Refuse a second run in the same folder; where the file system has no locks, go on."""
@@ -155,11 +152,16 @@ class RunFolder:
         stream.flush()
 
 
-def numbered_states(folder: Path) -> list[Path]:
-    """State files of numbered checkpoints, oldest first: by the samples trained, not by the clock,
-    which may have been set back."""
+def prune_states(folder: Path, keep: int) -> None:
+    """Remove all states of numbered checkpoints but the newest ``keep``; network files stay.
+
+    Newest by the samples trained, not by the clock, which may have been set back.
+    """
     states = [p for p in folder.glob("*_state.pth") if p.name.partition("_")[0].isdecimal()]
-    return sorted(states, key=lambda p: (_samples(p), int(p.name.partition("_")[0])))
+    states.sort(key=lambda p: (_samples(p), int(p.name.partition("_")[0])))
+    for path in states[: max(0, len(states) - keep)]:
+        path.unlink(missing_ok=True)
+        side_file(path).unlink(missing_ok=True)
 
 
 def _samples(path: Path) -> int:
@@ -169,11 +171,3 @@ def _samples(path: Path) -> int:
         return int(torch.load(path, weights_only=True, mmap=True)["progress"]["total"])
     except Exception:  # whatever is wrong with it: it is no state to go on from
         return -1
-
-
-def prune_states(folder: Path, keep: int) -> None:
-    """Remove all numbered states but the newest ``keep``; network files stay."""
-    states = numbered_states(folder)
-    for path in states[: max(0, len(states) - keep)]:
-        path.unlink(missing_ok=True)
-        side_file(path).unlink(missing_ok=True)

@@ -12,13 +12,10 @@ from types import FrameType
 # Exit statuses of train.py besides 0 (finished) and 2 (user error).
 EXIT_NOT_FINITE = 3  # stopped by --on_nan stop
 EXIT_NOT_SAVED = 4  # ended, but the last checkpoint could not be written
-EXIT_INTERRUPTED = (
-    75  # stopped by a signal or --max_minutes, saved; start again with --continue_train
-)
+EXIT_INTERRUPTED = 75  # by a signal or --max_minutes, and saved; --continue_train goes on
 EXIT_AT_ONCE = 130  # a second Ctrl-C: left without waiting for the save
 
 _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
-_HANGUP = getattr(signal, "SIGHUP", None)
 
 
 class StopRequest:
@@ -46,7 +43,8 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         for number in self.SIGNALS:
-            nohup = number == _HANGUP and signal.getsignal(number) is signal.SIG_IGN
+            hangup = number == getattr(signal, "SIGHUP", None)
+            nohup = hangup and signal.getsignal(number) is signal.SIG_IGN
             if not nohup:
                 self._previous[number] = signal.signal(number, self._handle)
         return self

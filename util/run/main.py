@@ -45,8 +45,7 @@ def run_main(
     line shows the full traceback instead. Other exceptions keep their traceback: they are bugs.
     Ctrl-C is status 130.
     """
-    if debug is None:
-        debug = "--debug" in sys.argv
+    debug = "--debug" in sys.argv if debug is None else debug
     _prepare_streams()
     try:
         try:
@@ -70,7 +69,9 @@ def run_main(
     finally:
         ignore_signals_of_a_stopped_run()
         discard_unfinished()
-        _forget_what_nobody_reads()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            with contextlib.suppress(OSError):  # unread output does not change the exit status
+                stream.flush()
     sys.exit(status)
 
 
@@ -127,37 +128,29 @@ def _prepare_streams() -> None:
             setattr(sys, name, _Stream(stream))
 
 
-def _forget_what_nobody_reads() -> None:
-    """Let output without a reader (a closed terminal, ``| head``) not change the exit status."""
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        try:
-            stream.flush()
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 def explain(error: BaseException) -> str | None:
     """One sentence for an exception that is not a bug, else None."""
     if isinstance(error, UserError):
         return " ".join(error.sentence.split())
     text = " ".join(str(error).split())
+    training = Path(sys.argv[0]).name == "train.py"
+    resume = ", and --continue_train resumes" * training
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker (pid"):
         return (
             f"a loader process died ({text[:100].rstrip(' .')}): usually the memory or the shared "
-            f"memory was exhausted; {_SMALLER} (docker run --shm-size=2g){_resume()}"
+            f"memory was exhausted; {_SMALLER} (docker run --shm-size=2g){resume}"
         )
     if _of_shared_memory(error, text):
         return (
             f"the shared memory of the loader processes is full ({text[:120]}); {_SMALLER} (docker "
-            f"run --shm-size=2g), or --workers 0{_resume()}"
+            f"run --shm-size=2g), or --workers 0{resume}"
         )
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         place = f"{error.filename} cannot be" if error.filename else "a file could not be"
         reason = os.strerror(error.errno)
         return f"{place} read or written ({reason}); {_DISK_ERRORS[error.errno]}"
     if _of_memory(error, text):
-        more = " (with --accumulate for the same step), --precision bf16" * _training()
+        more = " (with --accumulate for the same step), --precision bf16" * training
         return (
             f"the memory is exhausted ({text[:120]}); use a smaller --batchSize{more}, a smaller "
             "network or fewer --workers"
@@ -186,15 +179,7 @@ def _of_shared_memory(error: BaseException, text: str) -> bool:
 
 def _of_memory(error: BaseException, text: str) -> bool:
     if isinstance(error, RuntimeError):
-        words = ("not enough memory", "out of memory", "can't allocate memory", "annot allocate")
-        return any(word in text or word in text.lower() for word in words)
+        words = ("not enough memory", "out of memory", "can't allocate memory", "cannot allocate")
+        return any(word in text.lower() for word in words)
     of_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
     return of_system or isinstance(error, MemoryError)
-
-
-def _training() -> bool:
-    return Path(sys.argv[0]).name == "train.py"
-
-
-def _resume() -> str:
-    return ", and --continue_train resumes" * _training()

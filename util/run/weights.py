@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import urllib.request
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from util.run import checkpoint
 from util.run.progress import progress_bar
 
 TIMEOUT = 30  # seconds without a byte
-CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,8 @@ def _download(file: PublishedFile, target: Path) -> Path:
         ) from error
     try:
         with replacing(target) as temporary:
-            with open(temporary, "wb") as out:
-                digest = _stream(file.url, out)
+            _stream(file.url, temporary)
+            digest = checkpoint.file_hash(temporary)
             if file.sha256 and not digest.startswith(file.sha256):
                 raise UserError(f"its sha256 is {digest}, expected {file.sha256}")
             load_weights(file, temporary)  # a link that has rotted answers with a web page
@@ -103,15 +101,12 @@ def _download(file: PublishedFile, target: Path) -> Path:
     return target
 
 
-def _stream(url: str, out) -> str:
-    """Copy a URL to an open file with a progress bar; returns the sha256."""
-    digest = hashlib.sha256()
+def _stream(url: str, target: Path) -> None:
+    """Copy a URL to a file, with a progress bar."""
     request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response, open(target, "wb") as out:
         total = int(response.headers.get("Content-Length") or 0) or None
         with progress_bar(total=total, unit="B", unit_scale=True, desc=Path(url).name[:40]) as bar:
-            while chunk := response.read(CHUNK):
+            while chunk := response.read(1 << 20):
                 out.write(chunk)
-                digest.update(chunk)
                 bar.update(len(chunk))
-    return digest.hexdigest()
