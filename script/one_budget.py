@@ -43,7 +43,7 @@ from util.run.main import run_main
 from util.show.grid import grid
 
 PEOPLE, TEST_PEOPLE, TEST_PAIRS = 1500, 50, 250
-NOISE_SEEDS = (0, 1, 2)  # of systems that draw noise when they generate
+NOISE_SEEDS = 3  # of systems that draw noise when they generate
 BATCH, EPOCHS = 4, 10  # the learning rate decays in the second half of the epochs
 TIMED_IMAGES = 40
 ROWS, TILE = 6, (112, 77)  # of the picture: people, and (h, w) of each
@@ -55,53 +55,38 @@ SHARED = (
 )
 
 
+SMALL = "--ngf 32 --ndf 16 --lambda_rec 100 --lambda_g 1"
+DPTN = f"--model DPTN --lr 6e-4 {SMALL} --lambda_content 2 --t_s_ratio 0.8 --heatmap_sigma 2"
+FLOW = "--attn_layer 2,3 --kernel_size 2=5,3=3 --heatmap_sigma 2"
+GFLA_1 = f"--model poseflownet --lr 3e-4 --ngf 32 {FLOW}"
+GFLA_2 = f"--model pose --lr 3e-4 {SMALL} --lambda_content 2 {FLOW}"
+MAGPT = (
+    "--model pose2pose --lr 1e-3 --ngf 16 --ndf 16 --lambda_l1 100 --lambda_gan 1 --lambda_per 5 "
+    "--init_type normal --init_gain 0.02 --val_freq 1000000000 --val_pairs 1 --bn_in_saves"
+)
+STEP = (
+    f"--model DPTN_step --lr 4e-4 --no_TTUR --no_spect_g {SMALL} --lambda_chroma 100 "
+    "--lambda_content 0 --lambda_style 0 --lambda_face 0 --t_s_ratio 0.8 --step_backward joint "
+    "--d_reuse_fakes --kp_sigma 2 --limb_sigma 1"
+)
+
+
 @dataclass(frozen=True)
 class System:
-    """How one system trains here; a stage is (its share of the samples, its options)."""
+    """How one system trains here."""
 
     paper: str
-    stages: tuple[tuple[float, str], ...]
+    stages: dict[str, float]  # options of each training, and its share of the samples
     noise: bool = False  # draws noise when it generates
     ema: float = 0.99  # of the generator; 0: the last weights are used
 
 
-SMALL = "--ngf 32 --ndf 16 --lambda_rec 100 --lambda_g 1"
-DPTN = f"--model DPTN --lr 6e-4 {SMALL} --lambda_content 2 --t_s_ratio 0.8 --heatmap_sigma 2"
-FLOW = "--attn_layer 2,3 --kernel_size 2=5,3=3 --heatmap_sigma 2"
 SYSTEMS = {
-    "DPTN": System("CVPR 2022", ((1.0, f"{DPTN} --netD res --lambda_affi 0"),)),
-    "DPTN-TA": System("TVCG 2023", ((1.0, DPTN),)),
-    "GFLA": System(
-        "CVPR 2020",
-        (
-            (0.4, f"--model poseflownet --lr 3e-4 --ngf 32 {FLOW}"),
-            (0.6, f"--model pose --lr 3e-4 {SMALL} --lambda_content 2 {FLOW}"),
-        ),
-    ),
-    "MAGPT": System(
-        "PR 2023",
-        (
-            (
-                1.0,
-                "--model pose2pose --lr 1e-3 --ngf 16 --ndf 16 --lambda_l1 100 --lambda_gan 1 "
-                "--lambda_per 5 --init_type normal --init_gain 0.02 --val_freq 1000000000 "
-                "--val_pairs 1 --bn_in_saves",
-            ),
-        ),
-        ema=0,  # an average has no batch statistics of its own
-    ),
-    "DPTN_step": System(
-        "2023",
-        (
-            (
-                1.0,
-                f"--model DPTN_step --lr 4e-4 --no_TTUR --no_spect_g {SMALL} --lambda_chroma 100 "
-                "--lambda_content 0 --lambda_style 0 --lambda_face 0 --t_s_ratio 0.8 "
-                "--step_backward joint --d_reuse_fakes --kp_sigma 2 --limb_sigma 1",
-            ),
-        ),
-        noise=True,
-    ),
+    "DPTN": System("CVPR 2022", {f"{DPTN} --netD res --lambda_affi 0": 1.0}),
+    "DPTN-TA": System("TVCG 2023", {DPTN: 1.0}),
+    "GFLA": System("CVPR 2020", {GFLA_1: 0.4, GFLA_2: 0.6}),
+    "MAGPT": System("PR 2023", {MAGPT: 1.0}, ema=0),  # an average has no batch statistics
+    "DPTN_step": System("2023", {STEP: 1.0}, noise=True),
 }
 
 
@@ -131,17 +116,12 @@ class Stage:
     options: str
     pairs: int  # an epoch
 
-    @property
-    def state(self) -> Path:
-        """The checkpoint that an interrupted training goes on from."""
-        return self.folder / "latest_state.pth"
-
-    def seen(self) -> int:
-        """Training samples that the newest checkpoint has seen."""
+    def seen(self) -> int | None:
+        """Training samples of the checkpoint that an interrupted training goes on from."""
+        if not (self.folder / "latest_state.pth").is_file():
+            return None
         position = self.folder / "iter.txt"
-        if not (position.is_file() and self.state.is_file()):
-            return 0
-        epoch, samples = map(int, position.read_text().split())
+        epoch, samples = map(int, position.read_text().split()) if position.is_file() else (1, 0)
         return (epoch - 1) * self.pairs + samples
 
 
@@ -159,32 +139,24 @@ class Job:
         """Its record."""
         return self.out / f"{self.name}.json"
 
-    @property
-    def system(self) -> System:
-        """How it trains."""
-        return SYSTEMS[self.name]
-
     def stages(self) -> list[Stage]:
         """The trainings; the last one has the name of the system."""
-        stages, last = [], len(self.system.stages)
-        for number, (share, options) in enumerate(self.system.stages, 1):
-            name = self.name if number == last else f"{self.name}_stage_{number}"
+        stages = []
+        for number, (options, share) in enumerate(SYSTEMS[self.name].stages.items(), 1):
+            last = number == len(SYSTEMS[self.name].stages)
+            folder = self.out / "checkpoints" / (self.name + f"_stage_{number}" * (not last))
             steps = max(1, int(self.samples * share) // (EPOCHS * BATCH))
-            stages.append(Stage(self.out / "checkpoints" / name, options, steps * BATCH))
+            stages.append(Stage(folder, options, steps * BATCH))
         return stages
-
-    def results(self, seed: int) -> Path:
-        """Generated images of a seed of the noise."""
-        return self.out / (f"{self.name}_seed_{seed}" if seed else self.name)
 
 
 def load(job: Job) -> dict[str, Any]:
     """The record of an interrupted run, or a new one; one of other settings is refused."""
     plan = {
         "system": job.name,
-        "paper": job.system.paper,
+        "paper": SYSTEMS[job.name].paper,
         "budget": job.budget,
-        "settings": f"{SHARED} --ema {job.system.ema}",
+        "settings": f"{SHARED} --ema {SYSTEMS[job.name].ema}",
         "options": [f"{s.options} --max_dataset_size {s.pairs}" for s in job.stages()],
     }
     if not job.record.is_file():
@@ -210,8 +182,7 @@ def timed(title: str, command: str) -> float:
     before = os.times()
     run(title, command, threads=1)
     after = os.times()
-    used = [getattr(after, k) - getattr(before, k) for k in ("children_user", "children_system")]
-    return sum(used)
+    return sum(after[2:4]) - sum(before[2:4])  # user and system, of children
 
 
 def where(folder: Path) -> str:
@@ -224,33 +195,31 @@ def train(job: Job, data: Path, record: dict[str, Any]) -> None:
 
     CPU seconds of an interrupted training are those of its last part, in proportion.
     """
-    before = None
+    before, ema = "", SYSTEMS[job.name].ema
     for index, stage in enumerate(job.stages()):
         if index >= len(record["stages"]):
-            start = f"--flow_checkpoint {before}/latest_net_G.pth" if before else ""
-            start = "--continue_train" if stage.state.is_file() else start
-            total, seen, pairs = EPOCHS * stage.pairs, stage.seen(), stage.pairs
+            seen, total, pairs = stage.seen(), EPOCHS * stage.pairs, stage.pairs
+            start = before if seen is None else "--continue_train"
             seconds = timed(
-                f"Training {job.name}, stage {index + 1} of {len(job.system.stages)}",
+                f"Training {job.name}, stage {index + 1} of {len(job.stages())}",
                 f"train.py {where(stage.folder)} --dataroot {data} {SHARED} {stage.options} "
-                f"--ema {job.system.ema} --max_dataset_size {pairs} --save_latest_freq {2 * pairs} "
+                f"--ema {ema} --max_dataset_size {pairs} --save_latest_freq {2 * pairs} "
                 f"--save_epoch_freq {EPOCHS} --display_freq {5 * pairs} --no_tensorboard "
                 f"--print_freq {max(BATCH, pairs // 2)} {start}",
             )
-            if seen < total:
+            if seen is not None and seen < total:
                 seconds *= total / (total - seen)
             record["stages"].append({"samples": total, "cpu_seconds": round(seconds, 1)})
             save(job, record)
-        before = shlex.quote(str(stage.folder))
+        before = f"--flow_checkpoint {shlex.quote(str(stage.folder))}/latest_net_G.pth"
 
 
 def measure(job: Job, data: Path, record: dict[str, Any]) -> None:
     """Generate the test pairs and score them, the latter once for each seed of the noise."""
-    test = f"{where(job.stages()[-1].folder)} --dataroot {data} --gpu_ids -1 --ema {job.system.ema}"
-    for seed in NOISE_SEEDS if job.system.noise else NOISE_SEEDS[:1]:
-        if len(record["scores"]) > seed:
-            continue
-        results = job.results(seed)
+    system, folder = SYSTEMS[job.name], job.stages()[-1].folder
+    test = f"{where(folder)} --dataroot {data} --gpu_ids -1 --ema {system.ema}"
+    for seed in range(len(record["scores"]), NOISE_SEEDS if system.noise else 1):
+        results = job.out / (f"{job.name}_seed_{seed}" if seed else job.name)
         words = f"{test} --results_dir {shlex.quote(str(results))} --seed {seed}"
         if seed == 0:
             timed(f"Generating with {job.name}", f"test.py {words}")
@@ -282,14 +251,14 @@ def cost(test: str) -> dict[str, Any]:
 # ---- all systems -------------------------------------------------------------------------------
 
 
-def seconds_a_sample(record: dict[str, Any]) -> float:
-    """CPU seconds of a training sample."""
-    return sum(s["cpu_seconds"] for s in record["stages"]) / samples_of(record)
-
-
 def samples_of(record: dict[str, Any]) -> int:
     """Training samples of all stages."""
     return sum(stage["samples"] for stage in record["stages"])
+
+
+def seconds_a_sample(record: dict[str, Any]) -> float:
+    """CPU seconds of a training sample."""
+    return sum(s["cpu_seconds"] for s in record["stages"]) / samples_of(record)
 
 
 def row(record: dict[str, Any]) -> str:
@@ -317,12 +286,10 @@ def table(records: Sequence[dict[str, Any]]) -> str:
         "| system | training samples | CPU minutes | PSNR, dB | SSIM | over copying, dB "
         "| over another person, dB | parameters of G | CPU ms a training sample | CPU ms an image |"
     )
-    budgets = dict.fromkeys(record["budget"] for record in records)
-    tables = []
-    for budget in budgets:
-        rows = [row(record) for record in records if record["budget"] == budget]
-        tables.append("\n".join([f"**{budget}**", "", head, "|---" * 10 + "|", *rows]))
-    return "\n\n".join(tables)
+    tables: dict[str, list[str]] = {}
+    for record in records:
+        tables.setdefault(record["budget"], [head, "|---" * 10 + "|"]).append(row(record))
+    return "\n\n".join("\n".join([f"**{b}**", "", *lines]) for b, lines in tables.items())
 
 
 def picture(out: Path, systems: Sequence[str]) -> np.ndarray:

@@ -38,9 +38,8 @@ from util.run.main import run_main
 
 PEOPLE, PEOPLE_PER_MINUTE = 3000, 40  # a short rehearsal renders fewer than PEOPLE
 TEST_PEOPLE, TEST_PAIRS, OTHER_SEED = 50, 250, 1000
-HALF, FULL = 0.33, 0.57  # shares of the budget for the two trainings
-STAGES = ("half_size", "full_size")
-NOTHING = {"samples": 0, "hours": 0.0}  # went into new weights
+STAGES = {"half_size": 0.33, "full_size": 0.57}  # and their shares of the budget
+RUNS = Path("checkpoints")
 TRAININGS = {
     "cpu": (
         Training((64, 48), 2.0, "--ngf 32 --ndf 16"),
@@ -67,10 +66,6 @@ class Run:
         """Which trainings this run does."""
         return (1,) if self.start_from else (0, 1)
 
-    def plan(self, stage: str) -> Path:
-        """Where the schedule of a stage is written."""
-        return Path("checkpoints") / f"{self.name}_{stage}_plan.json"
-
 
 def build_parser() -> Parser:
     """The command line of this script."""
@@ -85,51 +80,47 @@ def build_parser() -> Parser:
 
 
 def check_budget(job: Run) -> dict[str, float]:
-    """Refuse to continue a run of another budget; returns what went into the weights before it."""
-    file = Path("checkpoints") / f"{job.name}_budget.json"
+    """Refuse to continue a run of another budget; returns the training pairs and hours that went
+    into the weights before it."""
+    file = RUNS / f"{job.name}_budget.json"
     budget = {"minutes": job.minutes, "device": job.device, "start_from": str(job.start_from or "")}
     if file.is_file():
-        saved = json.loads(file.read_text())
-        if {name: saved.get(name, "") for name in budget} != budget:
+        saved = {"start_from": "", **json.loads(file.read_text())}
+        if {name: saved[name] for name in budget} != budget:
             raise UserError(
                 f"{file} belongs to a run of {saved['minutes']:g} minutes on {saved['device']}, "
-                f"started from {saved.get('start_from') or 'nothing'}: give the same --minutes, "
+                f"started from {saved['start_from'] or 'nothing'}: give the same --minutes, "
                 "--device and --start_from to continue it, another --name, or delete it to start "
                 "anew"
             )
-        return saved.get("before", NOTHING)
-    before = earlier(job)
-    file.parent.mkdir(parents=True, exist_ok=True)
+        return saved.get("before", {"samples": 0, "hours": 0.0})
+    before = {"samples": 0, "hours": 0.0}
+    if job.start_from is not None:
+        numbers = job.start_from / "numbers.json"
+        if not numbers.is_file():
+            raise UserError(
+                f"{numbers} does not exist: --start_from expects a folder that this command "
+                f"published, such as checkpoints/{SHIPPED}"
+            )
+        before = json.loads(numbers.read_text())["training"]
+    RUNS.mkdir(exist_ok=True)
     write_file(file, json.dumps({**budget, "before": before}).encode())
     return before
 
 
-def earlier(job: Run) -> dict[str, float]:
-    """Training pairs and hours that went into the weights the run starts from."""
-    if job.start_from is None:
-        return NOTHING
-    file = job.start_from / "numbers.json"
-    if not file.is_file():
-        raise UserError(
-            f"{file} does not exist: --start_from expects a folder that this command published, "
-            f"such as checkpoints/{SHIPPED}"
-        )
-    return json.loads(file.read_text())["training"]
-
-
 def train_stage(job: Run, index: int, data: Path) -> Training:
     """Run or continue one stage; the second starts from the averaged generator of the first."""
-    stage = STAGES[index]
-    share = HALF + FULL if job.start_from else (HALF, FULL)[index]
-    name = f"{job.name}_{stage}"
-    training = planned(job.plan(stage), TRAININGS[job.device][index], share * job.minutes, data)
-    folder = Path("checkpoints") / name
+    stage = list(STAGES)[index]
+    share = sum(STAGES.values()) if job.start_from else STAGES[stage]
+    name, folder = f"{job.name}_{stage}", RUNS / f"{job.name}_{stage}"
+    plan = RUNS / f"{name}_plan.json"
+    training = planned(plan, TRAININGS[job.device][index], share * job.minutes, data)
     if index and not any(folder.glob("latest_*.pth")):
         folder.mkdir(parents=True, exist_ok=True)
         if job.start_from:
             start_from(job.start_from, folder, training.arguments(name, data))
         else:
-            before = Path("checkpoints") / f"{job.name}_{STAGES[0]}"
+            before = RUNS / f"{job.name}_half_size"
             shutil.copy(before / "latest_net_G_ema.pth", folder / "latest_net_G.pth")
             shutil.copy(before / "latest_net_D.pth", folder / "latest_net_D.pth")
     height, width = training.size
@@ -137,7 +128,10 @@ def train_stage(job: Run, index: int, data: Path) -> Training:
     try:
         train(f"Training DPTN-TA at {height} x {width}", name, training, data)
     finally:  # the time of an interrupted training counts, too
-        add_seconds(job, stage, time.monotonic() - started)
+        file = RUNS / f"{job.name}_seconds.json"
+        spent = json.loads(file.read_text()) if file.is_file() else {}
+        spent[stage] = spent.get(stage, 0.0) + time.monotonic() - started
+        write_file(file, json.dumps(spent).encode())
     return training
 
 
@@ -150,27 +144,18 @@ def start_from(published: Path, folder: Path, arguments: str) -> None:
     checkpoint.save(folder / "latest_net_G.pth", {k: v.float() for k, v in state.items()})
 
 
-def add_seconds(job: Run, stage: str, seconds: float) -> None:
-    """Add to the training time of a stage."""
-    path = Path("checkpoints") / f"{job.name}_seconds.json"
-    spent = json.loads(path.read_text()) if path.is_file() else {}
-    spent[stage] = spent.get(stage, 0.0) + seconds
-    write_file(path, json.dumps(spent).encode())
-
-
 def publish(name: str) -> Path:
     """The averaged generator in half precision, with what test.py needs to rebuild it."""
-    run_dir, folder = Path("checkpoints") / f"{name}_{STAGES[1]}", Path("checkpoints") / name
+    run_dir, folder = RUNS / f"{name}_full_size", RUNS / name
     state = checkpoint.load(run_dir / "latest_net_G_ema.pth")
     halved = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint.write_safetensors(folder / "latest_net_G.safetensors", halved)
-    for file in ("train_opt.json", "architecture.json"):
-        content = json.loads((run_dir / file).read_text())
-        if file == "architecture.json":
-            content = {"G": content["G"]}
-        else:
-            content |= {"name": name, "ema": 0.0, "continue_train": False}
+    options, networks = (
+        json.loads((run_dir / file).read_text()) for file in ("train_opt.json", "architecture.json")
+    )
+    options |= {"name": name, "ema": 0.0, "continue_train": False}
+    for file, content in (("train_opt.json", options), ("architecture.json", {"G": networks["G"]})):
         write_file(folder / file, json.dumps(content, indent=1, sort_keys=True).encode())
     return folder
 
@@ -195,56 +180,53 @@ repository renders. Licence: MIT, like the code; no data or weights of others we
 |---|---|
 | made by | `{command}` |
 | data | {people:,} people x 5 poses by `script.make_synthetic_dataset`, renderer seed 0 |
-| training | {samples:,} pairs in {hours:.2f} hours on {device} ({threads} thread{s}) |{further}
+| training | {samples:,} pairs in {hours:.2f} hours on {device} ({threads}) |{further}
 | size | {size} pixels, after a training at half that size |
 | losses | all of DPTN-TA, on a centred random VGG-19 of a quarter of the width |
 | weights | moving average (0.999) of the generator, float16, {megabytes:.1f} MB |
 
-{pairs} pairs of people it has never seen, compared at {size} pixels:
+{mine[pairs]} pairs of people it has never seen, compared at {size} pixels:
 
 | | PSNR | SSIM |
 |---|---|---|
-| generated | {psnr:.2f} | {ssim:.3f} |
-| over copying the source photo | {over_copy:+.2f} dB | {ssim_copy:+.3f} |
-| over a different person's photo | {over_other:+.2f} dB | {ssim_other:+.3f} |
-| people of renderer seed {seed}, generated | {psnr_2:.2f} | {ssim_2:.3f} |
+| generated | {mine[psnr]:.2f} | {mine[ssim]:.3f} |
+| over copying the source photo | {copy[psnr]:+.2f} dB | {copy[ssim]:+.3f} |
+| over a different person's photo | {swap[psnr]:+.2f} dB | {swap[ssim]:+.3f} |
+| people of renderer seed {seed}, generated | {other[psnr]:.2f} | {other[ssim]:.3f} |
 
 It knows drawn people only: on photographs its pictures are wrong.
 """
 
 
 def card(
-    job: Run, before: dict, spent: dict, last: Training, people: int, tables: tuple[dict, dict]
+    job: Run, before: dict, spent: dict, last: Training, people: int, tables: list[dict]
 ) -> str:
     """The model card, with the numbers of this run; pairs and hours ``before`` it and in all."""
     table, other = tables
-    mine, copied, swapped = (table[k] for k in ("generated", "copy", "wrong source"))
-    weights = Path("checkpoints") / job.name / "latest_net_G.safetensors"
     start = f" --start_from {job.start_from}" if job.start_from else ""
     further = (
         f"\n| of these | {before['samples']:,} pairs in {before['hours']:.2f} hours by an earlier "
         "run of the command |"
     )
+    threads = last.processes * last.threads
+    over = {
+        view: {key: table["generated"][key] - table[view][key] for key in ("psnr", "ssim")}
+        for view in ("copy", "wrong source")
+    }
     return CARD.format(
         command=f"./script/train_showcase.sh --minutes {job.minutes:g}{start}",
         further=further if job.start_from else "",
         people=people,
         **spent,
         device="a GPU" if job.device == "cuda" else "a CPU",
-        threads=last.processes * last.threads,
-        s="s" * (last.processes * last.threads > 1),
+        threads=f"{threads} thread{'s' * (threads > 1)}",
         size="{} x {}".format(*last.size),
-        megabytes=weights.stat().st_size / 1e6,
-        pairs=mine["pairs"],
-        psnr=mine["psnr"],
-        ssim=mine["ssim"],
-        over_copy=mine["psnr"] - copied["psnr"],
-        ssim_copy=mine["ssim"] - copied["ssim"],
-        over_other=mine["psnr"] - swapped["psnr"],
-        ssim_other=mine["ssim"] - swapped["ssim"],
+        megabytes=(RUNS / job.name / "latest_net_G.safetensors").stat().st_size / 1e6,
+        mine=table["generated"],
+        copy=over["copy"],
+        swap=over["wrong source"],
         seed=OTHER_SEED,
-        psnr_2=other["generated"]["psnr"],
-        ssim_2=other["generated"]["ssim"],
+        other=other["generated"],
     )
 
 
@@ -260,20 +242,18 @@ def main() -> None:
     render(data, people, TEST_PEOPLE, TEST_PAIRS)
     render(others, 2, TEST_PEOPLE, TEST_PAIRS, seed=OTHER_SEED)
     stages = [train_stage(job, index, data) for index in job.stages]
-    seconds = json.loads((Path("checkpoints") / f"{job.name}_seconds.json").read_text())
+    seconds = json.loads((RUNS / f"{job.name}_seconds.json").read_text())
     spent = {
         "samples": before["samples"] + sum(stage.samples for stage in stages),
         "hours": before["hours"] + sum(seconds.values()) / 3600,
     }
     folder = publish(opt.name)
     results, size = Path("results") / opt.name, stages[-1].size
-    tables = tuple(
-        compare(opt.name, root, results / root.name, device, size) for root in (data, others)
-    )
+    tables = [compare(opt.name, root, results / root.name, device, size) for root in (data, others)]
     text = card(job, before, spent, stages[-1], people, tables)
     write_file(folder / "README.md", text.encode())
-    numbers = {"training": spent, "tables": tables}
-    write_file(folder / "numbers.json", json.dumps(numbers, indent=1).encode())
+    numbers = json.dumps({"training": spent, "tables": tables}, indent=1)
+    write_file(folder / "numbers.json", numbers.encode())
     picture = Path("results") / f"{opt.name}.png"
     run("One picture", f"-m script.overview --results {results / data.name} -o {picture}")
     print(f"\nDone: {folder} (read its README.md), pictures in {picture}")

@@ -32,7 +32,7 @@ def job(out, name="GFLA", samples=800):
 def test_the_options_of_every_system_are_options_of_train(name, tmp_path, commands):
     one = job(tmp_path, name)
     train(one, tmp_path / "data", load(one))
-    for command, (share, _) in zip(commands, SYSTEMS[name].stages, strict=True):
+    for command, share in zip(commands, SYSTEMS[name].stages.values(), strict=True):
         opt = TrainOptions().parse(shlex.split(command)[1:])
         assert (opt.niter + opt.niter_decay) * opt.max_dataset_size == 800 * share
         assert opt.vgg_width == 0.25
