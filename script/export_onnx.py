@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +67,6 @@ def random_batch(
     }
 
 
-@dataclass
-class Report:
-    """What an export was like."""
-
-    input_names: list[str]
-    difference: float = 0.0  # largest, from PyTorch's float32 output
-    rounding: float = 0.0  # of that output itself, against float64; measured when it matters
-
-
 def rounding_of(model: BaseModel, inputs: Batch, output: torch.Tensor) -> float:
     """How far a float32 output is from the float64 one: a network that amplifies rounding (an
     unfinished step-by-step one) cannot agree better with any other library."""
@@ -90,8 +80,11 @@ def rounding_of(model: BaseModel, inputs: Batch, output: torch.Tensor) -> float:
     return (exact.infer(doubles)[OUTPUT] - output).abs().max().item()
 
 
-def export_checked(transfer: PoseTransfer, path: Path) -> Report:
+def export_checked(transfer: PoseTransfer, path: Path) -> tuple[list[str], float, float]:
     """Export, then run 1 and 3 random samples through PyTorch and ONNX Runtime.
+
+    Returns the names of the inputs, the largest difference from PyTorch's float32 output, and of
+    that output from float64, which is measured where the first is too large.
 
     Raises a UserError, and leaves no file, when they differ by more than the tolerance, unless it
     is rounding: less than a grey level, and not far from what PyTorch itself differs from float64.
@@ -100,25 +93,25 @@ def export_checked(transfer: PoseTransfer, path: Path) -> Report:
     temporary = path.with_name(f".{path.name}.part")
     try:
         example = model.prepare(random_batch(2, *sizes, seed=0))
-        report = Report(export(model, example, temporary, vars(model.opt)))
+        names, most, rounding = export(model, example, temporary, vars(model.opt)), 0.0, 0.0
         generator = OnnxGenerator(temporary)
         for count in (1, 3):
             inputs = with_noise(model, model.prepare(random_batch(count, *sizes, seed=count)))
             expected = model.infer(inputs)[OUTPUT]
             difference = (expected - generator.infer(inputs)[OUTPUT]).abs().max().item()
-            report.difference = max(report.difference, difference)
+            most = max(most, difference)
             if not difference <= TOLERANCE:
-                report.rounding = max(report.rounding, rounding_of(model, inputs, expected))
-        if not report.difference <= max(TOLERANCE, min(20 * report.rounding, GREY_LEVEL)):
+                rounding = max(rounding, rounding_of(model, inputs, expected))
+        if not most <= max(TOLERANCE, min(20 * rounding, GREY_LEVEL)):
             raise UserError(
-                f"{path} was not written: ONNX Runtime and PyTorch differ by "
-                f"{report.difference:.1e} on random inputs, expected at most {TOLERANCE:.0e}; try "
-                "other versions of torch and onnxruntime"
+                f"{path} was not written: ONNX Runtime and PyTorch differ by {most:.1e} on random "
+                f"inputs, expected at most {TOLERANCE:.0e}; try other versions of torch and "
+                "onnxruntime"
             )
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return report
+    return names, most, rounding
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -128,14 +121,14 @@ def main(argv: list[str] | None = None) -> None:
     if path.suffix != ".onnx":
         raise UserError(f"--output {path}: expected a name that ends in .onnx")
     check_writable(path)
-    report = export_checked(load(opt, "cpu"), path)
+    names, difference, rounding = export_checked(load(opt, "cpu"), path)
     size = path.stat().st_size / 1e6
-    print(f"wrote {path} ({size:.1f} MB), inputs {', '.join(report.input_names)}; output {OUTPUT}")
-    print(f"largest difference from PyTorch on random inputs: {report.difference:.1e} of -1 ... 1")
-    if report.rounding:
+    print(f"wrote {path} ({size:.1f} MB), inputs {', '.join(names)}; output {OUTPUT}")
+    print(f"largest difference from PyTorch on random inputs: {difference:.1e} of -1 ... 1")
+    if rounding:
         print(
             f"that is rounding, which this generator amplifies: PyTorch's own float32 result is "
-            f"{report.rounding:.1e} from the float64 one"
+            f"{rounding:.1e} from the float64 one"
         )
 
 

@@ -10,20 +10,17 @@ A run's folder converts ``<which_epoch>_net_*.pth``, the published and the own o
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
 
-import torch
-
 from options.parser import OUTPUT, Parser, add_debug
 from util.errors import UserError
 from util.kinds import REQUIRED, flag, folder_name, text
 from util.run import checkpoint
-from util.run.checkpoint import SAFETENSORS, write_safetensors
+from util.run.checkpoint import SAFETENSORS
 from util.run.main import run_main
 
 
@@ -39,44 +36,31 @@ def build_parser() -> Parser:
     return parser
 
 
-def convert(source: Path, target: Path, overwrite: bool = False) -> Path:
+def convert(source: Path, target: Path, overwrite: bool) -> None:
     """Write the state dict of ``source`` to ``target`` in the format of its suffix."""
     if target.suffix not in (SAFETENSORS, ".pth"):
         raise UserError(f"{target}: expected a name that ends in .pth or {SAFETENSORS}")
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; pass --overwrite to replace it, or another --output")
-    state = checkpoint.load(source)
-    if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
-        raise UserError(
-            f"{source} holds more than a network; expected a *_net_*.pth or {SAFETENSORS} file"
-        )
-    if target.suffix == SAFETENSORS:
-        write_safetensors(target, state)
-    else:
-        checkpoint.save_state(state, target)
-    return target
-
-
-def sources_of(source: Path, which: str) -> list[Path]:
-    """The files that are meant: one, or the networks of a checkpoint in a folder."""
-    if not source.is_dir():
-        return [source]
-    files = sorted(source.glob(f"{which}_net_*.pth"))
-    if not files:
-        raise UserError(f"{source} holds no {which}_net_*.pth; check the folder and --which_epoch")
-    return files
+    state = checkpoint.state_dict_of(checkpoint.load(source), str(source))
+    write = checkpoint.save_state if target.suffix == ".pth" else checkpoint.write_safetensors
+    write(state, target)
 
 
 def main() -> None:
     """Convert every file that the command line names, and say where the results are."""
     opt = build_parser().parse()
-    sources = sources_of(Path(opt.source), opt.which_epoch)
+    source, pattern = Path(opt.source), f"{opt.which_epoch}_net_*.pth"
+    sources = sorted(source.glob(pattern)) if source.is_dir() else [source]
+    if not sources:
+        raise UserError(f"{source} holds no {pattern}; check the folder and --which_epoch")
     if opt.output is not None and len(sources) > 1:
-        raise UserError(f"--output names one file, but {opt.source} holds {len(sources)} networks")
-    for source in sources:
-        suffix = ".pth" if source.suffix == SAFETENSORS else SAFETENSORS
-        target = Path(opt.output) if opt.output is not None else source.with_suffix(suffix)
-        print(convert(source, target, opt.overwrite))
+        raise UserError(f"--output names one file, but {source} holds {len(sources)} networks")
+    for file in sources:
+        suffix = ".pth" if file.suffix == SAFETENSORS else SAFETENSORS
+        target = Path(opt.output) if opt.output is not None else file.with_suffix(suffix)
+        convert(file, target, opt.overwrite)
+        print(target)
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def publish(name: str) -> Path:
     state = checkpoint.load(run_dir / "latest_net_G_ema.pth")
     halved = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_safetensors(folder / "latest_net_G.safetensors", halved)
+    checkpoint.write_safetensors(halved, folder / "latest_net_G.safetensors")
     options, networks = (
         json.loads((run_dir / file).read_text()) for file in ("train_opt.json", "architecture.json")
     )

@@ -85,18 +85,14 @@ def build_parser() -> Parser:
     add("--source_keypoints", text, None, keypoints, metavar="FILE")
     limbs = "the poses with the limb lengths of the source person, so that no body is deformed"
     add("--retarget", flag, False, limbs)
-    _add_mask_options(parser)
+    mask = parser.group("background")
+    kinds = "what is pasted: the person by a mask of this kind; none: the rectangle with soft edges"
+    mask("--mask", choice(MASKS), "grabcut", kinds)
+    mask("--mask_weights", text, None, "weight file of maskrcnn; default: cache or download")
     add_estimator_options(parser)
     add_joint_score(parser)
     add_debug(add)
     return parser
-
-
-def _add_mask_options(parser: Parser) -> None:
-    add = parser.group("background")
-    kinds = "what is pasted: the person by a mask of this kind; none: the rectangle with soft edges"
-    add("--mask", choice(MASKS), "grabcut", kinds)
-    add("--mask_weights", text, None, "weight file of maskrcnn; default: cache or download")
 
 
 def add_checkpoint_options(parser: Parser) -> None:
@@ -205,12 +201,6 @@ def subject_of_pose(pose: NamedPose, frame: tuple[int, int]) -> Subject:
     return Subject(pose.name, None, points)
 
 
-def retargeted(target: Subject, source: Subject, frame: tuple[int, int]) -> Subject:
-    """The pose of ``target`` with the limb lengths of ``source``."""
-    points = retarget(target.keypoints, source.keypoints, frame)
-    return Subject(target.name, None, points)
-
-
 def find_checkpoint(opt: Namespace) -> tuple[Path, dict[str, str]]:
     """The generator that the options name, and the options that replace saved ones."""
     if not opt.checkpoint and not opt.name:
@@ -239,15 +229,6 @@ def put_back(
     return replace_person(photo, before, result, after, source.box)
 
 
-def poses_and_results(
-    source: Subject, targets: list[Subject], results: list[np.ndarray]
-) -> np.ndarray:
-    """Above: what went in, with skeletons; below: the source and what came out."""
-    size = results[0].shape[:2]
-    above = [subject.tile(size, skeleton=True) for subject in (source, *targets)]
-    return grid([above, [source.tile(size, skeleton=False), *results]])
-
-
 def output_files(opt: Namespace) -> tuple[Path, Path]:
     """The picture and its skeletons, neither of which may replace or join what is read."""
     output = Path(opt.output)
@@ -271,18 +252,19 @@ def output_files(opt: Namespace) -> tuple[Path, Path]:
     return output, skeletons
 
 
-def transfer(opt: Namespace) -> tuple[list[Path], list[str]]:
-    """Do what the options say; returns the files written, and what should be said about them."""
+def main(argv: list[str] | None = None) -> None:
+    """Parse, transfer, say where the pictures are."""
+    opt = build_parser().parse(argv)
     output, skeletons = output_files(opt)
     photo = as_photo(opt.source)  # refused before anything heavy is loaded
     device = choose_device(opt.device)
     masker = create_masker(opt.mask, opt.mask_weights, device)
-    model = load(opt, device)
-    find = person_finder(opt, device)
-    source = read_source(opt, find, model.annotation_size)
-    targets = read_targets(opt, find, model.annotation_size)
+    model, find = load(opt, device), person_finder(opt, device)
+    frame = model.annotation_size
+    source, targets = read_source(opt, find, frame), read_targets(opt, find, frame)
     if opt.retarget:
-        targets = [retargeted(target, source, model.annotation_size) for target in targets]
+        moved = [retarget(target.keypoints, source.keypoints, frame) for target in targets]
+        targets = [Subject(t.name, None, pose) for t, pose in zip(targets, moved, strict=True)]
     results = model.transfer_many(
         [source.picture] * len(targets),
         [target.keypoints for target in targets],
@@ -290,24 +272,19 @@ def transfer(opt: Namespace) -> tuple[list[Path], list[str]]:
         [(Path(opt.source).name, Path(target.name).name) for target in targets],
     )
     results = [grey_as(photo, result) for result in results]
-    tiles = [np.asarray(result) for result in results]
+    below = [source.tile(frame, skeleton=False), *map(np.asarray, results)]
     if len(results) == 1:
         picture = np.asarray(put_back(photo, source, targets[0], results[0], masker))
     else:
-        picture = grid([[source.tile(model.annotation_size, skeleton=False), *tiles]])
+        picture = grid([below])
     save_image(output, picture, QUALITY)
-    save_image(skeletons, poses_and_results(source, targets, tiles))
-    remarks = [model.remark, "the photo has no colours, so the result has none" * is_grey(photo)]
-    return [output, skeletons], [remark for remark in remarks if remark]
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Parse, transfer, say where the pictures are."""
-    opt = build_parser().parse(argv)
-    (result, skeletons), remarks = transfer(opt)
-    for remark in remarks:
-        print(f"note: {remark}")
-    print(f"wrote {result}, and {skeletons} with the poses that went in")
+    above = [subject.tile(frame, skeleton=True) for subject in (source, *targets)]
+    save_image(skeletons, grid([above, below]))
+    if model.remark:
+        print(f"note: {model.remark}")
+    if is_grey(photo):
+        print("note: the photo has no colours, so the result has none")
+    print(f"wrote {output}, and {skeletons} with the poses that went in")
 
 
 if __name__ == "__main__":

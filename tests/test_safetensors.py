@@ -59,7 +59,7 @@ def test_every_network_of_every_model_survives_both_ways(name, tmp_path, monkeyp
 
 def test_two_names_of_one_tensor_come_back_and_the_file_holds_it_once(tmp_path):
     weight = torch.randn(100, 100)
-    write_safetensors(tmp_path / "a.safetensors", {"b": weight, "a": weight, "c": weight[0]})
+    write_safetensors({"b": weight, "a": weight, "c": weight[0]}, tmp_path / "a.safetensors")
     assert (tmp_path / "a.safetensors").stat().st_size < 1.2 * weight.numel() * 4
     state = read_safetensors(tmp_path / "a.safetensors")
     assert list(state) == ["b", "a", "c"]
@@ -105,7 +105,7 @@ def test_the_script_refuses_what_it_cannot_do(tmp_path, monkeypatch, capsys):
     checkpoint.save(tmp_path / "run" / "latest_net_G.pth", {"a": torch.ones(1)})
     for argv, words in [
         ((tmp_path / "run", "--which_epoch", "7"), "holds no 7_net_*.pth"),
-        ((tmp_path / "run" / "latest_state.pth",), "holds more than a network"),
+        ((tmp_path / "run" / "latest_state.pth",), "does not hold a state dict"),
         ((tmp_path / "run" / "latest_net_G.pth", "-o", "x.onnx"), "ends in .pth or .safetensors"),
         ((tmp_path / "nothing.pth",), "no checkpoint"),
         ((tmp_path / "run" / "latest_net_G.pth", "--replace"), "unknown option --replace"),
@@ -143,5 +143,5 @@ def test_testing_reads_a_safetensors_file_and_gives_the_same_images(tmp_path, mo
 def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path):
     other, path = tmp_path / "other", tmp_path / "net.safetensors"
     other.write_bytes(b"")
-    write_safetensors(path, {"weight": torch.zeros(2)})
+    write_safetensors({"weight": torch.zeros(2)}, path)
     assert path.stat().st_mode == other.stat().st_mode

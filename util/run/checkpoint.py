@@ -344,7 +344,7 @@ def spectral_matrix(module: torch.nn.Module, weight: torch.Tensor) -> torch.Tens
 # ---- safetensors ------------------------------------------------------------------------------
 
 
-def write_safetensors(path: Path, state: Mapping[str, torch.Tensor]) -> None:
+def write_safetensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Write a state dict, complete or not at all."""
     path = Path(path)
     first: dict[tuple, str] = {}
