@@ -106,17 +106,15 @@ def run(title: str, command: str, threads: int | None = None, processes: int = 1
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
-    if processes > 1:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": processes}
-        environment |= {name: str(value) for name, value in group.items()}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
     words = shlex.split(command)
     words = words if words[0] == "-m" else [str(ROOT / words[0]), *words[1:]]
     started = []
-    for rank in range(processes):
+    for rank in map(str, range(processes)):
         if processes > 1:
-            environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank}
+            environment |= {"WORLD_SIZE": str(processes), "LOCAL_RANK": rank}
         started.append(subprocess.Popen([sys.executable, "-u", *words], env=environment))
     # A process that a signal ended (a negative status) is why the others failed.
     status = min(filter(None, [process.wait() for process in started]), default=0)
@@ -186,10 +184,8 @@ def lay_out(training: Training, minutes: float, data: Path) -> Training:
     for processes, threads in sorted(ways):
         way = replace(training, processes=processes, threads=threads)
         speeds[way] = side_by_side(way, data) if processes > 1 else seconds_a_sample(way, data)
-        words = (
-            f"{processes} process{'es' * (processes > 1)}, {threads} thread{'s' * (threads > 1)}"
-        )
-        print(f"{words}: {1000 * speeds[way]:.1f} ms a training sample")
+        ms = 1000 * speeds[way]
+        print(f"processes: {processes}, threads of each: {threads}: {ms:.1f} ms a training sample")
     way = min(speeds, key=speeds.get)
     batch, samples = training.batch, max(60 * minutes / speeds[way], 8 * training.batch)
     pairs = min(2000, max(batch, int(samples / 12) // batch * batch))
@@ -217,14 +213,9 @@ def planned(path: Path, training: Training, minutes: float, data: Path) -> Train
 
 def train(title: str, name: str, training: Training, data: Path) -> None:
     """Train, or continue an interrupted training."""
-    folder = Path("checkpoints") / name
-    resume = " --continue_train" if any(folder.glob("latest_*.pth")) else ""
-    run(
-        title,
-        f"train.py {training.arguments(name, data)}{resume}",
-        training.threads,
-        training.processes,
-    )
+    resume = " --continue_train" if any(Path("checkpoints", name).glob("latest_*.pth")) else ""
+    command = f"train.py {training.arguments(name, data)}{resume}"
+    run(title, command, training.threads, training.processes)
 
 
 # ---- the steps ---------------------------------------------------------------------------------
@@ -244,7 +235,7 @@ def first_person() -> None:
     print(f"\nLook: {results}/index.html, {time.monotonic() - START:.0f} s after the start")
 
 
-def report(recipe: Recipe, training: Training, folder: Path, shipped: Path | None) -> None:
+def report(recipe: Recipe, training: Training, folder: Path, shipped: bool) -> None:
     """What was reached and what to try next."""
     table = json.loads((folder / "baselines.json").read_text())
     mine = table["generated"]
@@ -253,10 +244,10 @@ def report(recipe: Recipe, training: Training, folder: Path, shipped: Path | Non
     print(f"\nDone in {minutes:.1f} minutes: {training.samples:,} training samples on {device}.")
     size = "{} x {}".format(*training.size)
     print(f"On {mine['pairs']} pairs of people the model has never seen, at its size of {size}:")
-    for view in ("copy", "wrong source"):
+    words = {"copy": "copying the source photo", "wrong source": "a different person's photo"}
+    for view, against in words.items():
         psnr, ssim = (mine[k] - table[view][k] for k in ("psnr", "ssim"))
-        words = {"copy": "copying the source photo", "wrong source": "a different person's photo"}
-        print(f"  {psnr:+.2f} dB PSNR and {ssim:+.3f} SSIM against {words[view]}")
+        print(f"  {psnr:+.2f} dB PSNR and {ssim:+.3f} SSIM against {against}")
     both = f"\n  results/{recipe.name}.png   yours beside the weights that come with the code"
     print(f"""
 Look at{both if shipped else ""}
@@ -288,17 +279,14 @@ def follow(recipe: Recipe, test_people: int = 50, test_pairs: int = 250) -> None
     path = Path("checkpoints") / f"{name}_plan.json"
     training = planned(path, recipe.training, recipe.minutes, data)
     train("Training DPTN-TA with all its losses", name, training, data)
-    results, shipped = Path("results") / name, None
-    tests = {results: name}
+    results, beside = Path("results") / name, Path("results") / f"{name}_{SHIPPED}"
+    tests = {results: f"{name} --ema 0.999"}
     if (Path("checkpoints") / SHIPPED).is_dir():
-        shipped = Path("results") / f"{name}_{SHIPPED}"
-        tests[shipped] = SHIPPED
-    for folder, run_name in tests.items():
-        ema = "--ema 0.999" if run_name == name else ""
+        tests[beside] = SHIPPED
+    for folder, of in tests.items():
         run(
-            f"Generating people that {run_name} has never seen",
-            f"test.py --name {run_name} --dataroot {data} --results_dir {folder} --batchSize 8 "
-            f"{ema}",
+            f"Generating people that {of.split()[0]} has never seen",
+            f"test.py --name {of} --dataroot {data} --results_dir {folder} --batchSize 8",
         )
     run(
         "Measuring",
@@ -312,9 +300,9 @@ def follow(recipe: Recipe, test_people: int = 50, test_pairs: int = 250) -> None
         f"-m script.baselines --name {name} --dataroot {data} --results_dir {results} "
         f"--batchSize 8 --ema 0.999 --result_size {height} {width}",
     )
-    beside = f"--beside {shipped}" if shipped else ""
-    run("One picture", f"-m script.overview --results {results} {beside} -o results/{name}.png")
-    report(recipe, training, results, shipped)
+    beside = f" --beside {beside}" if beside in tests else ""
+    run("One picture", f"-m script.overview --results {results}{beside} -o results/{name}.png")
+    report(recipe, training, results, bool(beside))
 
 
 if __name__ == "__main__":

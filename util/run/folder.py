@@ -42,9 +42,9 @@ def check_architecture(run_dir: Path, configs: Configs) -> None:
     saved = read_json(path, remedy)
     if not isinstance(saved, dict) or not all(isinstance(v, dict) for v in saved.values()):
         raise UserError(f"{path} does not hold the settings of networks; {remedy}")
-    for label, config in configs.items():
+    for label, config in json.loads(json.dumps(configs)).items():  # tuples become lists
         for key, value in saved.get(label, {}).items():
-            if key in config and json.loads(json.dumps(config[key])) != value:
+            if key in config and config[key] != value:
                 raise UserError(
                     f"{key} is {config[key]} by the options, but the checkpoint in {run_dir} was "
                     f"trained with {str(value)[:100]}: leave the option out or set it to that"
@@ -129,23 +129,20 @@ class RunFolder:
         """Refuse a second run in the same folder; where the file system has no locks, go on."""
         try:
             import fcntl
-        except ImportError:
-            return
-        stream.seek(0)
-        owner = stream.read().strip()
-        try:
-            # Unlike flock, this lock is not inherited by loader processes, which outlive a killed
-            # run.
+
+            # Unlike flock, not inherited by loader processes, which outlive a killed run.
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            stream.seek(0)
+            owner = stream.read().strip() or "unknown"
             stream.close()
             self._lock = None
-            alone = distributed.separate_starts()
+            advice = distributed.separate_starts()
             raise UserError(
-                f"another training (process {owner or 'unknown'}) is writing to {self.path}; "
-                + (alone or "wait for it, stop it, or choose another --name")
+                f"another training (process {owner}) is writing to {self.path}; "
+                + (advice or "wait for it, stop it, or choose another --name")
             ) from None
-        except OSError:
+        except (ImportError, OSError):
             return
         stream.truncate(0)
         stream.write(f"{os.getpid()}\n")
