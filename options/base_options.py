@@ -41,7 +41,6 @@ class BaseOptions:
     parser: Parser  # of the last parse
     changed: Mapping[str, Any]  # defaults of the options that were given another value
     wanted_device: str | None  # as given
-    usage = "python %(prog)s [options]"
 
     def add_options(self, parser: Parser) -> None:
         """Options of both commands."""
@@ -105,8 +104,10 @@ class BaseOptions:
     ) -> Parser:
         """The parser of a model and a layout; ``saved`` are options of a run, read from
         ``origin``, whose trained ones become the defaults."""
-        description = sys.modules["__main__"].__doc__
-        parser = Parser(description, usage=self.usage)
+        for word, value in (("model", model), ("dataset_mode", mode)):
+            if not isinstance(value, str):
+                raise UserError(f"{origin}{word}: expected a name, found {value!r}")
+        parser = Parser(sys.modules["__main__"].__doc__, usage="python %(prog)s [options]")
         self.add_options(parser)
         parser.set_defaults(model=model, dataset_mode=mode)
         known = set(parser.kinds())
@@ -146,8 +147,7 @@ class BaseOptions:
                     f"--{word}"
                 )
         opt.load_size = opt.load_size or tuple(dataset.load_size)
-        frame = opt.annotation_size or dataset.annotation_size or opt.load_size
-        opt.annotation_size = tuple(frame)
+        opt.annotation_size = tuple(opt.annotation_size or dataset.annotation_size or opt.load_size)
         dataset.complete_options(opt)
         self.check(opt)
         self.wanted_device, opt.device = opt.device, str(distributed.local_device(opt.device))
@@ -169,7 +169,10 @@ class BaseOptions:
         must not replace the options of an earlier run.
         """
         path = folder / f"{'train' if self.is_train else 'test'}_opt.txt"
-        lines = self._lines(opt)
+        lines = []
+        for key, value in sorted(vars(opt).items()):
+            mark = f"   [default: {self.changed[key]}]" if key in self.changed else ""
+            lines.append(f"{key:>24}: {value!s:<28}{mark}".rstrip())
         changed = [line for line in lines if line.endswith("]")]
         print("\n".join([f"options that are not the default (all: {path}):", *changed]))
         if opt.device == "cpu" and self.wanted_device not in (None, "cpu", "-1"):
@@ -178,14 +181,6 @@ class BaseOptions:
         if self.is_train:
             content = json.dumps(vars(opt), indent=1, sort_keys=True)
             write_atomically(folder / SAVED, content.encode())
-
-    def _lines(self, opt: Namespace) -> list[str]:
-        """All options, one a line, non-default values marked with the default."""
-        lines = []
-        for key, value in sorted(vars(opt).items()):
-            mark = f"   [default: {self.changed[key]}]" if key in self.changed else ""
-            lines.append(f"{key:>24}: {value!s:<28}{mark}".rstrip())
-        return lines
 
 
 def _first_look(argv: Sequence[str]) -> Namespace:
@@ -199,8 +194,8 @@ def _first_look(argv: Sequence[str]) -> Namespace:
 
 def read_saved_options(path: Path) -> dict[str, Any]:
     """The options saved by a training run, as they are in the file."""
-    saved = read_json(path, "delete it to pass all options yourself")
-    for key in ("model", "dataset_mode"):
-        if not isinstance(saved, dict) or not isinstance(saved.get(key, ""), str):
-            raise UserError(f"{path} does not hold options; delete it to pass all options yourself")
+    remedy = "delete it to pass all options yourself"
+    saved = read_json(path, remedy)
+    if not isinstance(saved, dict):
+        raise UserError(f"{path} does not hold options; {remedy}")
     return saved

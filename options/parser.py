@@ -58,14 +58,8 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         if isinstance(action, _Switch) and action.off:
             on = [word for word in action.option_strings if word not in action.off]
             return " | ".join((", ".join(on), ", ".join(action.off)))
-        metavar = self._get_default_metavar_for_optional(action)
-        value = "" if action.nargs == 0 else " " + self._format_args(action, metavar)
+        value = "" if action.nargs == 0 else " " + self._format_args(action, action.metavar)
         return ", ".join(action.option_strings) + value
-
-    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        if not isinstance(action.type, Kind):
-            return super()._get_default_metavar_for_optional(action)
-        return {int: "N", float: "X"}.get(action.type.python, "WORD")
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
@@ -82,12 +76,11 @@ class _Store(argparse.Action):
     """Keep a value; of a list also as a whole."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        if isinstance(self.type, Kind) and isinstance(values, list):
-            try:
-                values = self.type.listed(values)
-            except ArgumentTypeError as error:
-                raise ArgumentError(self, str(error)) from error
-        setattr(namespace, self.dest, values)
+        try:
+            whole = self.type.listed(values) if isinstance(values, list) else values
+        except ArgumentTypeError as error:
+            raise ArgumentError(self, str(error)) from error
+        setattr(namespace, self.dest, whole)
 
 
 class _Switch(argparse.Action):
@@ -145,8 +138,10 @@ class Parser(argparse.ArgumentParser):
         else:
             line |= {"action": _Store, "type": kind, "metavar": metavar}
             line |= {"nargs": kind.nargs} if kind.nargs else {}
-            if kind.choices and metavar is None and len(" ".join(kind.choices)) < 60:
-                line |= {"metavar": "{" + ",".join(kind.choices) + "}"}
+            if metavar is None and on[0].startswith("-"):
+                few = 0 < len(" ".join(kind.choices)) < 60
+                word = {int: "N", float: "X"}.get(kind.python, "WORD")
+                line |= {"metavar": "{" + ",".join(kind.choices) + "}" if few else word}
         action = (to or self).add_argument(*on, *off, **line)
         if trained:
             self.trained.add(action.dest)

@@ -61,16 +61,13 @@ def inference_options(
     """Options that build the trained model for inference; a mistake in them is a UserError."""
     run_dir, origin = run_dir.resolve(), f"{run_dir}: option "
     values = {"model": "DPTN", "dataset_mode": "fashion"} | dict(saved) | dict(changes or {})
-    for key in ("model", "dataset_mode"):
-        if not isinstance(values[key], str):
-            raise UserError(f"{origin}{key}: expected a name, found {values[key]!r}")
     options = TestOptions()
     parser = options.build_parser(values["model"], values["dataset_mode"], saved, origin)
     for key, value in (changes or {}).items():
         parser.take_defaults({parser.value_name(key): value}, "option ")
     parser.set_defaults(checkpoints_dir=str(run_dir.parent), name=run_dir.name, device="cpu")
-    options.parser, opt = parser, take_checkpoint(parser.parse([]))
-    opt = options.complete(opt)
+    options.parser = parser
+    opt = options.complete(take_checkpoint(parser.parse([])))
     opt.device = device
     return opt
 

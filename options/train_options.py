@@ -47,9 +47,7 @@ class TrainOptions(BaseOptions):
         centre = "of random: centre VGG-19 on training images"
         add("--vgg_centre | --no_vgg_centre", flag, True, centre)
         add("--accumulate", positive_int, 1, "parts of --batchSize samples that make one step")
-        graphs = (
-            "compile the networks and replay their kernels as CUDA graphs: one GPU, small steps"
-        )
+        graphs = "compile the networks, replay their kernels as CUDA graphs: one GPU, small steps"
         add("--cuda_graphs", flag, False, graphs)
         add("--clip_grad", positive, None, "largest gradient norm of a network; others are scaled")
         add("--on_nan", choice(("stop", "skip")), "stop", "what a gradient that is not finite does")
@@ -91,8 +89,17 @@ class TrainOptions(BaseOptions):
 
     def complete(self, opt: Namespace) -> Namespace:
         opt = super().complete(opt)
-        if opt.cuda_graphs:
-            check_cuda_graphs(opt)
+        reasons = {
+            "replays the work of a GPU, but the device is the CPU": opt.device == "cpu",
+            f"does not go with --accumulate {opt.accumulate}": opt.accumulate > 1,
+            "does not go with several processes": distributed.launched(),
+            "does not go with --gan_mode wgangp, which differentiates twice": (
+                opt.gan_mode == "wgangp"
+            ),
+        }
+        for reason, applies in reasons.items():
+            if opt.cuda_graphs and applies:
+                raise UserError(f"--cuda_graphs {reason}: leave one of them out")
         return opt
 
     def check(self, opt: Namespace) -> None:
@@ -100,17 +107,3 @@ class TrainOptions(BaseOptions):
             opt.niter, opt.niter_decay = 1, 0
             opt.max_dataset_size = min(opt.max_dataset_size or 10, 10)
             opt.display_freq, opt.print_freq, opt.display_seconds = 1, 1, 0.0
-
-
-def check_cuda_graphs(opt: Namespace) -> None:
-    """Refuse --cuda_graphs where there is nothing to record, or more than one recording could
-    hold."""
-    reason = {
-        "replays the work of a GPU, but the device is the CPU": opt.device == "cpu",
-        f"does not go with --accumulate {opt.accumulate}": opt.accumulate > 1,
-        "does not go with several processes": distributed.launched(),
-        "does not go with --gan_mode wgangp, which differentiates twice": opt.gan_mode == "wgangp",
-    }
-    for text_, applies in reason.items():
-        if applies:
-            raise UserError(f"--cuda_graphs {text_}: leave one of them out")

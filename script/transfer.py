@@ -130,19 +130,18 @@ def person_finder(opt: Namespace, device) -> PersonFinder:
 
 
 def subject_of_photo(
-    path: str | Path, find: PersonFinder, frame: tuple[int, int], crop: str
+    path: str | Path,
+    find: PersonFinder,
+    frame: tuple[int, int],
+    crop: str,
+    keypoints: np.ndarray | None = None,  # (18, 2) in pixels of the photo, instead of ``find``
 ) -> Subject:
     """The person of a photo, cropped to the shape of the annotation frame."""
     photo = as_photo(path)
-    return _subject(str(path), photo, find(photo, str(path)), frame, crop)
-
-
-def _subject(
-    name: str, photo: Image.Image, keypoints: np.ndarray, frame: tuple[int, int], crop: str
-) -> Subject:
+    points = find(photo, str(path)) if keypoints is None else keypoints
     whole = whole_picture(photo)
-    box = person_box(keypoints, frame, whole.size) if crop == "person" else whole
-    return Subject(name, cut(photo, box), to_frame(keypoints, box, frame), box)
+    box = person_box(points, frame, whole.size) if crop == "person" else whole
+    return Subject(str(path), cut(photo, box), to_frame(points, box, frame), box)
 
 
 def poses_of_file(path: str | Path, opt: Namespace) -> list[NamedPose]:
@@ -152,10 +151,10 @@ def poses_of_file(path: str | Path, opt: Namespace) -> list[NamedPose]:
 
 def read_source(opt: Namespace, find: PersonFinder, frame: tuple[int, int]) -> Subject:
     """The person to be moved."""
-    if opt.source_keypoints is None:
-        return subject_of_photo(opt.source, find, frame, opt.crop)
-    photo = as_photo(opt.source)
-    return _subject(opt.source, photo, _own_keypoints(opt, photo, frame), frame, opt.crop)
+    own = None
+    if opt.source_keypoints is not None:
+        own = _own_keypoints(opt, as_photo(opt.source), frame)
+    return subject_of_photo(opt.source, find, frame, opt.crop, own)
 
 
 def _own_keypoints(opt: Namespace, photo: Image.Image, frame: tuple[int, int]) -> np.ndarray:

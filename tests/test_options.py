@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 
 import pytest
+import torch
 
 from options.parser import SYNONYMS, options_elsewhere
 from options.test_options import TestOptions
-from options.train_options import TrainOptions, check_cuda_graphs
+from options.train_options import TrainOptions
 from util.errors import UserError
+from util.run import distributed
 
 PUBLISHED_TRAIN = (
     "--name=DPTN_fashion --model=DPTN --dataset_mode=fashion --dataroot=./dataset/fashion "
@@ -139,15 +140,15 @@ def test_what_other_programs_call_it_leads_to_options_that_exist():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"accumulate": 2}, "does not go with --accumulate 2: leave one of them out"),
-        ({"gan_mode": "wgangp"}, "does not go with --gan_mode wgangp"),
+        ("--accumulate 2", "does not go with --accumulate 2: leave one of them out"),
+        ("--gan_mode wgangp", "does not go with --gan_mode wgangp"),
     ],
 )
-def test_cuda_graphs_are_refused_where_they_would_not_hold(changed, message):
-    wanted = {"device": "cuda:0", "accumulate": 1, "gan_mode": "lsgan"}
-    check_cuda_graphs(Namespace(**wanted))
+def test_cuda_graphs_are_refused_where_they_would_not_hold(changed, message, monkeypatch):
+    monkeypatch.setattr(distributed, "local_device", lambda word: torch.device("cuda:0"))
+    assert parse("--cuda_graphs").cuda_graphs
     with pytest.raises(UserError, match=message):
-        check_cuda_graphs(Namespace(**wanted | changed))
+        parse(f"--cuda_graphs {changed}")
 
 
 def test_what_is_not_the_default_is_printed_and_everything_is_saved(tmp_path, capsys):
