@@ -35,8 +35,7 @@ class StopRequest:
     def __init__(self, max_minutes: float | None = None):
         self.reason: str | None = None
         self._begun = False
-        self._asked = False  # by a signal
-        self._interrupted = False  # by a first SIGINT
+        self._asked: set[int] = set()  # the signals that did
         self._leaving = False  # at once, or after the save: signals have no effect any more
         self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._previous: dict[int, object] = {}
@@ -59,14 +58,10 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._leaving:
             return
-        if number == signal.SIGINT and (self._interrupted or not self._begun):
+        if not self._begun or (number == signal.SIGINT and number in self._asked):
             self._leaving = True
-            raise KeyboardInterrupt
-        if not self._begun:
-            self._leaving = True
-            raise SystemExit(EXIT_INTERRUPTED)
-        self._asked = True
-        self._interrupted |= number == signal.SIGINT
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(EXIT_INTERRUPTED)
+        self._asked.add(number)
         self.reason = self.reason or signal.Signals(number).name
 
     @property

@@ -20,23 +20,17 @@ EXIT_USER_ERROR = 2
 
 # Refusals of the file system, not bugs of ours, and what to do about them.
 _FREE = "free space, check the permissions or choose another place"
-_DISK_ERRORS = {
-    getattr(errno, name): advice
-    for names, advice in (
-        ("ENOSPC EDQUOT EROFS EACCES EPERM EIO ESTALE", _FREE),
-        ("EMFILE ENFILE", "close other programs, raise the limit (ulimit -n) or use fewer workers"),
-        ("ENAMETOOLONG", "a file system takes names of at most 255 bytes: choose a shorter one"),
-    )
-    for name in names.split()
-    if hasattr(errno, name)
-}
+_MANY = "close other programs, raise the limit (ulimit -n) or use fewer workers"
+_LONG = "a file system takes names of at most 255 bytes: choose a shorter one"
+_ADVICE = dict.fromkeys(["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE"], _FREE)
+_ADVICE |= {"EMFILE": _MANY, "ENFILE": _MANY, "ENAMETOOLONG": _LONG}
 _NO_READER = {errno.EPIPE, errno.EIO, errno.EBADF}  # of a stream: closed, or its terminal is
 
 
 def run_main(
     main: Callable[[], int | None],
     debug: bool | None = None,
-    cleanup: Callable[[], None] | None = None,  # called on every way out
+    cleanup: Callable[[], object] = lambda: None,  # called on every way out
 ) -> None:
     """Run an entry point and exit with its status.
 
@@ -51,33 +45,25 @@ def run_main(
         try:
             status = main() or 0
         finally:
-            if cleanup is not None:
-                cleanup()
+            cleanup()
     except KeyboardInterrupt:
         if debug:
             raise
-        _say("interrupted")
+        print("interrupted", file=sys.stderr)
         status = EXIT_AT_ONCE
     except Exception as error:
         sentence = explain(error)
         if debug or sentence is None:
             raise
-        for line in getattr(error, "lines", ()):
-            _say(line)
-        _say(f"error: {sentence}")
+        print(*getattr(error, "lines", ()), f"error: {sentence}", sep="\n", file=sys.stderr)
         status = EXIT_USER_ERROR
     finally:
         ignore_signals_of_a_stopped_run()
         discard_unfinished()
-        for stream in filter(None, (sys.stdout, sys.stderr)):
+        for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):  # unread output does not change the exit status
                 stream.flush()
     sys.exit(status)
-
-
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody reads it
-        print(text, file=sys.stderr)
 
 
 class _Stream:
@@ -145,10 +131,11 @@ def explain(error: BaseException) -> str | None:
             f"the shared memory of the loader processes is full ({text[:120]}); {_SMALLER} (docker "
             f"run --shm-size=2g), or --workers 0{resume}"
         )
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+    advice = _ADVICE.get(errno.errorcode.get(getattr(error, "errno", None), ""))
+    if isinstance(error, OSError) and advice:
         place = f"{error.filename} cannot be" if error.filename else "a file could not be"
         reason = os.strerror(error.errno)
-        return f"{place} read or written ({reason}); {_DISK_ERRORS[error.errno]}"
+        return f"{place} read or written ({reason}); {advice}"
     if _of_memory(error, text):
         more = " (with --accumulate for the same step), --precision bf16" * training
         return (

@@ -53,11 +53,16 @@ def find_weights(
                 f"{path}: no such file; expected {file.what} ({file.name}), published at {file.url}"
             )
         return Path(path)
-    if not ignore_cache:
-        for folder in cache_folders():
-            if (folder / file.name).is_file():
-                return _checked(folder / file.name, file)
-    return _download(file, cache_folders()[-1] / file.name)
+    cached = [folder / file.name for folder in cache_folders()]
+    found = next((place for place in cached if place.is_file() and not ignore_cache), None)
+    if found is None:
+        return _download(file, cached[-1])
+    if file.sha256 and not checkpoint.file_hash(found).startswith(file.sha256):
+        raise UserError(
+            f"{found} is not {file.what}: its sha256 does not begin with {file.sha256}; delete it "
+            f"and download {file.url}"
+        )
+    return found
 
 
 def load_weights(file: PublishedFile, path: Path) -> dict[str, torch.Tensor]:
@@ -66,15 +71,6 @@ def load_weights(file: PublishedFile, path: Path) -> dict[str, torch.Tensor]:
         return checkpoint.state_dict_of(checkpoint.load(path), str(path))
     except UserError as error:
         raise UserError(f"{error}; expected {file.what} as published at {file.url}") from error
-
-
-def _checked(path: Path, file: PublishedFile) -> Path:
-    if file.sha256 and not checkpoint.file_hash(path).startswith(file.sha256):
-        raise UserError(
-            f"{path} is not {file.what}: its sha256 does not begin with {file.sha256}; delete it "
-            f"and download {file.url}"
-        )
-    return path
 
 
 def _download(file: PublishedFile, target: Path) -> Path:
