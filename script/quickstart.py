@@ -147,6 +147,15 @@ def render(out: Path, people: int, test_people: int, pairs: int, seed: int = 0) 
     )
 
 
+def compare(words: str, data: Path, results: Path, size: str) -> dict[str, dict[str, float]]:
+    """Generate the test pairs with the run that ``words`` of test.py name, and measure them at
+    the network's ``size`` (h w); what script.baselines writes."""
+    test = f"{words} --dataroot {data} --results_dir {results}"
+    run(f"Generating people of {data.name} that were never seen", f"test.py {test}")
+    run("Is the source photo really used?", f"-m script.baselines {test} --result_size {size}")
+    return json.loads((results / "baselines.json").read_text())
+
+
 # ---- the length of a training ------------------------------------------------------------------
 
 
@@ -235,9 +244,8 @@ def first_person() -> None:
     print(f"\nLook: {results}/index.html, {time.monotonic() - START:.0f} s after the start")
 
 
-def report(recipe: Recipe, training: Training, folder: Path, shipped: bool) -> None:
+def report(recipe: Recipe, training: Training, table: dict, shipped: bool) -> None:
     """What was reached and what to try next."""
-    table = json.loads((folder / "baselines.json").read_text())
     mine = table["generated"]
     threads, minutes = training.processes * training.threads, (time.monotonic() - START) / 60
     device = "a GPU" if training.gpu else f"{threads} CPU thread{'s' * (threads > 1)}"
@@ -251,7 +259,7 @@ def report(recipe: Recipe, training: Training, folder: Path, shipped: bool) -> N
     both = f"\n  results/{recipe.name}.png   yours beside the weights that come with the code"
     print(f"""
 Look at{both if shipped else ""}
-  {folder}/index.html   every generated image beside its ground truth
+  results/{recipe.name}/index.html   every generated image beside its ground truth
   eval_results/{recipe.name}/index.html   all numbers, the best and the worst pairs
   checkpoints/{recipe.name}/web/index.html   the pictures and curves of the training
   dataset/synthetic_{recipe.people}/contact_sheet.png   the people
@@ -280,29 +288,22 @@ def follow(recipe: Recipe, test_people: int = 50, test_pairs: int = 250) -> None
     training = planned(path, recipe.training, recipe.minutes, data)
     train("Training DPTN-TA with all its losses", name, training, data)
     results, beside = Path("results") / name, Path("results") / f"{name}_{SHIPPED}"
-    tests = {results: f"{name} --ema 0.999"}
+    own = f"--name {name} --batchSize 8 --ema 0.999"
+    scores = compare(own, data, results, "{} {}".format(*training.size))
+    tests = [results]
     if (Path("checkpoints") / SHIPPED).is_dir():
-        tests[beside] = SHIPPED
-    for folder, of in tests.items():
-        run(
-            f"Generating people that {of.split()[0]} has never seen",
-            f"test.py --name {of} --dataroot {data} --results_dir {folder} --batchSize 8",
-        )
+        tests.append(beside)
+        words = f"--name {SHIPPED} --dataroot {data} --results_dir {beside} --batchSize 8"
+        run("Generating with the weights that come with the code", f"test.py {words}")
     run(
         "Measuring",
         f"-m script.metrics --gt_path {data}/test --distorated_path "
         f"{' '.join(map(str, tests))} --name {name} "
         "--metrics psnr ssim psnr_unpadded ssim_unpadded l1 mae",
     )
-    height, width = training.size
-    run(
-        "Is the source photo really used?",
-        f"-m script.baselines --name {name} --dataroot {data} --results_dir {results} "
-        f"--batchSize 8 --ema 0.999 --result_size {height} {width}",
-    )
-    beside = f" --beside {beside}" if beside in tests else ""
-    run("One picture", f"-m script.overview --results {results}{beside} -o results/{name}.png")
-    report(recipe, training, results, bool(beside))
+    words = f"--results {' --beside '.join(map(str, tests))}"
+    run("One picture", f"-m script.overview {words} -o results/{name}.png")
+    report(recipe, training, scores, beside in tests)
 
 
 if __name__ == "__main__":

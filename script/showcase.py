@@ -29,7 +29,7 @@ import torch
 from models import create_model
 from options.parser import Parser, add_debug
 from options.train_options import TrainOptions
-from script.quickstart import ROOT, SHIPPED, Training, planned, render, run, train
+from script.quickstart import ROOT, SHIPPED, Training, compare, planned, render, run, train
 from util.errors import UserError
 from util.files import write_file
 from util.kinds import REQUIRED, choice, folder_name, number, path
@@ -160,17 +160,6 @@ def publish(name: str) -> Path:
     return folder
 
 
-def compare(name: str, data: Path, results: Path, device: str, size: tuple[int, int]) -> dict:
-    """Generate the test pairs of a data set and measure them at the network's size; what
-    script.baselines writes."""
-    gpu = "0" if device == "cuda" else "-1"
-    test = f"--name {name} --dataroot {data} --results_dir {results} --batchSize 8 --gpu_ids {gpu}"
-    run(f"Generating the test people of {data.name}", f"test.py {test}")
-    own = f"--result_size {size[0]} {size[1]}"
-    run("Against copying and a different person", f"-m script.baselines {test} {own}")
-    return json.loads((results / "baselines.json").read_text())
-
-
 CARD = """# Synthetic people: DPTN-TA
 
 A generator of DPTN-TA (Zhang et al., TVCG 2023), trained by this repository on people that this
@@ -248,8 +237,9 @@ def main() -> None:
         "hours": before["hours"] + sum(seconds.values()) / 3600,
     }
     folder = publish(opt.name)
-    results, size = Path("results") / opt.name, stages[-1].size
-    tables = [compare(opt.name, root, results / root.name, device, size) for root in (data, others)]
+    results, size = Path("results") / opt.name, "{} {}".format(*stages[-1].size)
+    words = f"--name {opt.name} --batchSize 8 --gpu_ids {'0' if device == 'cuda' else '-1'}"
+    tables = [compare(words, root, results / root.name, size) for root in (data, others)]
     text = card(job, before, spent, stages[-1], people, tables)
     write_file(folder / "README.md", text.encode())
     numbers = json.dumps({"training": spent, "tables": tables}, indent=1)
