@@ -3,9 +3,9 @@
     python -m script.benchmark                                                       (CPU)
     python -m script.benchmark --device cuda --size 256 --batch 32 --precision bf16 --workers 12
 
-Prints a table and writes benchmark.json into --out. Images come from JPEG files: those of
---dataroot, or synthetic people rendered for the occasion. The share of the machine's peak refers to
-a large matrix product and a large convolution timed in the same run.
+Prints a table and writes benchmark.json into --out. Images come from JPEG files of synthetic people
+rendered for the occasion. The share of the machine's peak refers to a large matrix product and a
+large convolution timed in the same run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from data.synthetic.write import write_dataset
 from models import create_model
 from models.base_model import BaseModel
 from models.networks.gfla import LocalAttention
-from options.parser import BATCH, DATA, DEVICE, OUTPUT, WORKERS, Parser, add_debug
+from options.parser import BATCH, DEVICE, OUTPUT, WORKERS, Parser, add_debug
 from options.train_options import TrainOptions
 from util.files import write_file
 from util.kinds import choice, natural, path, positive_int, several, size, text
@@ -68,14 +68,11 @@ def build_parser() -> Parser:
     add("--precision", choice(sorted(PRECISIONS)), "fp32", "number format")
     add("--model", text, "DPTN", "model")
     add("--ngf", positive_int, 64, "width of the generator")
-    add("--ndf", positive_int, 32, "width of the discriminator")
     add(WORKERS, natural, 1, "loader processes", "workers")
     add("--threads", positive_int, None, "CPU threads of PyTorch; default: its own")
     add("--steps", positive_int, 5, "timed steps of each kind; on a GPU take 50")
     add("--samples", positive_int, 100, "timed samples of the loader")
     add("--parts", several(choice(PARTS)), list(PARTS), "what to measure")
-    add(DATA, path, None, "images to use; default: synthetic people", "dataroot")
-    add("--dataset_mode", text, "fashion", "layout of --dataroot")
     add(OUTPUT, path, Path("results/benchmark"), "folder of benchmark.json", "out")
     add_debug(add)
     return parser
@@ -89,10 +86,8 @@ def main() -> None:
         torch.set_num_threads(opt.threads)
     seed_everything(0)
     with tempfile.TemporaryDirectory() as folder:
-        root = opt.dataroot or Path(folder, "people")
-        if opt.dataroot is None:
-            write_dataset(root, "fashion", identities=4, poses=4, test_identities=1)
-        results = measure(opt, root)
+        write_dataset(Path(folder, "people"), "fashion", identities=4, poses=4, test_identities=1)
+        results = measure(opt, Path(folder, "people"))
     for part, values in results.items():
         print(f"\n{part}")
         for name, value in values.items():
@@ -107,8 +102,8 @@ def main() -> None:
     }
     if opt.device.startswith("cuda"):
         machine["gpu"] = torch.cuda.get_device_name()
-    settings = {k: v for k, v in vars(opt).items() if k not in ("out", "dataroot")}
-    content = json.dumps({"machine": machine, "settings": settings, **results}, indent=1)
+    found = {"machine": machine, "settings": vars(opt), **results}
+    content = json.dumps(found, indent=1, default=str)
     write_file(opt.out / "benchmark.json", content.encode())
     print(f"written to {opt.out}/benchmark.json")
 
@@ -138,12 +133,11 @@ def train_options(opt: Namespace, root: Path) -> Namespace:
     """Options of train.py for what the benchmark was asked for."""
     height, width = opt.size
     words = (
-        f"--name benchmark --model {opt.model} --dataset_mode {opt.dataset_mode} --load_size "
-        f"{height} {width} --batchSize {opt.batch} --ngf {opt.ngf} --ndf {opt.ndf} --precision "
-        f"{opt.precision} --nThreads {opt.workers} --device {opt.device} --vgg_weights random"
+        f"--name benchmark --model {opt.model} --load_size {height} {width} --batchSize {opt.batch}"
+        f" --ngf {opt.ngf} --precision {opt.precision} --nThreads {opt.workers} --device "
+        f"{opt.device} --vgg_weights random --dataroot {root} --checkpoints_dir {root}"
     )
-    folders = [f"--dataroot={root}", f"--checkpoints_dir={root / 'checkpoints'}"]
-    return TrainOptions().parse([*words.split(), *folders])
+    return TrainOptions().parse(words.split())
 
 
 # ---- loader ------------------------------------------------------------------------------------

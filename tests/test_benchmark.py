@@ -24,7 +24,7 @@ def test_the_loader_and_the_metrics_are_measured_and_reported(tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_every_part_is_measured(tmp_path, monkeypatch):
-    words = "--size 64 32 --batch 2 --ngf 4 --ndf 4 --steps 1 --samples 4 --workers 0 --parts"
+    words = "--size 64 32 --batch 2 --ngf 4 --steps 1 --samples 4 --workers 0 --parts"
     words = [*words.split(), *benchmark.PARTS, "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *words])
     benchmark.main()

@@ -164,28 +164,26 @@ def local_device(word: str | None) -> torch.device:
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Replace each gradient by its mean over processes, in one flat all-reduce per dtype.
+    """Replace each gradient by its mean over processes, in one flat all-reduce.
 
-    The gradients become views of the flat buffer, so that nothing is copied back (the scheme of
-    StyleGAN3, Karras et al., NeurIPS 2021). Every process gives the same list of parameters, and
-    one without a gradient counts as 0 where another process has one: no process waits for a message
-    that another does not send. Parameters without a gradient anywhere stay without.
+    All have one dtype. The gradients become views of the flat buffer, so that nothing is copied
+    back (the scheme of StyleGAN3, Karras et al., NeurIPS 2021). Every process gives the same list
+    of parameters, and one without a gradient counts as 0 where another process has one: no process
+    waits for a message that another does not send. Parameters without a gradient anywhere stay
+    without.
     """
     if world_size() == 1:
         return
     parameters = list(parameters)
     has = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
     dist.all_reduce(has, op=dist.ReduceOp.MAX)  # on the CPU: no GPU is waited for
-    by_dtype: dict[torch.dtype, list[torch.nn.Parameter]] = {}
-    for parameter, anywhere in zip(parameters, has.tolist(), strict=True):
-        if anywhere:
-            by_dtype.setdefault(parameter.dtype, []).append(parameter)
-    for group in by_dtype.values():
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in group]
+    used = [p for p, anywhere in zip(parameters, has.tolist(), strict=True) if anywhere]
+    if used:
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
         flat = torch.cat([g.reshape(-1) for g in grads])
         dist.all_reduce(flat)
         flat /= world_size()
-        for parameter, part in zip(group, flat.split([p.numel() for p in group]), strict=True):
+        for parameter, part in zip(used, flat.split([p.numel() for p in used]), strict=True):
             parameter.grad = part.view(parameter.shape)
 
 

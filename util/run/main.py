@@ -61,8 +61,10 @@ def run_main(
         ignore_signals_of_a_stopped_run()
         discard_unfinished()
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):  # unread output does not change the exit status
+            try:  # unread output (a closed terminal, ``| head``) does not change the exit status
                 stream.flush()
+            except OSError:
+                _lead_nowhere(stream)
     sys.exit(status)
 
 
@@ -92,9 +94,13 @@ class _Stream:
         except OSError as error:
             if error.errno not in _NO_READER:
                 raise
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+            _lead_nowhere(self._stream)
+
+
+def _lead_nowhere(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _prepare_streams() -> None:
