@@ -108,73 +108,46 @@ def build_parser() -> Parser:
 # ---- one system --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One training of one system."""
+def load(name: str, budget: str, samples: int, out: Path) -> dict[str, Any]:
+    """The record of an interrupted run in ``out``, or a new one; one of other settings is refused.
 
-    folder: Path  # of the run
-    options: str
-    pairs: int  # an epoch
-
-    def seen(self) -> int | None:
-        """Training samples of the checkpoint that an interrupted training goes on from."""
-        if not (self.folder / "latest_state.pth").is_file():
-            return None
-        position = self.folder / "iter.txt"
-        epoch, samples = map(int, position.read_text().split()) if position.is_file() else (1, 0)
-        return (epoch - 1) * self.pairs + samples
-
-
-@dataclass(frozen=True)
-class Job:
-    """One system on one budget; everything that it makes is under ``out``."""
-
-    name: str
-    budget: str  # in words, for the table
-    samples: int
-    out: Path
-
-    @property
-    def record(self) -> Path:
-        """Its record."""
-        return self.out / f"{self.name}.json"
-
-    def stages(self) -> list[Stage]:
-        """The trainings; the last one has the name of the system."""
-        stages = []
-        for number, (options, share) in enumerate(SYSTEMS[self.name].stages.items(), 1):
-            last = number == len(SYSTEMS[self.name].stages)
-            folder = self.out / "checkpoints" / (self.name + f"_stage_{number}" * (not last))
-            steps = max(1, int(self.samples * share) // (EPOCHS * BATCH))
-            stages.append(Stage(folder, options, steps * BATCH))
-        return stages
-
-
-def load(job: Job) -> dict[str, Any]:
-    """The record of an interrupted run, or a new one; one of other settings is refused."""
+    ``budget``: in words, for the table.
+    """
+    system = SYSTEMS[name]
     plan = {
-        "system": job.name,
-        "paper": SYSTEMS[job.name].paper,
-        "budget": job.budget,
-        "settings": f"{SHARED} --ema {SYSTEMS[job.name].ema}",
-        "options": [f"{s.options} --max_dataset_size {s.pairs}" for s in job.stages()],
+        "system": name,
+        "paper": system.paper,
+        "budget": budget,
+        "settings": f"{SHARED} --ema {system.ema}",
+        "options": [
+            f"{options} --max_dataset_size {BATCH * max(1, int(samples * share) // BATCH // EPOCHS)}"
+            for options, share in system.stages.items()
+        ],
     }
-    if not job.record.is_file():
+    path = out / f"{name}.json"
+    if not path.is_file():
         return {**plan, "stages": [], "scores": []}
-    record = read_json(job.record, "delete it and the checkpoints beside it to start anew")
+    record = read_json(path, "delete it and the checkpoints beside it to start anew")
     for key, value in plan.items():
         if not isinstance(record, dict) or record.get(key) != value:
             raise UserError(
-                f"{job.record} belongs to a run with another {key}; continue that one with its own "
+                f"{path} belongs to a run with another {key}; continue that one with its own "
                 "options, or give another folder as -o"
             )
     return record
 
 
-def save(job: Job, record: dict[str, Any]) -> None:
+def save(record: dict[str, Any], out: Path) -> None:
     """Write a record to its file."""
-    job.record.parent.mkdir(parents=True, exist_ok=True)
-    write_file(job.record, json.dumps(record, indent=1).encode())
+    out.mkdir(parents=True, exist_ok=True)
+    write_file(out / f"{record['system']}.json", json.dumps(record, indent=1).encode())
+
+
+def folders(record: dict[str, Any], out: Path) -> list[Path]:
+    """The trainings of a system; the last one has its name."""
+    name, last = record["system"], len(record["options"])
+    names = [f"{name}_stage_{number}" for number in range(1, last)]
+    return [out / "checkpoints" / each for each in (*names, name)]
 
 
 def timed(title: str, command: str) -> float:
@@ -190,47 +163,57 @@ def where(folder: Path) -> str:
     return f"--name {folder.name} --checkpoints_dir {shlex.quote(str(folder.parent))}"
 
 
-def train(job: Job, data: Path, record: dict[str, Any]) -> None:
+def seen(folder: Path, pairs: int) -> int | None:
+    """Training samples of the checkpoint that an interrupted training goes on from, if any."""
+    if not (folder / "latest_state.pth").is_file():
+        return None
+    position = folder / "iter.txt"
+    epoch, samples = map(int, position.read_text().split()) if position.is_file() else (1, 0)
+    return (epoch - 1) * pairs + samples
+
+
+def train(record: dict[str, Any], data: Path, out: Path) -> None:
     """All stages that are not done; a stage takes the flow estimator of the one before.
 
     CPU seconds of an interrupted training are those of its last part, in proportion.
     """
-    before, ema = "", SYSTEMS[job.name].ema
-    for index, stage in enumerate(job.stages()):
+    start = ""
+    for index, folder in enumerate(folders(record, out)):
         if index >= len(record["stages"]):
-            seen, total, pairs = stage.seen(), EPOCHS * stage.pairs, stage.pairs
-            start = before if seen is None else "--continue_train"
+            options = record["options"][index]
+            pairs = int(options.split()[-1])
+            total, done = EPOCHS * pairs, seen(folder, pairs)
             seconds = timed(
-                f"Training {job.name}, stage {index + 1} of {len(job.stages())}",
-                f"train.py {where(stage.folder)} --dataroot {data} {SHARED} {stage.options} "
-                f"--ema {ema} --max_dataset_size {pairs} --save_latest_freq {2 * pairs} "
-                f"--save_epoch_freq {EPOCHS} --display_freq {5 * pairs} --no_tensorboard "
-                f"--print_freq {max(BATCH, pairs // 2)} {start}",
+                f"Training {record['system']}, stage {index + 1} of {len(record['options'])}",
+                f"train.py {where(folder)} --dataroot {data} {record['settings']} {options} "
+                f"--save_latest_freq {2 * pairs} --save_epoch_freq {EPOCHS} --display_freq "
+                f"{5 * pairs} --no_tensorboard --print_freq {max(BATCH, pairs // 2)} "
+                f"{start if done is None else '--continue_train'}",
             )
-            if seen is not None and seen < total:
-                seconds *= total / (total - seen)
+            if done is not None and done < total:
+                seconds *= total / (total - done)
             record["stages"].append({"samples": total, "cpu_seconds": round(seconds, 1)})
-            save(job, record)
-        before = f"--flow_checkpoint {shlex.quote(str(stage.folder))}/latest_net_G.pth"
+            save(record, out)
+        start = f"--flow_checkpoint {shlex.quote(str(folder))}/latest_net_G.pth"
 
 
-def measure(job: Job, data: Path, record: dict[str, Any]) -> None:
+def measure(record: dict[str, Any], data: Path, out: Path) -> None:
     """Generate the test pairs and score them, the latter once for each seed of the noise."""
-    system, folder = SYSTEMS[job.name], job.stages()[-1].folder
-    test = f"{where(folder)} --dataroot {data} --gpu_ids -1 --ema {system.ema}"
+    name, system = record["system"], SYSTEMS[record["system"]]
+    test = f"{where(folders(record, out)[-1])} --dataroot {data} --gpu_ids -1 --ema {system.ema}"
     for seed in range(len(record["scores"]), NOISE_SEEDS if system.noise else 1):
-        results = job.out / (f"{job.name}_seed_{seed}" if seed else job.name)
+        results = out / (f"{name}_seed_{seed}" if seed else name)
         words = f"{test} --results_dir {shlex.quote(str(results))} --seed {seed}"
         if seed == 0:
-            timed(f"Generating with {job.name}", f"test.py {words}")
+            timed(f"Generating with {name}", f"test.py {words}")
         compare = f"-m script.baselines {words} --result_size {SIZE}"
         timed("Against copying and a different person", compare)
         scores = json.loads((results / "baselines.json").read_text())
         record["scores"].append({"seed": seed, **scores})
-        save(job, record)
+        save(record, out)
     if "cpu_seconds_an_image" not in record:
         record |= cost(f"{test} --how_many {TIMED_IMAGES}")
-        save(job, record)
+        save(record, out)
 
 
 def cost(test: str) -> dict[str, Any]:
@@ -342,13 +325,13 @@ def main() -> None:
     data, out = Path(f"dataset/synthetic_{PEOPLE}"), opt.out
     render(data, PEOPLE, TEST_PEOPLE, TEST_PAIRS)
     for name in opt.systems:
-        job = Job(name, f"{opt.samples:,} training samples each", opt.samples, out)
+        folder, samples, budget = out, opt.samples, f"{opt.samples:,} training samples each"
         if opt.cpu_minutes:
-            samples, budget = samples_for(opt.cpu_minutes, out, name), f"{opt.cpu_minutes:g} CPU"
-            job = Job(name, f"{budget} minutes each", samples, out / "equal_minutes")
-        record = load(job)
-        train(job, data, record)
-        measure(job, data, record)
+            folder, samples = out / "equal_minutes", samples_for(opt.cpu_minutes, out, name)
+            budget = f"{opt.cpu_minutes:g} CPU minutes each"
+        record = load(name, budget, samples, folder)
+        train(record, data, folder)
+        measure(record, data, folder)
     records = finished(out)
     write_file(out / "records.json", json.dumps(records, indent=1).encode())
     systems = [name for name in SYSTEMS if (out / name).is_dir()]
