@@ -113,17 +113,13 @@ def load(name: str, budget: str, samples: int, out: Path) -> dict[str, Any]:
 
     ``budget``: in words, for the table.
     """
-    system = SYSTEMS[name]
-    plan = {
-        "system": name,
-        "paper": system.paper,
-        "budget": budget,
-        "settings": f"{SHARED} --ema {system.ema}",
-        "options": [
-            f"{options} --max_dataset_size {BATCH * max(1, int(samples * share) // BATCH // EPOCHS)}"
-            for options, share in system.stages.items()
-        ],
-    }
+    system, options = SYSTEMS[name], []
+    for words, share in system.stages.items():
+        steps = max(1, int(samples * share) // (EPOCHS * BATCH))
+        options.append(f"{words} --max_dataset_size {steps * BATCH}")
+    settings = f"{SHARED} --ema {system.ema}"
+    plan = {"system": name, "paper": system.paper, "budget": budget, "settings": settings}
+    plan |= {"options": options}
     path = out / f"{name}.json"
     if not path.is_file():
         return {**plan, "stages": [], "scores": []}
