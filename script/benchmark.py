@@ -46,7 +46,7 @@ from util.kinds import choice, natural, path, positive_int, several, size, text
 from util.metrics import CHEAP_METRICS, score_pairs
 from util.run.device import PRECISIONS, choose_device, seed_everything
 from util.run.main import run_main
-from util.run.timing import peak_memory, peak_tflops, seconds_each, synchronize
+from util.run.timing import peak_memory, peak_tflops, seconds_each
 from util.sampling import block_extract, resample2d
 from util.show.results import ResultWriter
 
@@ -188,16 +188,9 @@ def train_step(model: BaseModel, batch: dict) -> str | None:
 
 
 def training_rate(model: BaseModel, batches: Iterator[dict], steps: int) -> float:
-    """Samples a second of training steps; the first three are not counted."""
-    for batch in islice(batches, 3):
-        train_step(model, batch)
-    synchronize(model.device)
-    start, seen = time.perf_counter(), 0
-    for batch in islice(batches, steps):
-        train_step(model, batch)
-        seen += len(batch["source_image"])
-    synchronize(model.device)
-    return seen / (time.perf_counter() - start)
+    """Samples a second of training steps."""
+    each = seconds_each(lambda: train_step(model, next(batches)), steps)
+    return model.opt.batchSize / each
 
 
 def training_cost(opt: Namespace, loader, steps: int, peaks: dict[str, float]) -> dict[str, float]:
@@ -249,7 +242,7 @@ def operator_rates(device: torch.device, batch: int, steps: int) -> dict[str, fl
         }[name]
         theirs = functools.partial(_grid_sample, n=k if name == "block_extract" else 1)
         ours, sampled = (
-            seconds_each(functools.partial(_there_and_back, f, *tensors), device, steps)
+            seconds_each(functools.partial(_there_and_back, f, *tensors), steps)
             for f in (work, theirs)
         )
         label = f"{name}, {channels} x {side} x {side}, k = {k}"
@@ -284,7 +277,7 @@ def generation_rates(opt: Namespace, samples: int) -> dict[str, float]:
     batch = next(batches)  # the loader processes have started: a list of thousands does it once
     inputs, size = model.prepare(batch), len(batch["source_name"])
     count = max(2, samples // size)
-    bare = size / seconds_each(lambda: model.generate(inputs), model.device, count)
+    bare = size / seconds_each(lambda: model.generate(inputs), count)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         with ResultWriter(folder, opt.annotation_size, page=False) as writer:

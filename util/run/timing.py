@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import statistics
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,24 +11,13 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.benchmark import Timer
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def seconds_each(work: Callable[[], object], device: torch.device, repeat: int) -> float:
-    """Median duration of ``work()`` after two calls that are not counted."""
-    taken = []
-    for _ in range(repeat + 2):
-        synchronize(device)
-        start = time.perf_counter()
-        work()
-        synchronize(device)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken[2:])
+def seconds_each(work: Callable[[], object], repeat: int) -> float:
+    """Mean duration of ``work()`` on the device it uses, after two calls that are not counted."""
+    threads = torch.get_num_threads()
+    return Timer("work()", globals={"work": work}, num_threads=threads).timeit(repeat).mean
 
 
 def peak_tflops(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
@@ -45,7 +32,7 @@ def peak_tflops(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
     flop = {"matmul": 2 * n**3, "convolution": 2 * 9 * images * side**2 * channels**2}
     work = {"matmul": lambda: a @ a, "convolution": lambda: conv(x)}
     repeat = 20 if large else 5
-    return {k: flop[k] / seconds_each(work[k], device, repeat) / 1e12 for k in work}
+    return {k: flop[k] / seconds_each(work[k], repeat) / 1e12 for k in work}
 
 
 def peak_memory(device: torch.device) -> int:
