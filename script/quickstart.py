@@ -160,27 +160,24 @@ def compare(words: str, data: Path, results: Path, size: str) -> dict[str, dict[
 
 
 def seconds_a_sample(training: Training, data: Path) -> float:
-    """Time of one training sample here with ``training.threads``; nothing is written."""
+    """Time of one training sample here when the processes compute their shares at once."""
+    if (count := training.processes) > 1:
+        share = replace(training, processes=1, batch=training.batch // count)
+        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+            return max(pool.map(seconds_a_sample, [share] * count, [data] * count)) / count
     import torch
 
     from data import create_dataset
     from data.loader import create_dataloader
     from models import create_model
     from options.train_options import TrainOptions
+    from script.benchmark import endless, training_rate
 
     torch.set_num_threads(training.threads)
     probe = replace(training, pairs=training.batch * (TIMED_STEPS + 2))
     opt = TrainOptions().parse(probe.arguments("speed", data).split())
-    loader, model = create_dataloader(create_dataset(opt), opt), create_model(opt)
-    started = 0.0
-    for step, batch in enumerate(loader):
-        if step == 2:  # memory is allocated, kernels are chosen
-            started = time.perf_counter()
-        model.set_input(batch)
-        model.optimize_parameters()
-    if training.gpu:
-        torch.cuda.synchronize()
-    return (time.perf_counter() - started) / (TIMED_STEPS * training.batch)
+    batches = endless(create_dataloader(create_dataset(opt), opt))
+    return 1 / training_rate(create_model(opt), batches, TIMED_STEPS)
 
 
 def lay_out(training: Training, minutes: float, data: Path) -> Training:
@@ -192,21 +189,13 @@ def lay_out(training: Training, minutes: float, data: Path) -> Training:
     speeds = {}
     for processes, threads in sorted(ways):
         way = replace(training, processes=processes, threads=threads)
-        speeds[way] = side_by_side(way, data) if processes > 1 else seconds_a_sample(way, data)
+        speeds[way] = seconds_a_sample(way, data)
         ms = 1000 * speeds[way]
         print(f"processes: {processes}, threads of each: {threads}: {ms:.1f} ms a training sample")
     way = min(speeds, key=speeds.get)
     batch, samples = training.batch, max(60 * minutes / speeds[way], 8 * training.batch)
     pairs = min(2000, max(batch, int(samples / 12) // batch * batch))
     return replace(way, pairs=pairs, epochs=max(4, int(samples / pairs)))
-
-
-def side_by_side(training: Training, data: Path) -> float:
-    """Time of one training sample when ``training.processes`` compute their shares at once."""
-    count = training.processes
-    share = replace(training, processes=1, batch=training.batch // count)
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
-        return max(pool.map(seconds_a_sample, [share] * count, [data] * count)) / count
 
 
 def planned(path: Path, training: Training, minutes: float, data: Path) -> Training:
@@ -232,9 +221,6 @@ def train(title: str, name: str, training: Training, data: Path) -> None:
 
 def first_person() -> None:
     """Generate a few people with the weights that come with the code."""
-    if not (Path("checkpoints") / SHIPPED).is_dir():
-        print(f"checkpoints/{SHIPPED} is not there: no first person; training comes at once")
-        return
     data, results = Path("dataset/synthetic_first"), Path("results/first")
     render(data, 2, 2, 6, seed=2000)
     run(
@@ -282,7 +268,9 @@ def main() -> None:
 def follow(recipe: Recipe, test_people: int = 50, test_pairs: int = 250) -> None:
     """All steps of a recipe, in the current folder."""
     name, data = recipe.name, Path(f"dataset/synthetic_{recipe.people}")
-    first_person()
+    shipped = Path("checkpoints", SHIPPED).is_dir()
+    if shipped:
+        first_person()
     render(data, recipe.people, test_people, test_pairs)
     path = Path("checkpoints") / f"{name}_plan.json"
     training = planned(path, recipe.training, recipe.minutes, data)
@@ -291,7 +279,7 @@ def follow(recipe: Recipe, test_people: int = 50, test_pairs: int = 250) -> None
     own = f"--name {name} --batchSize 8 --ema 0.999"
     scores = compare(own, data, results, "{} {}".format(*training.size))
     tests = [results]
-    if (Path("checkpoints") / SHIPPED).is_dir():
+    if shipped:
         tests.append(beside)
         words = f"--name {SHIPPED} --dataroot {data} --results_dir {beside} --batchSize 8"
         run("Generating with the weights that come with the code", f"test.py {words}")
@@ -303,7 +291,7 @@ def follow(recipe: Recipe, test_people: int = 50, test_pairs: int = 250) -> None
     )
     words = f"--results {' --beside '.join(map(str, tests))}"
     run("One picture", f"-m script.overview {words} -o results/{name}.png")
-    report(recipe, training, scores, beside in tests)
+    report(recipe, training, scores, shipped)
 
 
 if __name__ == "__main__":
