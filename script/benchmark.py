@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import cycle, islice, repeat
 from pathlib import Path
 
@@ -111,16 +111,14 @@ def main() -> None:
 def measure(opt: Namespace, root: Path) -> dict[str, dict[str, float]]:
     """Results of every part of ``opt.parts`` by name."""
     device, own = torch.device(opt.device), train_options(opt, root)
-    dataset = create_dataset(own)
-    loader = create_dataloader(dataset, own)
     peaks = {
         f"{number_format} {kind}": value
         for number_format in dict.fromkeys(("fp32", opt.precision))
         for kind, value in peak_tflops(device, PRECISIONS[number_format]).items()
     }
     parts: dict[str, Callable[[], dict[str, float]]] = {
-        "loader": lambda: loader_cost(dataset, loader, opt.samples),
-        "training": lambda: training_cost(own, loader, opt.steps, peaks),
+        "loader": lambda: loader_cost(own, opt.samples),
+        "training": lambda: training_cost(own, opt.steps, peaks),
         "operators": lambda: operator_rates(device, opt.batch, opt.steps),
         "generation": lambda: generation_rates(own, min(opt.samples, 8 * opt.batch)),
         "metrics": lambda: metric_rates(own.annotation_size, 20),
@@ -143,15 +141,17 @@ def train_options(opt: Namespace, root: Path) -> Namespace:
 # ---- loader ------------------------------------------------------------------------------------
 
 
-def endless(loader: Iterable[dict]) -> Iterator[dict]:
-    """Batches of epoch after epoch."""
+def batches_of(opt: Namespace) -> Iterator[dict]:
+    """Batches of the data set that the options name, epoch after epoch."""
+    loader = create_dataloader(create_dataset(opt), opt)
     while True:
         yield from loader
 
 
-def loader_cost(dataset, loader, samples: int) -> dict[str, float]:
+def loader_cost(opt: Namespace, samples: int) -> dict[str, float]:
     """Milliseconds of a sample, and of decoding and resizing its two JPEGs and nothing else;
     samples a second of the loader and its processes when nobody else works."""
+    dataset, batches = create_dataset(opt), batches_of(opt)
     height, width = dataset.load_size
     ours, bare = [], []
     for index in islice(cycle(range(len(dataset))), samples + 4):
@@ -164,7 +164,6 @@ def loader_cost(dataset, loader, samples: int) -> dict[str, float]:
         ours.append(middle - start)
         bare.append(time.perf_counter() - middle)
     ours, bare = (1000 * statistics.median(v[4:]) for v in (ours, bare))
-    batches = endless(loader)
     next(batches)
     start, seen = time.perf_counter(), 0
     while seen < samples:
@@ -193,10 +192,10 @@ def training_rate(model: BaseModel, batches: Iterator[dict], steps: int) -> floa
     return model.opt.batchSize / each
 
 
-def training_cost(opt: Namespace, loader, steps: int, peaks: dict[str, float]) -> dict[str, float]:
+def training_cost(opt: Namespace, steps: int, peaks: dict[str, float]) -> dict[str, float]:
     """Samples a second with one batch that stays and with batches from the JPEG files; memory;
     arithmetic, and its share of the peak."""
-    model, batches = create_model(opt), endless(loader)
+    model, batches = create_model(opt), batches_of(opt)
     batch = next(batches)
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -273,7 +272,7 @@ def generation_rates(opt: Namespace, samples: int) -> dict[str, float]:
     model = create_model(opt)
     model.eval_mode()
     opt.is_train, opt.max_dataset_size = False, None
-    batches = endless(create_dataloader(create_dataset(opt), opt))
+    batches = batches_of(opt)
     batch = next(batches)  # the loader processes have started: a list of thousands does it once
     inputs, size = model.prepare(batch), len(batch["source_name"])
     count = max(2, samples // size)

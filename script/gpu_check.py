@@ -36,13 +36,11 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import torch
 
-from data import create_dataset
-from data.loader import create_dataloader
 from data.synthetic.write import write_dataset
 from models import create_model
 from options.parser import DEVICE, OUTPUT, Parser, add_debug
 from options.train_options import TrainOptions
-from script.benchmark import endless, train_step, training_rate
+from script.benchmark import batches_of, train_step, training_rate
 from util.files import read_json, write_file
 from util.kinds import choice, flag, path, positive, several, text
 from util.run.checkpoint import load
@@ -124,11 +122,6 @@ class Check:
         return TrainOptions().parse([*common.split(), *known, *words.split()])
 
 
-def batches(opt: Namespace) -> Iterator[dict]:
-    """Training batches, epoch after epoch."""
-    return endless(create_dataloader(create_dataset(opt), opt))
-
-
 def found(row: Row) -> str:
     """What was found, in words."""
     rest = {k: v for k, v in row.items() if k not in ("part", "name", "ok", "s")}
@@ -156,7 +149,7 @@ def steps(check: Check, words: str, count: int, device: torch.device | None = No
     opt = check.train_options(words, device)
     seed_everything(0)
     model, taken = create_model(opt), []
-    for batch in islice(batches(opt), count):
+    for batch in islice(batches_of(opt), count):
         bad = train_step(model, batch)
         losses = {k: float(v) for k, v in model.logged().items() if not k.startswith("grad")}
         taken.append((losses, bad))
@@ -180,7 +173,7 @@ def spoiled(check: Check, precision: str) -> Row:
     opt = check.train_options(f"--model DPTN --precision {precision}")
     model = create_model(opt)
     next(model.networks["G"].parameters()).data.fill_(float("nan"))
-    for number, batch in enumerate(islice(batches(opt), 25)):
+    for number, batch in enumerate(islice(batches_of(opt), 25)):
         if train_step(model, batch):
             return {"ok": True, "reported_after_steps": number}
     return {"ok": False}
@@ -199,7 +192,7 @@ def identical(check: Check, case: str) -> Row:
 def waits(check: Check, case: str) -> Row:
     """Lines of a step in which the host waits for the GPU: there should be none."""
     model = create_model(check.train_options(f"{CASES[case]} --precision bf16"))
-    for batch in islice(batches(model.opt), 3):  # the first steps may wait
+    for batch in islice(batches_of(model.opt), 3):  # the first steps may wait
         places = hidden_waits(partial(train_step, model, batch))
     return {"ok": not places, "places": ", ".join(f"{k} x {n}" for k, n in places.items()) or None}
 
@@ -208,7 +201,7 @@ def whole_batch(check: Check) -> Row:
     """Grey levels between a picture that is generated alone and within a batch."""
     model = create_model(check.train_options("--model DPTN --no_tf32"))
     model.eval_mode()
-    inputs = model.prepare(next(batches(model.opt)))
+    inputs = model.prepare(next(batches_of(model.opt)))
     most = 0
     for i, together in enumerate(model.generate(inputs)["fake_target"]):
         alone = model.infer({k: v[i : i + 1] for k, v in inputs.items()})["fake_target"][0]
@@ -229,7 +222,7 @@ def training(check: Check, words: str, batch: int, how: str = "") -> Row:
     if check.opt.small:
         widths, batch = "--load_size 64 --ngf 8 --ndf 8", min(batch, 2)
     opt = check.train_options(f"{words} {widths} --batchSize {batch}")
-    model, given = create_model(opt), batches(opt)
+    model, given = create_model(opt), batches_of(opt)
     if how == "channels last":
         for network in model.networks.values():
             network.to(memory_format=torch.channels_last)
@@ -254,7 +247,7 @@ def generating(check: Check, precision: str) -> Row:
     )
     model = create_model(opt)
     model.eval_mode()
-    inputs = model.prepare(next(batches(opt)))
+    inputs = model.prepare(next(batches_of(opt)))
     each = seconds_each(lambda: model.generate(inputs), 5)
     return {"images_per_s": round(batch / each, 1)}
 

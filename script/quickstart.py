@@ -167,17 +167,14 @@ def seconds_a_sample(training: Training, data: Path) -> float:
             return max(pool.map(seconds_a_sample, [share] * count, [data] * count)) / count
     import torch
 
-    from data import create_dataset
-    from data.loader import create_dataloader
     from models import create_model
     from options.train_options import TrainOptions
-    from script.benchmark import endless, training_rate
+    from script.benchmark import batches_of, training_rate
 
     torch.set_num_threads(training.threads)
     probe = replace(training, pairs=training.batch * (TIMED_STEPS + 2))
     opt = TrainOptions().parse(probe.arguments("speed", data).split())
-    batches = endless(create_dataloader(create_dataset(opt), opt))
-    return 1 / training_rate(create_model(opt), batches, TIMED_STEPS)
+    return 1 / training_rate(create_model(opt), batches_of(opt), TIMED_STEPS)
 
 
 def lay_out(training: Training, minutes: float, data: Path) -> Training:
