@@ -188,7 +188,7 @@ def train_step(model: BaseModel, batch: dict) -> str | None:
 
 def training_rate(model: BaseModel, batches: Iterator[dict], steps: int) -> float:
     """Samples a second of training steps."""
-    each = seconds_each(lambda: train_step(model, next(batches)), steps)
+    each = seconds_each(lambda: train_step(model, next(batches)), model.device, steps)
     return model.opt.batchSize / each
 
 
@@ -241,7 +241,7 @@ def operator_rates(device: torch.device, batch: int, steps: int) -> dict[str, fl
         }[name]
         theirs = functools.partial(_grid_sample, n=k if name == "block_extract" else 1)
         ours, sampled = (
-            seconds_each(functools.partial(_there_and_back, f, *tensors), steps)
+            seconds_each(functools.partial(_there_and_back, f, *tensors), device, steps)
             for f in (work, theirs)
         )
         label = f"{name}, {channels} x {side} x {side}, k = {k}"
@@ -276,7 +276,7 @@ def generation_rates(opt: Namespace, samples: int) -> dict[str, float]:
     batch = next(batches)  # the loader processes have started: a list of thousands does it once
     inputs, size = model.prepare(batch), len(batch["source_name"])
     count = max(2, samples // size)
-    bare = size / seconds_each(lambda: model.generate(inputs), count)
+    bare = size / seconds_each(lambda: model.generate(inputs), model.device, count)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         with ResultWriter(folder, opt.annotation_size, page=False) as writer:

@@ -248,7 +248,7 @@ def generating(check: Check, precision: str) -> Row:
     model = create_model(opt)
     model.eval_mode()
     inputs = model.prepare(next(batches_of(opt)))
-    each = seconds_each(lambda: model.generate(inputs), 5)
+    each = seconds_each(lambda: model.generate(inputs), check.device, 5)
     return {"images_per_s": round(batch / each, 1)}
 
 

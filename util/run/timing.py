@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,13 +12,22 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
 
 
-def seconds_each(work: Callable[[], object], repeat: int) -> float:
-    """Mean duration of ``work()`` on the device it uses, after two calls that are not counted."""
-    threads = torch.get_num_threads()
-    return Timer("work()", globals={"work": work}, num_threads=threads).timeit(repeat).mean
+def seconds_each(work: Callable[[], object], device: torch.device, repeat: int) -> float:
+    """Mean duration of ``work()`` on ``device`` after two calls that are not counted."""
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    work()
+    work()
+    start = now()
+    for _ in range(repeat):
+        work()
+    return (now() - start) / repeat
 
 
 def peak_tflops(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
@@ -32,7 +42,7 @@ def peak_tflops(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
     flop = {"matmul": 2 * n**3, "convolution": 2 * 9 * images * side**2 * channels**2}
     work = {"matmul": lambda: a @ a, "convolution": lambda: conv(x)}
     repeat = 20 if large else 5
-    return {k: flop[k] / seconds_each(work[k], repeat) / 1e12 for k in work}
+    return {k: flop[k] / seconds_each(work[k], device, repeat) / 1e12 for k in work}
 
 
 def peak_memory(device: torch.device) -> int:
