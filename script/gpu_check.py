@@ -25,6 +25,7 @@ import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
@@ -40,13 +41,20 @@ from data.synthetic.write import write_dataset
 from models import create_model
 from options.parser import DEVICE, OUTPUT, Parser, add_debug
 from options.train_options import TrainOptions
-from script.benchmark import batches_of, train_step, training_rate
+from script.benchmark import (
+    batches_of,
+    hidden_waits,
+    peak_memory,
+    peak_tflops,
+    seconds_each,
+    train_step,
+    training_rate,
+)
 from util.files import read_json, write_file
 from util.kinds import choice, flag, path, positive, several, text
 from util.run.checkpoint import load
 from util.run.device import PRECISIONS, choose_device, seed_everything
 from util.run.main import run_main
-from util.run.timing import at_most, hidden_waits, peak_memory, peak_tflops, seconds_each
 from util.tensors import to_uint8
 
 CASES = {
@@ -120,6 +128,21 @@ class Check:
         )
         known = [f"--checkpoints_dir={self.opt.out / 'runs'}"]
         return TrainOptions().parse([*common.split(), *known, *words.split()])
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """TimeoutError in a block that takes longer."""
+
+    def ring(number: int, frame: object) -> None:
+        raise TimeoutError(f"not done after {seconds:.0f} s")
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def found(row: Row) -> str:

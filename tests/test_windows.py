@@ -32,7 +32,7 @@ for path in commands:
     except Exception as error:
         status = f"{error!r} at {traceback.extract_tb(error.__traceback__)[-1]}"
     print(path, status, "usage" in printed.getvalue())
-from util.run.timing import peak_memory
+from script.benchmark import peak_memory
 print("peak memory", peak_memory(torch.device("cpu")))
 """
 
