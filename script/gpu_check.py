@@ -235,16 +235,20 @@ def whole_batch(check: Check) -> Row:
 # ---- b, c, d: speed ----------------------------------------------------------------------------
 
 
+def sized(check: Check, words: str, batch: int) -> Namespace:
+    """Options at 256 x 256 and the published widths."""
+    size = f"--load_size 256 --ngf 64 --ndf 32 --batchSize {batch}"
+    small = f"--load_size 64 --ngf 8 --ndf 8 --batchSize {min(batch, 2)}"
+    return check.train_options(f"{words} {small if check.opt.small else size}")
+
+
 def training(check: Check, words: str, batch: int, how: str = "") -> Row:
     """Samples a second of a training at 256 x 256, and peak memory.
 
     One batch stays on the device, unless ``how`` is "new batches" of the loader. "channels last":
     of generator and discriminator; VGG-19 in bf16 always is.
     """
-    widths = "--load_size 256 --ngf 64 --ndf 32"
-    if check.opt.small:
-        widths, batch = "--load_size 64 --ngf 8 --ndf 8", min(batch, 2)
-    opt = check.train_options(f"{words} {widths} --batchSize {batch}")
+    opt = sized(check, words, batch)
     model, given = create_model(opt), batches_of(opt)
     if how == "channels last":
         for network in model.networks.values():
@@ -264,15 +268,12 @@ def peak(check: Check, precision: str) -> Row:
 
 def generating(check: Check, precision: str) -> Row:
     """Images a second of the generator alone."""
-    size, batch, widths = (64, 2, "") if check.opt.small else (256, 32, "--ngf 64 --ndf 32")
-    opt = check.train_options(
-        f"--model DPTN --precision {precision} --load_size {size} --batchSize {batch} {widths}"
-    )
+    opt = sized(check, f"--model DPTN --precision {precision}", 32)
     model = create_model(opt)
     model.eval_mode()
     inputs = model.prepare(next(batches_of(opt)))
     each = seconds_each(lambda: model.generate(inputs), check.device, 5)
-    return {"images_per_s": round(batch / each, 1)}
+    return {"images_per_s": round(opt.batchSize / each, 1)}
 
 
 # ---- e, f: whole runs --------------------------------------------------------------------------
