@@ -41,15 +41,7 @@ from data.synthetic.write import write_dataset
 from models import create_model
 from options.parser import DEVICE, OUTPUT, Parser, add_debug
 from options.train_options import TrainOptions
-from script.benchmark import (
-    batches_of,
-    hidden_waits,
-    peak_memory,
-    peak_tflops,
-    seconds_each,
-    train_step,
-    training_rate,
-)
+from script import benchmark
 from util.files import read_json, write_file
 from util.kinds import choice, flag, path, positive, several, text
 from util.run.checkpoint import load
@@ -172,8 +164,8 @@ def steps(check: Check, words: str, count: int, device: torch.device | None = No
     opt = check.train_options(words, device)
     seed_everything(0)
     model, taken = create_model(opt), []
-    for batch in islice(batches_of(opt), count):
-        bad = train_step(model, batch)
+    for batch in islice(benchmark.batches_of(opt), count):
+        bad = benchmark.train_step(model, batch)
         losses = {k: float(v) for k, v in model.logged().items() if not k.startswith("grad")}
         taken.append((losses, bad))
     return taken
@@ -196,8 +188,8 @@ def spoiled(check: Check, precision: str) -> Row:
     opt = check.train_options(f"--model DPTN --precision {precision}")
     model = create_model(opt)
     next(model.networks["G"].parameters()).data.fill_(float("nan"))
-    for number, batch in enumerate(islice(batches_of(opt), 25)):
-        if train_step(model, batch):
+    for number, batch in enumerate(islice(benchmark.batches_of(opt), 25)):
+        if benchmark.train_step(model, batch):
             return {"ok": True, "reported_after_steps": number}
     return {"ok": False}
 
@@ -215,8 +207,8 @@ def identical(check: Check, case: str) -> Row:
 def waits(check: Check, case: str) -> Row:
     """Lines of a step in which the host waits for the GPU: there should be none."""
     model = create_model(check.train_options(f"{CASES[case]} --precision bf16"))
-    for batch in islice(batches_of(model.opt), 3):  # the first steps may wait
-        places = hidden_waits(partial(train_step, model, batch))
+    for batch in islice(benchmark.batches_of(model.opt), 3):  # the first steps may wait
+        places = benchmark.hidden_waits(partial(benchmark.train_step, model, batch))
     return {"ok": not places, "places": ", ".join(f"{k} x {n}" for k, n in places.items()) or None}
 
 
@@ -224,7 +216,7 @@ def whole_batch(check: Check) -> Row:
     """Grey levels between a picture that is generated alone and within a batch."""
     model = create_model(check.train_options("--model DPTN --no_tf32"))
     model.eval_mode()
-    inputs = model.prepare(next(batches_of(model.opt)))
+    inputs = model.prepare(next(benchmark.batches_of(model.opt)))
     most = 0
     for i, together in enumerate(model.generate(inputs)["fake_target"]):
         alone = model.infer({k: v[i : i + 1] for k, v in inputs.items()})["fake_target"][0]
@@ -249,21 +241,24 @@ def training(check: Check, words: str, batch: int, how: str = "") -> Row:
     of generator and discriminator; VGG-19 in bf16 always is.
     """
     opt = sized(check, words, batch)
-    model, given = create_model(opt), batches_of(opt)
+    model, given = create_model(opt), benchmark.batches_of(opt)
     if how == "channels last":
         for network in model.networks.values():
             network.to(memory_format=torch.channels_last)
     if check.gpu:
         torch.cuda.reset_peak_memory_stats()
     given = given if how == "new batches" else repeat(next(given))
-    rate = training_rate(model, given, 2 if check.opt.small else 30)
-    mib = peak_memory(check.device) / 2**20
+    rate = benchmark.training_rate(model, given, 2 if check.opt.small else 30)
+    mib = benchmark.peak_memory(check.device) / 2**20
     return {"samples_per_s": round(rate, 2), "peak_MiB": round(mib)}
 
 
 def peak(check: Check, precision: str) -> Row:
     """What the device can do at most."""
-    return {k: round(v, 3) for k, v in peak_tflops(check.device, PRECISIONS[precision]).items()}
+    return {
+        k: round(v, 3)
+        for k, v in benchmark.peak_tflops(check.device, PRECISIONS[precision]).items()
+    }
 
 
 def generating(check: Check, precision: str) -> Row:
@@ -271,8 +266,8 @@ def generating(check: Check, precision: str) -> Row:
     opt = sized(check, f"--model DPTN --precision {precision}", 32)
     model = create_model(opt)
     model.eval_mode()
-    inputs = model.prepare(next(batches_of(opt)))
-    each = seconds_each(lambda: model.generate(inputs), check.device, 5)
+    inputs = model.prepare(next(benchmark.batches_of(opt)))
+    each = benchmark.seconds_each(lambda: model.generate(inputs), check.device, 5)
     return {"images_per_s": round(opt.batchSize / each, 1)}
 
 
