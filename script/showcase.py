@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from argparse import Namespace
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
@@ -52,21 +52,6 @@ TRAININGS = {
 }
 
 
-@dataclass(frozen=True)
-class Run:
-    """One showcase: its name, budget and device."""
-
-    name: str
-    minutes: float
-    device: str
-    start_from: Path | None = None  # published weights that are trained further
-
-    @property
-    def stages(self) -> tuple[int, ...]:
-        """Which trainings this run does."""
-        return (1,) if self.start_from else (0, 1)
-
-
 def build_parser() -> Parser:
     """The command line of this script."""
     parser = Parser(__doc__)
@@ -79,11 +64,11 @@ def build_parser() -> Parser:
     return parser
 
 
-def check_budget(job: Run) -> dict[str, float]:
+def check_budget(opt: Namespace) -> dict[str, float]:
     """Refuse to continue a run of another budget; returns the training pairs and hours that went
     into the weights before it."""
-    file = RUNS / f"{job.name}_budget.json"
-    budget = {"minutes": job.minutes, "device": job.device, "start_from": str(job.start_from or "")}
+    file = RUNS / f"{opt.name}_budget.json"
+    budget = {"minutes": opt.minutes, "device": opt.device, "start_from": str(opt.start_from or "")}
     if file.is_file():
         saved = {"start_from": "", **json.loads(file.read_text())}
         if {name: saved[name] for name in budget} != budget:
@@ -95,8 +80,8 @@ def check_budget(job: Run) -> dict[str, float]:
             )
         return saved.get("before", {"samples": 0, "hours": 0.0})
     before = {"samples": 0, "hours": 0.0}
-    if job.start_from is not None:
-        numbers = job.start_from / "numbers.json"
+    if opt.start_from is not None:
+        numbers = opt.start_from / "numbers.json"
         if not numbers.is_file():
             raise UserError(
                 f"{numbers} does not exist: --start_from expects a folder that this command "
@@ -108,19 +93,19 @@ def check_budget(job: Run) -> dict[str, float]:
     return before
 
 
-def train_stage(job: Run, index: int, data: Path) -> Training:
+def train_stage(opt: Namespace, index: int, data: Path) -> Training:
     """Run or continue one stage; the second starts from the averaged generator of the first."""
     stage = list(STAGES)[index]
-    share = sum(STAGES.values()) if job.start_from else STAGES[stage]
-    name, folder = f"{job.name}_{stage}", RUNS / f"{job.name}_{stage}"
+    share = sum(STAGES.values()) if opt.start_from else STAGES[stage]
+    name, folder = f"{opt.name}_{stage}", RUNS / f"{opt.name}_{stage}"
     plan = RUNS / f"{name}_plan.json"
-    training = planned(plan, TRAININGS[job.device][index], share * job.minutes, data)
+    training = planned(plan, TRAININGS[opt.device][index], share * opt.minutes, data)
     if index and not any(folder.glob("latest_*.pth")):
         folder.mkdir(parents=True, exist_ok=True)
-        if job.start_from:
-            start_from(job.start_from, folder, training.arguments(name, data))
+        if opt.start_from:
+            start_from(opt.start_from, folder, training.arguments(name, data))
         else:
-            before = RUNS / f"{job.name}_half_size"
+            before = RUNS / f"{opt.name}_half_size"
             shutil.copy(before / "latest_net_G_ema.pth", folder / "latest_net_G.pth")
             shutil.copy(before / "latest_net_D.pth", folder / "latest_net_D.pth")
     height, width = training.size
@@ -128,7 +113,7 @@ def train_stage(job: Run, index: int, data: Path) -> Training:
     try:
         train(f"Training DPTN-TA at {height} x {width}", name, training, data)
     finally:  # the time of an interrupted training counts, too
-        file = RUNS / f"{job.name}_seconds.json"
+        file = RUNS / f"{opt.name}_seconds.json"
         spent = json.loads(file.read_text()) if file.is_file() else {}
         spent[stage] = spent.get(stage, 0.0) + time.monotonic() - started
         write_file(file, json.dumps(spent).encode())
@@ -188,11 +173,11 @@ It knows drawn people only: on photographs its pictures are wrong.
 
 
 def card(
-    job: Run, before: dict, spent: dict, last: Training, people: int, tables: list[dict]
+    opt: Namespace, before: dict, spent: dict, last: Training, people: int, tables: list[dict]
 ) -> str:
     """The model card, with the numbers of this run; pairs and hours ``before`` it and in all."""
     table, other = tables
-    start = f" --start_from {job.start_from}" if job.start_from else ""
+    start = f" --start_from {opt.start_from}" if opt.start_from else ""
     further = (
         f"\n| of these | {before['samples']:,} pairs in {before['hours']:.2f} hours by an earlier "
         "run of the command |"
@@ -203,14 +188,14 @@ def card(
         for view in ("copy", "wrong source")
     }
     return CARD.format(
-        command=f"./script/train_showcase.sh --minutes {job.minutes:g}{start}",
-        further=further if job.start_from else "",
+        command=f"./script/train_showcase.sh --minutes {opt.minutes:g}{start}",
+        further=further if opt.start_from else "",
         people=people,
         **spent,
-        device="a GPU" if job.device == "cuda" else "a CPU",
+        device="a GPU" if opt.device == "cuda" else "a CPU",
         threads=f"{threads} thread{'s' * (threads > 1)}",
         size="{} x {}".format(*last.size),
-        megabytes=(RUNS / job.name / "latest_net_G.safetensors").stat().st_size / 1e6,
+        megabytes=(RUNS / opt.name / "latest_net_G.safetensors").stat().st_size / 1e6,
         mine=table["generated"],
         copy=over["copy"],
         swap=over["wrong source"],
@@ -223,24 +208,23 @@ def main() -> None:
     """Run or continue all steps."""
     opt = build_parser().parse()
     os.chdir(ROOT)
-    device = opt.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    job = Run(opt.name, opt.minutes, device, opt.start_from)
-    before = check_budget(job)
+    opt.device = opt.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    before = check_budget(opt)
     people = min(PEOPLE, int(PEOPLE_PER_MINUTE * opt.minutes))
     data, others = Path(f"dataset/synthetic_{people}"), Path("dataset/synthetic_other_seed")
     render(data, people, TEST_PEOPLE, TEST_PAIRS)
     render(others, 2, TEST_PEOPLE, TEST_PAIRS, seed=OTHER_SEED)
-    stages = [train_stage(job, index, data) for index in job.stages]
-    seconds = json.loads((RUNS / f"{job.name}_seconds.json").read_text())
+    stages = [train_stage(opt, index, data) for index in range(bool(opt.start_from), 2)]
+    seconds = json.loads((RUNS / f"{opt.name}_seconds.json").read_text())
     spent = {
         "samples": before["samples"] + sum(stage.samples for stage in stages),
         "hours": before["hours"] + sum(seconds.values()) / 3600,
     }
     folder = publish(opt.name)
     results, size = Path("results") / opt.name, "{} {}".format(*stages[-1].size)
-    words = f"--name {opt.name} --batchSize 8 --gpu_ids {'0' if device == 'cuda' else '-1'}"
+    words = f"--name {opt.name} --batchSize 8 --gpu_ids {'0' if opt.device == 'cuda' else '-1'}"
     tables = [compare(words, root, results / root.name, size) for root in (data, others)]
-    text = card(job, before, spent, stages[-1], people, tables)
+    text = card(opt, before, spent, stages[-1], people, tables)
     write_file(folder / "README.md", text.encode())
     numbers = json.dumps({"training": spent, "tables": tables}, indent=1)
     write_file(folder / "numbers.json", numbers.encode())
