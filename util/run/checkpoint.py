@@ -54,12 +54,10 @@ def state_dict_of(content: Any, origin: str) -> dict[str, torch.Tensor]:
             f"{origin} does not hold a state dict (names with tensors) but {found}; save only the "
             "weights: torch.save(network.state_dict(), path)"
         )
-    unnamed = [key for key in content if not isinstance(key, str)]
-    if unnamed:
-        raise UserError(f"{origin} has the key {unnamed[0]!r}, which is no name; expected strings")
     for name, value in content.items():
-        fault = _fault(value)
-        if fault:
+        if not isinstance(name, str):
+            raise UserError(f"{origin} has the key {name!r}, which is no name; expected strings")
+        if fault := _fault(value):
             raise UserError(f"{origin}: {name} is {fault}; expected a dense tensor of numbers")
     return strip_prefix(content)
 

@@ -104,9 +104,8 @@ def shield_worker() -> None:
     until the training process has finished its step. The process ends when its parent says so or
     dies.
     """
-    for name in ("SIGINT", "SIGUSR1", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in set(StopRequest.SIGNALS) - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # elsewhere nobody can tell who sent a signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
