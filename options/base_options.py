@@ -94,8 +94,8 @@ class BaseOptions:
         look = _first_look(argv)
         saved, origin = self.saved_options(look)
         default = "DPTN_step" if look.netG else "DPTN"  # its published commands name no model
-        model = look.model or saved.get("model") or default
-        mode = look.dataset_mode or saved.get("dataset_mode") or "fashion"
+        model = look.model or saved.get("model", default)
+        mode = look.dataset_mode or saved.get("dataset_mode", "fashion")
         self.parser = self.build_parser(model, mode, saved, origin)
         return self.complete(take_checkpoint(self.parser.parse(argv)))
 

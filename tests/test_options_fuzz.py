@@ -95,7 +95,9 @@ def test_a_file_of_architecture_is_right_or_refused(tmp_path, content):
         ('{"load_size": 64}', "load_size: found 64, expected one number"),
         ('{"load_size": [100000, 100000]}', "1 to 4096"),
         ('{"norm": "batch\\u0000"}', "norm: found .*, expected one of batch, instance"),
-        ('{"model": 3}', "does not hold options"),
+        ('{"model": 3}', r"train_opt\.json: model: expected a name, found 3"),
+        ('{"model": null}', "model: expected a name, found None"),
+        ("[]", "does not hold options"),
         ('{"model": "dptm"}', "did you mean dptn"),
     ],
 )
