@@ -22,8 +22,7 @@ from util.run import distributed
 from util.run.device import seed_everything
 from util.run.main import run_main
 from util.run.progress import progress_bar
-from util.show.results import ResultWriter
-from util.show.turntable import write_turntables
+from util.show.results import ResultWriter, write_turntables
 
 
 def main() -> None:

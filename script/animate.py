@@ -58,8 +58,7 @@ from util.person.motion import CUTOFF, between, hold_lost, retarget, smooth
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.progress import progress_bar
-from util.show.animation import GIF_FPS, LIMITS, WRITERS
-from util.show.grid import grid
+from util.show.grid import GIF_FPS, LIMITS, WRITERS, grid
 from util.skeleton import JOINTS, MISSING, present
 from util.tables.poses import POSE_FILES, NamedPose, read_poses
 

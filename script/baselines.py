@@ -39,8 +39,7 @@ from util.metrics.registry import MetricUnavailableError, columns_for
 from util.names import is_flat_deepfashion_name, stem, unflatten_deepfashion_name
 from util.run.main import run_main
 from util.run.progress import progress_bar
-from util.show.colours import OneColour
-from util.show.console import warn
+from util.show.console import OneColour, warn
 from util.tensors import to_uint8
 
 VIEWS = ("generated", "copy", "wrong source")

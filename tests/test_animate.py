@@ -21,7 +21,7 @@ from tests.photo_helpers import (
 from util.errors import UserError
 from util.person.crop import movement_to_frame
 from util.person.motion import between, retarget
-from util.show.animation import write_gif, write_mp4
+from util.show.grid import write_gif, write_mp4
 from util.skeleton import present
 from util.tables.patn import write_keypoints
 from util.tables.poses import pose_text, read_poses

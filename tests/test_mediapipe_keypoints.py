@@ -12,7 +12,7 @@ from script import mediapipe_keypoints
 from tests.photo_helpers import photo, photo_keypoints
 from util.errors import UserError
 from util.keypoint_formats import JOINT_SETS
-from util.show.animation import write_mp4
+from util.show.grid import write_mp4
 from util.skeleton import JOINTS
 from util.tables.poses import read_poses
 

@@ -75,7 +75,7 @@ def test_scores_order_the_pairs_and_the_metrics_page_is_linked(tmp_path):
     values = {"SSIM": {"0.png": 0.5, "1.png": 0.9, "2.png": 0.1, "3.png": math.nan},
               "LPIPS": {"0.png": 0.3, "1.png": 0.2, "2.png": 0.4, "3.png": 0.1}}  # fmt: skip
     better = {"SSIM": True, "LPIPS": False}
-    assert add_scores(results, values, better, tmp_path / "eval" / "index.html") is not None
+    add_scores(results, values, better, tmp_path / "eval" / "index.html")
     assert _order(results, "best_ssim.html") == ["1", "0", "2"]
     assert _order(results, "worst_ssim.html") == ["2", "0", "1"]
     assert _order(results, "best_lpips.html") == ["3", "1", "0", "2"]
@@ -98,7 +98,7 @@ def test_scores_of_another_checkpoint_are_not_shown(tmp_path):
 
 
 def test_a_folder_without_a_page_takes_no_scores(tmp_path):
-    assert add_scores(tmp_path, {"SSIM": {"0.png": 0.5}}, {"SSIM": True}) is None
+    add_scores(tmp_path, {"SSIM": {"0.png": 0.5}}, {"SSIM": True})
     assert list(tmp_path.iterdir()) == []
 
 

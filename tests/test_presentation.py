@@ -13,7 +13,7 @@ from models.presentation import pictures_of
 from tests import small_runs
 from tests.training_child import write_tiny_data
 from util.run.interrupt import EXIT_NOT_SAVED
-from util.show.colours import OneColour
+from util.show.console import OneColour
 from util.show.training_page import TrainingPage
 from util.show.visualizer import Visualizer
 
@@ -155,11 +155,11 @@ def test_one_picture_with_a_person_is_enough_to_be_quiet():
 
 
 def test_a_page_written_before_pairs_stayed_the_same_is_read(tmp_path):
-    from util.show.curves import LossHistory
+    from util.show.sinks import LossHistory
 
     old = {"epoch": 1, "total_samples": 9,
            "pictures": [["fake target", "0000000009_1_fake_target.jpg", 16, 11]]}  # fmt: skip
     (tmp_path / "history.json").write_text(json.dumps({"entries": [old]}))
-    page = TrainingPage(tmp_path, "run", LossHistory(), 3)
+    page = TrainingPage(tmp_path, "run", LossHistory(), 3, {}, {})
     assert page.problem is None
     assert [entry.files for entry in page.entries] == [{"0000000009_1_fake_target.jpg"}]

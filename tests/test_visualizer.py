@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from util.show import training_page
-from util.show.curves import MAX_POINTS
+from util.show.sinks import MAX_POINTS
 from util.show.visualizer import NullVisualizer, Visualizer
 
 LRS = {"G": 2e-4, "D": 2e-5}

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from util.show.curves import MAX_POINTS, Curve, LossHistory, chart
-from util.show.sinks import Losses, LossLog
+from util.show.sinks import MAX_POINTS, Curve, Losses, LossHistory, LossLog
+from util.show.training_page import chart
 
 LRS = {"G": 2e-4, "D": 2e-5}
 

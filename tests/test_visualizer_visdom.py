@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from tests.visdom_server import VisdomServer
-from util.show.curves import LossHistory
-from util.show.sinks import Pictures
+from util.show.sinks import LossHistory, Pictures
 from util.show.visdom import VisdomLog, VisdomSettings
 from util.show.visualizer import Visualizer
 

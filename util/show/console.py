@@ -9,8 +9,11 @@ import textwrap
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import TextIO, TypeVar
+
+import numpy as np
 
 from util.show.sinks import Losses, Sink
 
@@ -31,55 +34,48 @@ class Throughput:
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
         self._clock = clock
         self._waited = 0.0
+        # time, samples, seconds of waiting after each iteration
         self._marks: deque[tuple[float, int, float]] = deque(maxlen=WINDOW + 1)
         self._warm: tuple[float, int] | None = None  # end of the first iteration, which is slow
 
     def timed(self, batches: Iterable[T]) -> Iterator[T]:
         """Iterate over ``batches`` and measure the time spent waiting for each."""
-        iterator = iter(batches)
-        while True:
-            start = self._clock()
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                return
+        start = self._clock()
+        for batch in batches:
             self._waited += self._clock() - start
             yield batch
+            start = self._clock()
 
     def count(self, total_samples: int) -> None:
         """Call once an iteration with the number of samples trained so far."""
         now = self._clock()
-        if self._warm is None:
-            self._warm = (now, total_samples)
+        self._warm = self._warm or (now, total_samples)
         self._marks.append((now, total_samples, self._waited))
+
+    def _window(self) -> tuple[float, ...]:
+        """Seconds, samples and seconds of waiting in the window; 0 before the second iteration."""
+        ends = (self._marks[0], self._marks[-1]) if self._marks else ((0, 0, 0), (0, 0, 0))
+        return tuple(after - before for before, after in zip(*ends, strict=True))
 
     @property
     def seconds_per_sample(self) -> float:
         """Mean over the window; 0 before the second iteration."""
-        if len(self._marks) < 2 or self._marks[-1][1] <= self._marks[0][1]:
-            return 0.0
-        return (self._marks[-1][0] - self._marks[0][0]) / (self._marks[-1][1] - self._marks[0][1])
-
-    @property
-    def samples_per_second(self) -> float:
-        """Mean over the window; 0 before the second iteration."""
-        return 1 / self.seconds_per_sample if self.seconds_per_sample > 0 else 0.0
+        seconds, samples, _ = self._window()
+        return seconds / samples if samples > 0 else 0.0
 
     @property
     def data_share(self) -> float:
         """Part of the time spent waiting for data, 0 .. 1."""
-        if len(self._marks) < 2 or self._marks[-1][0] <= self._marks[0][0]:
-            return 0.0
-        share = (self._marks[-1][2] - self._marks[0][2]) / (self._marks[-1][0] - self._marks[0][0])
-        return min(max(share, 0.0), 1.0)
+        seconds, _, waited = self._window()
+        return min(max(waited / seconds, 0.0), 1.0) if seconds > 0 else 0.0
 
     def seconds_left(self, samples_left: int) -> float | None:
         """Estimate from the mean rate since the start; None while it is unknown."""
-        if self._warm is None or self._marks[-1][1] <= self._warm[1]:
+        if self._warm is None:
             return None
         now, samples, _ = self._marks[-1]
-        rate = (samples - self._warm[1]) / (now - self._warm[0]) if now > self._warm[0] else 0.0
-        return max(samples_left, 0) / rate if rate else None
+        seconds, done = now - self._warm[0], samples - self._warm[1]
+        return max(samples_left, 0) * seconds / done if done > 0 and seconds > 0 else None
 
 
 class Console(Sink):
@@ -143,13 +139,9 @@ class Console(Sink):
     def message(self, text: str) -> None:
         """Write a line of its own, on a terminal wrapped; the live line continues below it."""
         if self.live:
-            text = "\n".join(
-                textwrap.fill(
-                    line, _columns() - 1, subsequent_indent="    ",
-                    break_long_words=False, break_on_hyphens=False, drop_whitespace=True,
-                )
-                for line in text.split("\n")
-            )  # fmt: skip
+            options = {"break_long_words": False, "break_on_hyphens": False}
+            wrap = textwrap.TextWrapper(_columns() - 1, subsequent_indent="    ", **options)
+            text = "\n".join(map(wrap.fill, text.split("\n")))
         text = text.replace(GLUE, " ")
         with self._lock:
             self._erase()
@@ -172,6 +164,7 @@ class Console(Sink):
 
     def _status(self, epoch: int, samples_in_epoch: int) -> list[str]:
         done = samples_in_epoch / max(self.samples_per_epoch, 1)
+        pace = self.throughput.seconds_per_sample
         # Of this run alone: the total of the throughput may begin with an earlier stage.
         here = (epoch - 1) * self.samples_per_epoch + samples_in_epoch
         left = self.throughput.seconds_left(self.epochs * self.samples_per_epoch - here)
@@ -179,7 +172,7 @@ class Console(Sink):
             f"epoch {epoch}/{self.epochs} "
             f"{samples_in_epoch:,}/{self.samples_per_epoch:,} ({done:.0%})",
             f"{duration(left)} left",
-            f"{self.throughput.samples_per_second:.1f} img/s",
+            f"{1 / pace if pace else 0:.1f} img/s",
             f"waiting for data {self.throughput.data_share:.0%}",
         ]
 
@@ -200,9 +193,6 @@ class SilentConsole(Console):
         super().__init__(0, 0, Throughput())
         self.live = False
 
-    def losses(self, record: Losses) -> None:
-        """Nothing: the first process shows them."""
-
     def message(self, text: str) -> None:
         """Nothing: the first process says it."""
 
@@ -214,15 +204,51 @@ def warn(text: str) -> None:
 
 
 def duration(seconds: float | None) -> str:
-    """``2:03:07`` or ``3d 04:11``; ``--:--`` when it is unknown."""
-    if seconds is None:
-        return "--:--"
-    minutes, seconds_ = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{hours // 24}d {hours % 24:02d}:{minutes:02d}"
-    return f"{hours}:{minutes:02d}:{seconds_:02d}"
+    """``2:03:07`` or ``3 days, 4:11:00``; ``--:--`` when it is unknown."""
+    return "--:--" if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
 def _columns() -> int:
     return max(shutil.get_terminal_size().columns, 20)
+
+
+FLAT = 5.0  # grey levels: largest standard deviation over the pixels of a picture of one colour
+CAUSES = (
+    "too little training, a learning rate that made it diverge, networks that are not those of the "
+    "options (--model, --which_epoch, --init_gain, --ema), or images that are one colour themselves"
+)
+
+
+class OneColour:
+    """Looks at pictures one by one; may be used from several threads."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._spread = 0.0
+        self._lock = threading.Lock()
+
+    def see(self, picture: np.ndarray) -> None:
+        """Look at a uint8 picture (H, W, 3)."""
+        spread = float(picture.reshape(-1, 3).std(axis=0).max())
+        with self._lock:
+            self.count += 1
+            self._spread = max(self._spread, spread)
+
+    def summary(self) -> tuple[int, float]:
+        """What other processes need to know; see :meth:`merge`."""
+        return self.count, self._spread
+
+    def merge(self, summaries: Sequence[tuple[int, float]]) -> None:
+        """Take the summaries of all processes, this one included, for what was seen."""
+        self.count = sum(count for count, _ in summaries)
+        self._spread = max(spread for _, spread in summaries)
+
+    @property
+    def found(self) -> bool:
+        """True when there were pictures and every one was (nearly) one colour."""
+        return self.count > 0 and self._spread < FLAT
+
+    def sentence(self, what: str) -> str:
+        """What to tell a person; ``what`` is a plural such as "generated images"."""
+        number = f"all {self.count:,}" if self.count > 1 else "the"
+        return f"{number} {what} are (nearly) one colour; usual causes: {CAUSES}"

@@ -1,12 +1,21 @@
-"""Pictures side by side: the one place that puts them together."""
+"""Many pictures in one: side by side in a grid, or one after the other in a GIF or an MP4."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
+from pathlib import Path
 from typing import TypeVar
 
+import cv2
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import GifImagePlugin, Image, ImageDraw
+
+from util.errors import UserError
+from util.files import OutputError, replacing
+from util.image import save_image
 
 Thing = TypeVar("Thing")
 
@@ -51,3 +60,72 @@ def _header(captions: Sequence[str], lefts: Sequence[int], width: int) -> np.nda
     for caption, left in zip(captions, lefts, strict=True):
         ImageDraw.Draw(header).text((left, 1), caption, fill="black")
     return np.asarray(header)
+
+
+PALETTE_FRAMES = 100  # the palette is made from so many frames, which are held for it
+COLOURS_FROM = 16  # of these, evenly spread
+SHEET_COLUMNS = 8
+SHEET_FRAMES = 400
+GIF_FRAMES = 2000  # more make a file that no viewer likes
+GIF_FPS = 50  # times are hundredths of a second, and browsers take 1 for 10
+Frames = Iterable[np.ndarray]  # uint8 (h, w, 3), all of one size
+
+
+def write_gif(path: Path, frames: Frames, fps: float, plays: int) -> None:
+    """A GIF with one palette for all frames, so that nothing flickers; ``plays`` 0: for ever.
+
+    ``fps`` is at most GIF_FPS.
+    """
+    frames = iter(frames)
+    first = list(islice(frames, PALETTE_FRAMES))
+    some = first[:: max(1, len(first) // COLOURS_FROM)]
+    colours = Image.fromarray(np.concatenate(some)).quantize(256, Image.Quantize.MEDIANCUT)
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        for number, frame in enumerate(chain(first, frames)):
+            picture = Image.fromarray(frame).quantize(palette=colours, dither=Image.Dither.NONE)
+            # times are whole hundredths of a second: rounded so that they do not add up to a drift
+            time = round(100 * (number + 1) / fps) - round(100 * number / fps)
+            options = {"duration": 10 * max(time, 2)}
+            if number == 0:  # a GIF that tells no loops plays once, else once more than it tells
+                loops = {} if plays == 1 else {"loop": max(plays - 1, 0)}
+                head, _ = GifImagePlugin.getheader(picture, info=options | loops)
+                stream.write(b"".join(head))
+            stream.write(b"".join(GifImagePlugin.getdata(picture, **options)))
+        stream.write(b";")
+
+
+def write_mp4(path: Path, frames: Frames, fps: float, plays: int) -> None:
+    """An MP4 by OpenCV (MPEG-4 part 2), sides padded to even ones; players repeat it or do not."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "video.mp4"
+        writer = None
+        for frame in frames:
+            height, width = frame.shape[:2]
+            padded = cv2.copyMakeBorder(
+                frame[..., ::-1], 0, height % 2, 0, width % 2, cv2.BORDER_CONSTANT
+            )
+            if writer is None:
+                code = cv2.VideoWriter_fourcc(*"mp4v")
+                writer = cv2.VideoWriter(str(whole), code, fps, padded.shape[1::-1])
+                if not writer.isOpened():
+                    raise UserError(f"{path}: this OpenCV cannot write MP4 files; write a .gif")
+            writer.write(padded)
+        if writer is not None:
+            writer.release()
+        if not whole.is_file() or not whole.stat().st_size:
+            raise OutputError(f"{path} could not be written (no space for temporary files?)")
+        with replacing(path) as temporary:
+            shutil.copyfile(whole, temporary)
+
+
+def write_sheet(path: Path, frames: Frames, fps: float, plays: int) -> None:
+    """A contact sheet of all frames, row by row."""
+    save_image(path, grid(in_rows(list(islice(frames, SHEET_FRAMES)), SHEET_COLUMNS)))
+
+
+WRITERS: dict[str, Callable[[Path, Frames, float, int], None]] = {
+    ".gif": write_gif,
+    ".mp4": write_mp4,
+    ".png": write_sheet,
+}
+LIMITS = {".gif": GIF_FRAMES, ".mp4": 1_000_000, ".png": SHEET_FRAMES}

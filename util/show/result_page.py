@@ -11,24 +11,16 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from dominate import document, tags
+from dominate import tags
 
 from util.files import write_atomically
 from util.names import PAGE_IMAGES, stem
 from util.show.grid import in_rows
-from util.show.html import (
-    Shown,
-    clean_text,
-    facts,
-    new_page,
-    pair_pictures,
-    relative_url,
-    write_page,
-)
+from util.show.html import clean_text, facts, new_page, pair_pictures, relative_url, write_page
 
 PER_PAGE = 50
 ROWS, SCORES = "rows.json", "scores.json"
@@ -42,35 +34,13 @@ _FACTS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One pair: names of its images and the file of the result."""
 
     number: int  # in the list, from 1
     source: str
     target: str
     file: str
-
-    @property
-    def caption(self) -> str:
-        """For people."""
-        return f"{self.source} → {self.target}"
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of the results, by column and result file, as script/metrics.py measured them."""
-
-    values: Mapping[str, Mapping[str, float]]
-    higher_is_better: Mapping[str, bool]
-    report: str | None = None  # the metrics page, relative to the folder of the results
-
-    def ranked(self, column: str, rows: Iterable[Row]) -> list[Row]:
-        """The rows that have a finite score, best first."""
-        values = self.values[column]
-        known = [row for row in rows if math.isfinite(values.get(row.file, math.nan))]
-        sign = -1 if self.higher_is_better[column] else 1
-        return sorted(known, key=lambda row: sign * values[row.file])
 
 
 def write_rows(
@@ -87,25 +57,19 @@ def add_scores(
     values: Mapping[str, Mapping[str, float]],  # column -> result file name -> score
     higher_is_better: Mapping[str, bool],
     report: Path | None = None,  # the page of the metrics run
-) -> Path | None:
-    """Show scores on the result page of ``folder``; its path, or None where there is no page."""
+) -> None:
+    """Show scores on the result page of ``folder``, if it has one."""
     folder = Path(folder)
     if not (folder / PAGE_IMAGES / ROWS).is_file():
-        return None
+        return
     content = {
-        "generation": _generation(folder).get("sha256"),
+        "generation": _read_json(folder / GENERATION).get("sha256"),
         "values": {k: {f: v for f, v in v.items() if math.isfinite(v)} for k, v in values.items()},
         "higher_is_better": dict(higher_is_better),
         "report": None if report is None else Path(os.path.relpath(report, folder)).as_posix(),
     }
     write_atomically(folder / PAGE_IMAGES / SCORES, json.dumps(content).encode())
-    return write_pages(folder)
-
-
-def refresh(folder: Path) -> None:
-    """Write the pages again, where there are any, after something else to link was written."""
-    if (folder / PAGE_IMAGES / ROWS).is_file():
-        write_pages(folder)
+    write_pages(folder)
 
 
 def forget_earlier(folder: Path) -> None:
@@ -119,24 +83,13 @@ def write_pages(folder: str | Path, per_page: int = PER_PAGE) -> Path:
 
     Pages of an earlier run with more pairs or other scores are removed. Returns the first page.
     """
-    folder = Path(folder)
-    content = json.loads((folder / PAGE_IMAGES / ROWS).read_text(encoding="utf-8"))
-    rows = [Row(number, *row) for number, row in enumerate(content["rows"], 1)]
-    pages = _Pages(folder, content["title"], content["extras"], _scores(folder))
-    parts = in_rows(rows, per_page) or [[]]
-    written = {page_name(1)}
-    for number, part in enumerate(parts, 1):
-        written.add(page_name(number))
-        pages.write_part(number, len(parts), part, len(rows))
-    for column in pages.ordered:
-        best = pages.scores.ranked(column, rows)
-        for kind, part in (("worst", best[::-1]), ("best", best)):
-            written.add(ordered_name(kind, column))
-            pages.write_ordered(kind, column, part[:per_page], len(best))
-    for path in folder.glob("*.html"):
-        if path.name not in written and _OURS.fullmatch(path.name):
+    pages = _Pages(Path(folder))
+    pages.write_list(per_page)
+    pages.write_ordered(per_page)
+    for path in pages.folder.glob("*.html"):
+        if path.name not in pages.written and _OURS.fullmatch(path.name):
             path.unlink()
-    return folder / page_name(1)
+    return pages.folder / page_name(1)
 
 
 def page_name(number: int) -> str:
@@ -144,7 +97,7 @@ def page_name(number: int) -> str:
     return "index.html" if number == 1 else f"page_{number}.html"
 
 
-def ordered_name(kind: str, column: str) -> str:
+def _ordered_name(kind: str, column: str) -> str:
     """File name of the page of the worst or best pairs by a score."""
     return f"{kind}_{re.sub(r'[^a-z0-9_.-]', '-', column.lower())}.html"
 
@@ -152,65 +105,78 @@ def ordered_name(kind: str, column: str) -> str:
 class _Pages:
     """What all pages of one folder share."""
 
-    def __init__(self, folder: Path, title: str, extras: Sequence[str], scores: Scores):
-        self.folder, self.title, self.extras, self.scores = folder, title, extras, scores
-        self.ordered = list(scores.values)[:ORDERED]
+    def __init__(self, folder: Path):
+        self.folder = folder
+        content = json.loads((folder / PAGE_IMAGES / ROWS).read_text(encoding="utf-8"))
+        self.title, self.extras = content["title"], content["extras"]
+        self.rows = [Row(number, *row) for number, row in enumerate(content["rows"], 1)]
+        self.generation = _read_json(folder / GENERATION)
+        scores = _read_json(folder / PAGE_IMAGES / SCORES)
+        if scores.get("generation") != self.generation.get("sha256"):
+            scores = {}  # of images of another checkpoint
+        self.values: Mapping[str, Mapping[str, float]] = scores.get("values", {})
+        self.higher_is_better: Mapping[str, bool] = scores.get("higher_is_better", {})
+        self.report: str | None = scores.get("report")
+        self.ordered = list(self.values)[:ORDERED]
+        self.written: set[str] = set()
 
-    def write_part(self, number: int, pages: int, rows: Sequence[Row], total: int) -> None:
-        """One page in the order of the list; the first one has the facts."""
-        page = self._begin(self.title if number == 1 else f"{self.title}, page {number}")
-        if number == 1:
-            page.add(facts(self._facts(total)))
-        page.add(self._orders(page_name(1)))
-        if not rows:
-            page.add(tags.p("No pairs were generated."))
-        else:
-            first, last = rows[0].number, rows[-1].number
-            text = f"Pairs {first:,} to {last:,} of {total:,}. Click a picture for its full size."
-            page.add(tags.p(text))
-        self._finish(page, page_name(number), rows, lambda: _numbers(number, pages))
+    def write_list(self, per_page: int) -> None:
+        """The pages in the order of the list; the first one has the facts."""
+        parts = in_rows(self.rows, per_page) or [[]]
+        for number, part in enumerate(parts, 1):
+            title = self.title if number == 1 else f"{self.title}, page {number}"
+            text = "No pairs were generated."
+            if part:
+                text = (
+                    f"Pairs {part[0].number:,} to {part[-1].number:,} of {len(self.rows):,}. "
+                    "Click a picture for its full size."
+                )
+            self._write(page_name(number), title, text, part, (number, len(parts)))
 
-    def write_ordered(self, kind: str, column: str, rows: Sequence[Row], total: int) -> None:
-        """The page of the worst or best pairs by one score."""
-        page = self._begin(f"{self.title}, {kind} pairs by {column}")
-        page.add(self._orders(ordered_name(kind, column)))
-        better = "higher" if self.scores.higher_is_better[column] else "lower"
-        text = f"The {kind} {len(rows):,} of {total:,} pairs by {column} ({better} is better)."
-        page.add(tags.p(text))
-        self._finish(page, ordered_name(kind, column), rows, lambda: "")
+    def write_ordered(self, most: int) -> None:
+        """The ``most`` worst and best pairs by every score, of those with a finite one."""
+        for column in self.ordered:
+            values, higher = self.values[column], self.higher_is_better[column]
+            known = [row for row in self.rows if row.file in values]
+            best = sorted(known, key=lambda row: values[row.file], reverse=higher)
+            for kind, part in (("worst", best[::-1][:most]), ("best", best[:most])):
+                text = (
+                    f"The {kind} {len(part):,} of {len(best):,} pairs by {column} "
+                    f"({'higher' if higher else 'lower'} is better)."
+                )
+                title = f"{self.title}, {kind} pairs by {column}"
+                self._write(_ordered_name(kind, column), title, text, part)
 
-    def _begin(self, title: str) -> document:
+    def _write(
+        self, name: str, title: str, text: str, rows: Iterable[Row], place: tuple[int, int] = (0, 0)
+    ) -> None:
+        """One page; ``place``: its number in the order of the list, and how many those are."""
         page = new_page(title)
         page.add(tags.h1(clean_text(self.title)))
-        return page
-
-    def _finish(
-        self, page: document, name: str, rows: Sequence[Row], links: Callable[[], object]
-    ) -> None:
-        """Links, cards, links."""
-        page.add(links())
+        if name == page_name(1):
+            page.add(facts(self._facts()))
+        page.add(self._orders(page_name(1) if place[0] else name))
+        page.add(tags.p(clean_text(text)))
+        page.add(_numbers(*place))
         page.add(tags.main([self._card(row) for row in rows], cls="cards"))
-        page.add(links())
+        page.add(_numbers(*place))
         write_page(self.folder / name, page)
+        self.written.add(name)
 
-    def _facts(self, total: int) -> dict[str, object]:
+    def _facts(self) -> dict[str, object]:
         """What generation.json says, and the mean of every score."""
-        generation = _generation(self.folder)
-        found: dict[str, object] = {"pairs": f"{total:,}"}
-        for key, name in _FACTS.items():
-            value = generation.get(key)
-            if key == "sha256" and value:
-                value = f"{str(value)[:12]}…"
-            if key == "image_size" and isinstance(value, list):
-                value = " × ".join(map(str, value))
-            if value is not None:
-                found[name] = value
-        if isinstance(generation.get("date"), str):
-            found["date"] = f"{generation['date'][:16].replace('T', ' ')} UTC"
-        for column, values in self.scores.values.items():
+        made = self.generation
+        found = {"pairs": f"{len(self.rows):,}", **{_FACTS[k]: made.get(k) for k in _FACTS}}
+        if "sha256" in made:
+            found["sha256"] = f"{str(made['sha256'])[:12]}…"
+        if isinstance(made.get("image_size"), list):
+            found["image size"] = " × ".join(map(str, made["image_size"]))
+        if "date" in made:
+            found["date"] = f"{str(made['date'])[:16].replace('T', ' ')} UTC"
+        for column, values in self.values.items():
             if values:
                 found[f"{column}, mean"] = sum(values.values()) / len(values)
-        return found
+        return {name: value for name, value in found.items() if value is not None}
 
     def _orders(self, here: str) -> tags.nav:
         """Links to the orders there are, to the metrics page and to turned objects."""
@@ -218,28 +184,26 @@ class _Pages:
         if self.ordered:
             nav.add(_link(page_name(1), "in the order of the list", here))
         for column in self.ordered:
-            words = [_link(ordered_name(kind, column), kind, here) for kind in ("worst", "best")]
+            words = [_link(_ordered_name(kind, column), kind, here) for kind in ("worst", "best")]
             nav.add(tags.span(clean_text(f"{column} "), *words, cls="order"))
-        if self.scores.report is not None:
-            nav.add(tags.a("metrics", href=relative_url(self.scores.report)))
+        if self.report is not None:
+            nav.add(tags.a("metrics", href=relative_url(self.report)))
         if (self.folder / TURNTABLES).is_file():
             nav.add(tags.a("turned objects", href=TURNTABLES))
         return nav
 
     def _card(self, row: Row) -> tags.article:
-        heading = tags.h3(tags.b(f"{row.number}. "), clean_text(row.caption))
-        shown = [
-            f"{column} {values[row.file]:.4g}"
-            for column, values in self.scores.values.items()
-            if row.file in values
-        ]
+        heading = tags.h3(tags.b(f"{row.number}. "), clean_text(f"{row.source} → {row.target}"))
+        shown = [f"{c} {v[row.file]:.4g}" for c, v in self.values.items() if row.file in v]
         card = tags.article(heading, cls="card", id=f"pair-{row.number}")
         if shown:
             card.add(tags.p(clean_text(" · ".join(shown)), cls="scores"))
-        card.add(pair_pictures(self._pictures(row), f"pair {row.number}"))
+        shown = {caption: (file, None) for caption, file in self._files(row).items()}
+        card.add(pair_pictures(shown, f"pair {row.number}"))
         return card
 
-    def _pictures(self, row: Row) -> Shown:
+    def _files(self, row: Row) -> dict[str, str]:
+        """Captions and files of a pair's pictures."""
         source, target = (f"{PAGE_IMAGES}/{stem(name)}" for name in (row.source, row.target))
         files = {
             "source": f"{source}.jpg", "source pose": f"{source}_pose.jpg",
@@ -249,8 +213,8 @@ class _Pages:
         base = f"{PAGE_IMAGES}/{Path(row.file).stem}"
         files |= {key: f"{base}_{key}.jpg" for key in self.extras}
         if not (self.folder / files["target pose"]).is_file():  # turned objects
-            files = {caption: file for caption, file in files.items() if "pose" not in caption}
-        return {caption: (file, None) for caption, file in files.items()}
+            return {caption: file for caption, file in files.items() if "pose" not in caption}
+        return files
 
 
 def _link(name: str, text: str, here: str) -> tags.html_tag:
@@ -280,29 +244,8 @@ def _numbers(here: int, last: int) -> tags.nav | str:
     return tags.nav(links, aria_label="pages")
 
 
-def _generation(folder: Path) -> Mapping[str, object]:
-    """The content of generation.json; empty where there is none that can be read."""
-    return _read_json(folder / GENERATION)
-
-
-def _scores(folder: Path) -> Scores:
-    """The scores of these results; none when they are of images of another checkpoint."""
-    content = _read_json(folder / PAGE_IMAGES / SCORES)
-    if not content or content.get("generation") != _generation(folder).get("sha256"):
-        return Scores({}, {})
-    try:
-        values = {
-            str(column): {str(file): float(value) for file, value in scores.items()}
-            for column, scores in content["values"].items()
-        }
-        upward = {column: bool(content["higher_is_better"][column]) for column in values}
-        report = content["report"] and str(content["report"])
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return Scores({}, {})
-    return Scores(values, upward, report)
-
-
-def _read_json(path: Path) -> Mapping[str, object]:
+def _read_json(path: Path) -> Mapping[str, Any]:
+    """The object in a file; empty where there is none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Writes the images of a test run and what its pages show of them."""
+"""Writes the images of a test run, turned objects, and what its pages show of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from dominate import tags
 from PIL import Image
 
 from util.errors import UserError
@@ -20,9 +21,10 @@ from util.image import load_image, mark_of, resize_linear, save_image
 from util.names import PAGE_IMAGES, result_name, stem
 from util.parallel import allotted_cpus
 from util.run import distributed
-from util.show.colours import OneColour
-from util.show.console import warn
-from util.show.result_page import forget_earlier, write_pages, write_rows
+from util.show.console import OneColour, warn
+from util.show.grid import grid, write_gif
+from util.show.html import clean_text, new_page, picture, write_page
+from util.show.result_page import ROWS, TURNTABLES, forget_earlier, write_pages, write_rows
 from util.skeleton import skeleton_picture
 from util.tensors import SAVE_NORMS, to_uint8
 
@@ -45,12 +47,10 @@ def complete_pairs(
 ) -> list[int]:
     """Indices of the pairs whose results are in ``folder``, whole and made by the run ``mark``."""
 
-    def has_photos(pair: tuple[str, str]) -> bool:
-        return all((folder / PAGE_IMAGES / f"{stem(name)}.jpg").is_file() for name in pair)
-
     def is_whole(pair: tuple[str, str]) -> bool:
         path = folder / result_name(*pair, save_format)
-        if not path.is_file() or (page and not has_photos(pair)):
+        photos = (folder / PAGE_IMAGES / f"{stem(name)}.jpg" for name in pair)
+        if not path.is_file() or (page and not all(photo.is_file() for photo in photos)):
             return False
         try:
             load_image(path)
@@ -104,40 +104,33 @@ class ResultWriter:
         pairs: Sequence[tuple[str, str]] = (),  # all pairs of the pages, when only some are added
     ):
         self.folder, self.size, self.save_format = Path(folder), tuple(size), save_format
+        self._page, self._title, self._pairs = page, title, pairs
+        self._convert, self._save_steps = SAVE_NORMS[save_norm], save_steps
         self._keypoint_frame, self._mark = keypoint_frame, mark
         self._pool = ThreadPoolExecutor(max(2, min(16, allotted_cpus() // 2)))
         self._pending: deque[Future] = deque()
-        self._pairs = pairs
         self._seen: set[str] = set()
-        self._title, self._want_page = title, page
         self._batches: list[list[tuple[str, str, str]]] = []  # source, target, file of each pair
         self._extras: tuple[str, ...] = ()  # names of further pictures of every pair
         self._colours = OneColour()
-        self._save_steps, self._convert = save_steps, SAVE_NORMS[save_norm]
         if distributed.is_main():
             forget_earlier(self.folder)
 
     def add(self, batch: Mapping[str, Any], outputs: Mapping[str, torch.Tensor]) -> None:
         """Queue one batch: ``batch`` as the data set gave it, ``outputs`` as ``model.infer`` gave
         them."""
-        pictures = {key: _Pictures(value, to_uint8) for key, value in outputs.items()}
-        pictures["fake_target"] = _Pictures(outputs["fake_target"], self._convert)
-        extras = {k: v for k, v in pictures.items() if k != "fake_target"}
+        results = _Pictures(outputs["fake_target"], self._convert)
+        extras = {k: _Pictures(v, to_uint8) for k, v in outputs.items() if k != "fake_target"}
         self._extras = tuple(extras)
         rows = []
         for i, pair in enumerate(zip(batch["source_name"], batch["target_name"], strict=True)):
             file = result_name(*pair, self.save_format)
-            tasks: list[Callable[[], None]] = []
-            for key, step in extras.items() if self._save_steps else ():
-                if key.startswith("step_"):
-                    folder = step_folder(self.folder, int(key.removeprefix("step_")))
-                    tasks.append(partial(self._save_from, folder / file, step, i))
-            if self._want_page:
+            tasks = list(self._steps(file, i, extras)) if self._save_steps else []
+            if self._page:
                 tasks += self._shown(batch, i, file, extras)
                 rows.append((*pair, file))
             # Last: a result that is there has everything else of its pair beside it.
-            result = partial(self._save_result, self.folder / file, pictures["fake_target"], i)
-            self._submit([*tasks, result])
+            self._submit([*tasks, partial(self._save_result, self.folder / file, results, i)])
         self._batches.append(rows)
 
     def _submit(self, tasks: Sequence[Callable[[], None]]) -> None:
@@ -159,8 +152,21 @@ class ResultWriter:
     def _save(self, path: Path, picture: np.ndarray) -> None:
         save_image(path, resize_linear(picture, self.size), mark=self._mark)
 
+    def _save_pose(self, path: Path, keypoints: torch.Tensor) -> None:
+        picture = skeleton_picture(keypoints.numpy(), self.size, self._keypoint_frame)
+        save_image(path, picture, quality=90)
+
+    def _steps(
+        self, file: str, i: int, extras: Mapping[str, _Pictures]
+    ) -> Iterator[Callable[[], None]]:
+        """Writes every step of one pair into a folder of its own."""
+        for key, step in extras.items():
+            if key.startswith("step_"):
+                folder = step_folder(self.folder, int(key.removeprefix("step_")))
+                yield partial(self._save_from, folder / file, step, i)
+
     def _shown(
-        self, batch, i: int, file: str, extras: Mapping[str, _Pictures]
+        self, batch: Mapping[str, Any], i: int, file: str, extras: Mapping[str, _Pictures]
     ) -> Iterator[Callable[[], None]]:
         """Writes what the page shows of one pair beside the result; a photo only the first time."""
         pages = self.folder / PAGE_IMAGES
@@ -176,10 +182,6 @@ class ResultWriter:
         for key, extra in extras.items():
             yield partial(self._save_from, pages / f"{Path(file).stem}_{key}.jpg", extra, i)
 
-    def _save_pose(self, path: Path, keypoints: torch.Tensor) -> None:
-        picture = skeleton_picture(keypoints.numpy(), self.size, self._keypoint_frame)
-        save_image(path, picture, quality=90)
-
     def close(self) -> None:
         """Wait for all images, write the pages, say so when every image is one colour."""
         while self._pending:
@@ -191,11 +193,11 @@ class ResultWriter:
             return
         for place in (self.folder, self.folder / PAGE_IMAGES):
             remove_leftovers(place)  # of a run that was killed
-        if self._want_page:
-            turns = zip_longest(*batches, fillvalue=[])
-            rows = [row for turn in turns for part in turn for row in part]
-            if self._pairs:
-                rows = [(*pair, result_name(*pair, self.save_format)) for pair in self._pairs]
+        if self._page:
+            rows = [(*pair, result_name(*pair, self.save_format)) for pair in self._pairs]
+            if not rows:
+                turns = zip_longest(*batches, fillvalue=[])
+                rows = [row for turn in turns for part in turn for row in part]
             write_rows(self.folder, self._title, rows, self._extras)
             write_pages(self.folder)
         if self._colours.found:
@@ -209,3 +211,56 @@ class ResultWriter:
             self.close()
         else:
             self._pool.shutdown(cancel_futures=True)
+
+
+TURNED = f"{PAGE_IMAGES}/turntables"  # folder of strips and films
+FPS = 25 / 3  # 120 ms a frame
+SMALLEST = 128  # pixels; smaller pictures are enlarged in the moving picture
+
+
+def write_turntables(
+    results: Path,
+    dataset: Any,  # its turns(), photograph(name), folder and full_turn are read
+    save_format: str,
+) -> None:
+    """Strip (PNG) and GIF of every turned object of ``dataset`` from the images in ``results``.
+
+    The upper row of a strip is generated, the lower one true, the source in front; a GIF shows both
+    side by side. Pictures that come from no image file are also written to the folder
+    ``<results>_truth``, which script/metrics.py wants as --gt_path. No turns, no files.
+    """
+    truth = results.with_name(f"{results.name}_truth")
+    cards = []
+    for source, pairs in dataset.turns().items():
+        made = [np.asarray(load_image(results / result_name(*p, save_format))) for p in pairs]
+        size = made[0].shape[:2]
+        first, *true = (
+            resize_linear(dataset.photograph(name), size)
+            for name in (source, *(target for _, target in pairs))
+        )
+        if dataset.folder is None:
+            for (_, name), image in zip(pairs, true, strict=True):
+                save_image(truth / f"{stem(name)}.png", image)
+        strip, film = (f"{TURNED}/{stem(source)}.{end}" for end in ("png", "gif"))
+        white = np.full_like(first, 255)
+        save_image(results / strip, grid([[first, *made], [white, *true]], gap=2))
+        both = [grid([pair]) for pair in zip(made, true, strict=True)]
+        write_gif(results / film, _film(both, dataset.full_turn), FPS, plays=0)
+        figures = (picture(film, "turned", f"{stem(source)}, turned"),
+                   picture(strip, "all views", stem(source)))  # fmt: skip
+        cards.append(tags.article(tags.h3(clean_text(stem(source))), *figures, cls="card"))
+    if cards:
+        page = new_page("Turned objects")
+        page.add(tags.h1("Turned objects"))
+        page.add(tags.p("Left and above: generated from the first picture. Right and below: true."))
+        page.add(tags.main(cards, cls="cards"))
+        write_page(results / TURNTABLES, page)
+        if (results / PAGE_IMAGES / ROWS).is_file():
+            write_pages(results)  # with a link to this one
+
+
+def _film(frames: Sequence[np.ndarray], full_turn: bool) -> list[np.ndarray]:
+    """Frames (H, W, 3), small ones enlarged; half a turn runs back and forth."""
+    larger = max(1, -(-SMALLEST // frames[0].shape[0]))
+    order = list(frames) if full_turn else [*frames, *frames[-2:0:-1]]
+    return [frame.repeat(larger, axis=0).repeat(larger, axis=1) for frame in order]

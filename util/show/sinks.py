@@ -1,22 +1,82 @@
-"""Where the numbers of a training go: the interface of a sink, text log, TensorBoard log."""
+"""The numbers of a training: curves, what the sinks are told of them, text and TensorBoard logs."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from util.files import write_atomically
 
-Images = Mapping[
-    str, np.ndarray
-]  # uint8 (H, W, 3) by caption, in the order in which they are shown
+MAX_POINTS = 600  # of a curve
+# Pictures, uint8 (H, W, 3), by caption, in the order in which they are shown.
+Images = Mapping[str, np.ndarray]
+
+
+@dataclass
+class Curve:
+    """Values over the number of training samples.
+
+    When it is full, neighbouring points are merged into their mean: old parts get coarser while new
+    points arrive at full resolution. The result depends only on what was appended.
+    """
+
+    samples: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def append(self, samples: int, value: float) -> None:
+        """Add one point; ``samples`` counts the training images seen so far."""
+        self.samples.append(int(samples))
+        self.values.append(float(value))
+        if len(self.values) > MAX_POINTS:
+            self._merge_neighbours()
+
+    def _merge_neighbours(self) -> None:
+        end = len(self.values) // 2 * 2  # an odd last point stays as it is
+        merged = [_mean(self.values[i : i + 2]) for i in range(0, end, 2)]
+        self.values = merged + self.values[end:]
+        self.samples = self.samples[1:end:2] + self.samples[end:]
+
+
+def _mean(values: list[float]) -> float:
+    """Mean of the finite values; NaN where there is none, so that a gap stays visible."""
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+class LossHistory:
+    """Curves by group and name: ``Loss/…``, ``LR/…``, ``Metric/…``."""
+
+    def __init__(self) -> None:
+        self.curves: dict[str, Curve] = {}
+
+    def append(self, group: str, values: Mapping[str, float], samples: int) -> None:
+        """Add one value to each curve that ``values`` names; new names start new curves."""
+        for name, value in values.items():
+            self.curves.setdefault(f"{group}/{name}", Curve()).append(samples, value)
+
+    def group(self, group: str) -> dict[str, Curve]:
+        """The curves of one group by name, in the order in which they were first logged."""
+        start = f"{group}/"
+        return {k.removeprefix(start): c for k, c in self.curves.items() if k.startswith(start)}
+
+    def state_dict(self) -> dict[str, dict[str, list]]:
+        """Plain lists, for a checkpoint: values are kept exactly."""
+        return {key: asdict(curve) for key, curve in self.curves.items()}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, list]]) -> None:
+        """Replace all curves by those of :meth:`state_dict`."""
+        self.curves = {
+            key: Curve(list(map(int, curve["samples"])), list(map(float, curve["values"])))
+            for key, curve in state.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -103,14 +163,13 @@ class LossLog(Sink):
         if not self.path.exists():
             return
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        kept = [line for line in lines if self._is_before(line, total_samples)]
+        kept = [
+            line for line in lines
+            if line.endswith("\n")  # a killed run may leave half a line
+            and ((match := self._TOTAL.search(line)) is None or int(match[1]) <= total_samples)
+        ]  # fmt: skip
         if len(kept) < len(lines):
             write_atomically(self.path, "".join(kept).encode("utf-8"))
-
-    def _is_before(self, line: str, total_samples: int) -> bool:
-        match = self._TOTAL.search(line)
-        complete = line.endswith("\n")  # a killed run may leave half a line
-        return complete and (match is None or int(match[1]) <= total_samples)
 
     def _append(self, line: str) -> None:
         size = self.path.stat().st_size if self.path.exists() else 0

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from dominate import document, tags
+import numpy as np
+from dominate import document, svg, tags
 from dominate.util import raw
 
 from util.files import write_atomically
 from util.image import save_image
-from util.show.curves import LossHistory, charts
 from util.show.html import (
+    Shown,
     clean_text,
     facts,
     new_page,
@@ -25,7 +27,7 @@ from util.show.html import (
     table,
     write_page,
 )
-from util.show.sinks import Images, Losses, Metrics, Pictures, Sink
+from util.show.sinks import Curve, Images, Losses, LossHistory, Metrics, Pictures, Sink
 
 KEEP_RECENT = 24  # intermediate results; of older ones, the last of each epoch stays
 KEEP_OLD = 200  # epochs; then every second one goes
@@ -77,15 +79,12 @@ class TrainingPage(Sink):
         title: str,
         history: LossHistory,
         epochs: int,
-        settings: Mapping[str, object] | None = None,  # of the run
-        meanings: Mapping[str, str] | None = None,  # of the losses
+        settings: Mapping[str, object],  # of the run
+        meanings: Mapping[str, str],  # of the losses
     ):
-        self.folder = folder
-        self.path = folder / "index.html"
-        self.title = title
-        self.history = history
-        self.epochs = epochs
-        self.settings, self.meanings = settings or {}, meanings or {}
+        self.folder, self.path = folder, folder / "index.html"
+        self.title, self.history, self.epochs = title, history, epochs
+        self.settings, self.meanings = settings, meanings
         self.entries: list[Entry] = []
         self.epoch = 0
         self.problem: str | None = None
@@ -98,15 +97,11 @@ class TrainingPage(Sink):
         self.epoch = record.epoch
         stamp = f"{record.total_samples:010d}"
         shown = self._save(record.images, stamp)
-        fixed = []
-        for number, (name, images) in enumerate(record.fixed, 1):
-            # What is given stays the same: one file for all updates.
-            given = {k: v for k, v in images.items() if k != "generated"}
-            files = {f[0]: f for f in self._save(given, f"fixed_{number}")}
-            made = {k: v for k, v in images.items() if k == "generated"}
-            files |= {f[0]: f for f in self._save(made, f"{stamp}_fixed_{number}")}
-            fixed.append((name, tuple(files[caption] for caption in images)))
-        entry = Entry(record.epoch, record.total_samples, shown, tuple(fixed))
+        fixed = tuple(
+            (name, self._save(images, f"{stamp}_fixed_{number}", f"fixed_{number}"))
+            for number, (name, images) in enumerate(record.fixed, 1)
+        )
+        entry = Entry(record.epoch, record.total_samples, shown, fixed)
         before = self.entries
         self.entries = [e for e in before if e.total_samples != entry.total_samples] + [entry]
         self._thin()
@@ -127,12 +122,16 @@ class TrainingPage(Sink):
         if self.entries or self.history.curves:
             self._write(reload=None)
 
-    def _save(self, images: Images, stamp: str) -> Files:
-        """Write pictures as ``images/<stamp>_<number>_<caption>.jpg``."""
+    def _save(self, images: Images, stamp: str, given: str = "") -> Files:
+        """Write pictures as ``images/<stamp>_<number>_<caption>.jpg``.
+
+        With ``given`` all but the generated one get that for a stamp: one file for all updates.
+        """
         files = []
         for number, (caption, image) in enumerate(images.items(), 1):
             safe = re.sub(r"[^A-Za-z0-9_-]", "_", caption)
-            file = f"{stamp}_{number}_{safe}.jpg"
+            start = given if given and caption != "generated" else stamp
+            file = f"{start}_{number}_{safe}.jpg"
             save_image(self.folder / "images" / file, image, quality=QUALITY)
             files.append((caption, file, *image.shape[:2]))
         return tuple(files)
@@ -166,7 +165,7 @@ class TrainingPage(Sink):
             curves = self.history.group(group)
             if curves:
                 meanings = RATES if group == "LR" else self.meanings
-                page.add(tags.section(tags.h2(heading), charts(curves, meanings)))
+                page.add(tags.section(tags.h2(heading), _charts(curves, meanings)))
         _add_cards(page, "Pairs of earlier batches, newest first", cards[1:])
         if self.settings:
             rows = [(name, str(value)) for name, value in self.settings.items()]
@@ -182,37 +181,31 @@ class TrainingPage(Sink):
             return
         cards = []
         for name, files in newest.fixed:
-            shown = {c: (f"images/{file}", (h, w)) for c, file, h, w in files}
+            earlier = [e for e in self._generated(name) if e[0] is not newest]
+            if len(earlier) > STRIP:
+                earlier = [
+                    earlier[i] for i in np.linspace(0, len(earlier) - 1, STRIP).round().astype(int)
+                ]
+            figures = (
+                picture(
+                    f"images/{file}", f"{entry.total_samples:,}", f"{name}, {entry.heading}", size
+                )
+                for entry, file, size in earlier
+            )
             card = tags.article(tags.h3(tags.b(clean_text(name))), cls="card")
-            card.add(pair_pictures(shown, f"{name}, {newest.heading}"))
-            card.add(self._earlier(name, newest))
+            card.add(pair_pictures(_shown(files), f"{name}, {newest.heading}"))
+            card.add(tags.div(*figures, cls="strip"))
             cards.append(card)
-        page.add(
-            tags.section(
-                tags.h2("The same pairs at every update"),
-                tags.p(f"{newest.heading}. Below: what was generated after so many samples."),
-                tags.div(cards, cls="cards"),
-            )
-        )
+        text = f"{newest.heading}. Below: what was generated after so many samples."
+        heading = tags.h2("The same pairs at every update")
+        page.add(tags.section(heading, tags.p(text), tags.div(cards, cls="cards")))
 
-    def _earlier(self, name: str, newest: Entry) -> tags.div:
-        """Generated pictures of one pair from the first to the newest update, evenly spread."""
-        found = []
+    def _generated(self, name: str) -> Iterator[tuple[Entry, str, tuple[int, int]]]:
+        """Every update of a pair that stays the same, and file and (h, w) of what it generated."""
         for entry in self.entries:
-            for other, files in entry.fixed:
-                made = [f for f in files if f[0] == "generated"]
-                if other == name and made and entry is not newest:
-                    found.append((entry, made[0]))
-        if len(found) > STRIP:
-            found = [found[round(i * (len(found) - 1) / (STRIP - 1))] for i in range(STRIP)]
-        figures = [
-            picture(
-                f"images/{file}", f"{entry.total_samples:,}",
-                f"{name}, {entry.heading}", (height, width),
-            )
-            for entry, (_, file, height, width) in found
-        ]  # fmt: skip
-        return tags.div(figures, cls="strip")
+            for caption, file, height, width in dict(entry.fixed).get(name, ()):
+                if caption == "generated":
+                    yield entry, file, (height, width)
 
     def _facts(self) -> dict[str, object]:
         curves = self.history.curves.values()
@@ -229,7 +222,7 @@ class TrainingPage(Sink):
             return
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            self.entries = [_entry(item) for item in content["entries"]]
+            self.entries = [_entry(**item) for item in content["entries"]]
             self.epoch = max((entry.epoch for entry in self.entries), default=0)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             self.problem = (
@@ -242,25 +235,114 @@ def _add_cards(page: document, heading: str, cards: Sequence[object]) -> None:
         page.add(tags.section(tags.h2(heading), tags.div(cards, cls="cards")))
 
 
-def _entry(item: dict) -> Entry:
+def _entry(epoch: int, total_samples: int, pictures: list, fixed: Sequence[list] = ()) -> Entry:
     """One entry of the list; pages written before pairs stayed the same have none of those."""
-    fixed = tuple((str(name), _files(files)) for name, files in item.get("fixed", ()))
-    return Entry(int(item["epoch"]), int(item["total_samples"]), _files(item["pictures"]), fixed)
+    same = tuple((str(name), _files(files)) for name, files in fixed)
+    return Entry(int(epoch), int(total_samples), _files(pictures), same)
 
 
 def _files(items: list) -> Files:
     """Check the list of an entry: its files are deleted later, so they must be ours."""
-    files = []
-    for caption, file, height, width in items:
+    for _, file, _, _ in items:
         if not re.fullmatch(r"[A-Za-z0-9_-]+\.jpg", file):
             raise ValueError(f"unexpected file name {file!r}")
-        files.append((str(caption), file, int(height), int(width)))
-    return tuple(files)
+    return tuple((str(caption), file, int(h), int(w)) for caption, file, h, w in items)
+
+
+def _shown(files: Files) -> Shown:
+    return {caption: (f"images/{file}", (h, w)) for caption, file, h, w in files}
 
 
 @lru_cache(maxsize=2 * (KEEP_RECENT + KEEP_OLD))
 def _card(entry: Entry) -> str:
     """HTML of one entry, kept: entries never change, and rendering hundreds takes a while."""
-    shown = {c: (f"images/{file}", (h, w)) for c, file, h, w in entry.pictures}
-    blocks = pair_pictures(shown, entry.heading)
+    blocks = pair_pictures(_shown(entry.pictures), entry.heading)
     return tags.article(tags.h3(tags.b(entry.heading)), *blocks, cls="card").render()
+
+
+WIDTH, HEIGHT = 340, 180  # of a chart
+LEFT, RIGHT, TOP, BOTTOM = 52, 10, 8, 24
+SMOOTHING = 40  # the dark curve averages over 1/40 of the points to each side
+LOG_RATIO = 30.0  # curves that span more than this factor get a logarithmic axis
+HUGE = 1e30  # losses beyond it have diverged; the axis could not show them beside others
+
+
+def _charts(curves: Mapping[str, Curve], meanings: Mapping[str, str]) -> tags.div:
+    """One chart a curve: losses differ by orders of magnitude and would hide each other in one."""
+    cards = []
+    for name, curve in curves.items():
+        finite = [value for value in curve.values if math.isfinite(value)]
+        last = f"{finite[-1]:.4g}" if finite else "no finite value"
+        heading = tags.h3(clean_text(f"{name}: {last}"))
+        card = tags.div(heading, chart(curve, name), cls="card")
+        if name in meanings:
+            card.add(tags.p(clean_text(meanings[name]), cls="meaning"))
+        cards.append(card)
+    return tags.div(cards, cls="charts")
+
+
+def chart(curve: Curve, name: str) -> svg.svg:
+    """The points of one curve (pale) and their local mean (dark) over training samples.
+
+    Values that are not finite (or beyond ``HUGE``) interrupt the line. The axis is logarithmic
+    where all values are positive and span a large factor.
+    """
+    figure = svg.svg(
+        viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=clean_text(f"curve of {name}")
+    )
+    samples, values = np.array(curve.samples), np.array(curve.values)
+    drawn = np.abs(values) < HUGE  # not NaN either
+    if not drawn.any():
+        return figure
+    known, known_samples = values[drawn], samples[drawn]
+    logarithmic = known.min() > 1 / HUGE and known.max() / known.min() > LOG_RATIO
+    scale = np.log10 if logarithmic else np.asarray
+    low, high = scale(known.min()), scale(known.max())
+    margin = 0.05 * (high - low) or max(abs(high) * 0.05, 1e-6)
+    low, high = low - margin, high + margin
+    if known.min() >= 0 and not logarithmic:
+        low = max(low, 0.0)
+    left, right = known_samples[0], max(known_samples[-1], known_samples[0] + 1)
+
+    def line(x: np.ndarray, y: np.ndarray, style: str) -> svg.path:
+        across = LEFT + (x - left) / (right - left) * (WIDTH - LEFT - RIGHT)
+        up = (scale(y) - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        return svg.path(d=_path(zip(across, HEIGHT - BOTTOM - up, strict=True)), cls=style)
+
+    figure.add(_axes(low, high, left, right, logarithmic))
+    figure.add(line(samples, np.where(drawn, values, np.nan), "raw"))
+    figure.add(line(known_samples, _smoothed(known), "smooth"))
+    return figure
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Mean over the neighbours on both sides, which does not lag; few points stay as they are."""
+    reach = [min(len(values) // SMOOTHING, i, len(values) - 1 - i) for i in range(len(values))]
+    return np.array([values[i - r : i + r + 1].mean() for i, r in enumerate(reach)])
+
+
+def _path(points: Iterable[tuple[float, float]]) -> str:
+    """Lines through points (x, y); y = NaN lifts the pen. A single point becomes a dot."""
+    commands, pen_down = [], False
+    for x, y in points:
+        if not math.isnan(y):
+            commands.append(f"L{x:.1f} {y:.1f}" if pen_down else f"M{x:.1f} {y:.1f} h0")
+        pen_down = not math.isnan(y)
+    return " ".join(commands)
+
+
+def _axes(low: float, high: float, left: int, right: int, logarithmic: bool) -> list[svg.svg_tag]:
+    marks: list[svg.svg_tag] = []
+
+    def label(text: str, x: float, y: float, anchor: str) -> None:
+        marks.append(svg.text(text, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor))
+
+    for step in range(4):
+        y = HEIGHT - BOTTOM - step / 3 * (HEIGHT - TOP - BOTTOM)
+        value = low + step / 3 * (high - low)
+        marks.append(svg.line(x1=LEFT, x2=WIDTH - RIGHT, y1=f"{y:.1f}", y2=f"{y:.1f}", cls="grid"))
+        label(f"{10**value if logarithmic else value:.3g}", LEFT - 5, y + 3.5, "end")
+    label(f"{left:,}", LEFT, HEIGHT - 8, "start")
+    unit = "samples, log scale" if logarithmic else "samples"
+    label(f"{right:,} {unit}", WIDTH - RIGHT, HEIGHT - 8, "end")
+    return marks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import ipaddress
 import logging
 import re
 import threading
@@ -11,16 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
-from urllib.parse import SplitResult, urlparse, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
-from util.show.curves import Curve, LossHistory
-from util.show.sinks import Losses, Metrics, Pictures, Sink
+from util.show.sinks import Losses, LossHistory, Metrics, Pictures, Sink
 
 CONNECT_SECONDS, READ_SECONDS = 3.0, 10.0
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 300.0
 SMALLEST_WINDOW = 176  # pixels, width of a picture
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 CLOSE_SECONDS = 5.0  # the end of a training waits this long for the last windows
 
 
@@ -87,16 +86,14 @@ class VisdomLog(Sink):
         first_retry_seconds: float = FIRST_RETRY_SECONDS,
     ):
         self._client_class = _client_class()
-        self._settings = settings
-        self._history = history
-        self._warn = warn
-        self._warned = False
+        self._settings, self._history, self._warn = settings, history, warn
         self._first_retry = first_retry_seconds
-        self._windows: dict[str, Callable[[Any], None]] = {}
+        self._windows: dict[
+            str, tuple[str, dict, dict]
+        ] = {}  # method of the client, options, arrays
         self._unsent: set[str] = set()
         self._changed = threading.Condition()
-        self._closing = False
-        self._connected = False
+        self._closing = self._warned = False
         self._thread = threading.Thread(target=self._run, name="visdom", daemon=True)
         self._thread.start()
 
@@ -110,8 +107,12 @@ class VisdomLog(Sink):
     def pictures(self, record: Pictures) -> None:
         for name, image in record.images.items():
             caption = html.escape(f"{name}, epoch {record.epoch}, {record.total_samples:,} samples")
+            height, width = image.shape[:2]
+            zoom = max(1.0, SMALLEST_WINDOW / width)  # 32-pixel pictures would be stamps
+            options = {"title": html.escape(name), "caption": caption, "jpgquality": 90,
+                       "width": zoom * width, "height": zoom * height}  # fmt: skip
             pixels = np.ascontiguousarray(image.transpose(2, 0, 1))  # (3, H, W)
-            self._post(name, _picture_sender(pixels, html.escape(name), caption))
+            self._post(name, "image", options, img=pixels)
 
     def close(self) -> None:
         """Send what is waiting, unless no server answers."""
@@ -120,16 +121,25 @@ class VisdomLog(Sink):
             self._changed.notify()
         self._thread.join(CLOSE_SECONDS)
 
-    def _show_curves(self, window: str, group: str) -> None:
+    def _show_curves(self, title: str, group: str) -> None:
+        """All curves of a group over one axis; a curve has a gap where it has no point."""
         curves = self._history.group(group)
         if curves:
-            self._post(window, _curves_sender(*_table(curves), list(curves), window))
+            samples = np.unique(np.concatenate([curve.samples for curve in curves.values()]))
+            values = np.full((len(samples), len(curves)), np.nan)
+            for column, curve in enumerate(curves.values()):
+                values[np.searchsorted(samples, curve.samples), column] = curve.values
+            values[~np.isfinite(values)] = np.nan  # JSON has no infinity
+            axis = np.tile(samples[:, None], (1, len(curves))).astype(float)
+            names = [html.escape(name) for name in curves]
+            options = {"title": title, "legend": names, "xlabel": "samples"}
+            self._post(title, "line", options, Y=values, X=axis)
 
-    def _post(self, window: str, send: Callable[[Any, str], None]) -> None:
+    def _post(self, window: str, kind: str, options: dict[str, Any], **content: np.ndarray) -> None:
         """Replace the content of a window; returns at once."""
         key = f"{self._settings.display_id}_{re.sub(r'[^A-Za-z0-9_-]', '_', window)}"
         with self._changed:
-            self._windows[key] = lambda client: send(client, key)
+            self._windows[key] = kind, options, content
             self._unsent.add(key)
             self._changed.notify()
 
@@ -143,9 +153,15 @@ class VisdomLog(Sink):
                 waiting = {key: self._windows[key] for key in sorted(self._unsent)}
                 self._unsent.clear()
             try:
-                client = client or self._connect()
-                for send in waiting.values():
-                    send(client)
+                client = client or self._client_class(
+                    server=self._settings.url,
+                    port=self._settings.own_port,
+                    env=self._settings.environment,
+                    raise_exceptions=True,
+                    use_incoming_socket=False,
+                )
+                for key, (kind, options, content) in waiting.items():
+                    getattr(client, kind)(win=key, opts=dict(options), **content)
                 retry = self._first_retry
             except Exception as error:  # whatever visdom raises must not end a training
                 client = None
@@ -154,15 +170,6 @@ class VisdomLog(Sink):
                     self._unsent.update(self._windows)
                     self._changed.wait_for(lambda: self._closing, timeout=retry)
                 retry = min(2 * retry, LONGEST_RETRY_SECONDS)
-
-    def _connect(self):
-        return self._client_class(
-            server=self._settings.url,
-            port=self._settings.own_port,
-            env=self._settings.environment,
-            raise_exceptions=True,
-            use_incoming_socket=False,
-        )
 
     def _report(self, error: Exception) -> None:
         if self._warned:
@@ -191,48 +198,10 @@ def _client_class():
         def _handle_post(self, url: str, data: Any = None) -> str:
             if self._session is None:
                 self._session = requests.Session()
-                self._session.trust_env = not _is_this_machine(url)  # no proxy to loopback
+                self._session.trust_env = urlsplit(url).hostname not in LOOPBACK  # no proxy
             limits = (CONNECT_SECONDS, READ_SECONDS)
             answer = self._session.post(url, data=data or {}, timeout=limits)
             answer.raise_for_status()
             return answer.text
 
     return Client
-
-
-def _is_this_machine(url: str) -> bool:
-    host = urlparse(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _table(curves: dict[str, Curve]) -> tuple[np.ndarray, np.ndarray]:
-    """Curves on a common x axis: samples and values (N, M), NaN where a curve has no point."""
-    samples = np.unique(np.concatenate([curve.samples for curve in curves.values()]))
-    values = np.full((len(samples), len(curves)), np.nan)
-    for column, curve in enumerate(curves.values()):
-        values[np.searchsorted(samples, curve.samples), column] = curve.values
-    values[~np.isfinite(values)] = np.nan  # JSON has no infinity
-    return np.tile(samples[:, None], (1, len(curves))).astype(float), values
-
-
-def _curves_sender(samples: np.ndarray, values: np.ndarray, names: list[str], title: str):
-    legend = [html.escape(name) for name in names]
-
-    def send(client: Any, window: str) -> None:
-        options = {"title": title, "legend": legend, "xlabel": "samples"}
-        client.line(Y=values, X=samples, win=window, opts=options)
-
-    return send
-
-
-def _picture_sender(pixels: np.ndarray, title: str, caption: str):
-    def send(client: Any, window: str) -> None:
-        zoom = max(1.0, SMALLEST_WINDOW / pixels.shape[2])  # 32-pixel pictures would be stamps
-        options = {"title": title, "caption": caption, "jpgquality": 90}
-        options |= {"width": zoom * pixels.shape[2], "height": zoom * pixels.shape[1]}
-        client.image(pixels, win=window, opts=options)
-
-    return send

@@ -13,15 +13,23 @@ Each of them is a small sink; none of them can stop a training::
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from util.show.colours import OneColour
-from util.show.console import Console, SilentConsole, Throughput
-from util.show.curves import LossHistory
-from util.show.sinks import Images, Losses, LossLog, Metrics, Pictures, Sink, TensorBoardLog
+from util.show.console import Console, OneColour, SilentConsole, Throughput
+from util.show.sinks import (
+    Images,
+    Losses,
+    LossHistory,
+    LossLog,
+    Metrics,
+    Pictures,
+    Sink,
+    TensorBoardLog,
+)
 from util.show.training_page import TrainingPage
 from util.show.visdom import VisdomLog, VisdomSettings
 
@@ -70,7 +78,9 @@ class Visualizer:
         if use_tensorboard:
             self._add_optional(lambda: TensorBoardLog(run_dir / "tensorboard"), "tensorboard")
         if use_html:
-            page = TrainingPage(run_dir / "web", title, self.history, epochs, settings, meanings)
+            page = TrainingPage(
+                run_dir / "web", title, self.history, epochs, settings or {}, meanings or {}
+            )
             self.page = page.path
             if page.problem is not None:
                 self.warn(page.problem)
@@ -81,16 +91,13 @@ class Visualizer:
     def _start(self, console: Console) -> None:
         self.history = LossHistory()
         self.total_samples = 0
-        self.throughput = console.throughput
-        self.console = console
+        self.console, self.throughput = console, console.throughput
         self.sinks: list[Sink] = [console]
-        self._failed: set[str] = set()
-        self._started, self._shown_at = time.monotonic(), None
-        self._shows_pictures = False
         self.page: Path | None = None
-        self._postponed = False
-        self._colours, self._grey_said = OneColour(), False
-        self._epoch_shown = 0
+        self._failed: set[str] = set()
+        self._started, self._shown_at = time.monotonic(), -math.inf
+        self._shows_pictures = self._postponed = self._grey_said = False
+        self._colours, self._epoch_shown = OneColour(), 0
 
     def timed(self, batches: Iterable[T]) -> Iterator[T]:
         """Iterate over a loader and measure how long training waits for it."""
@@ -114,7 +121,6 @@ class Visualizer:
     ) -> None:
         """Log losses and learning rates (``{"G": …, "D": …}``) of this iteration to all sinks."""
         losses = {name: float(value) for name, value in losses.items()}
-        lrs = {name: float(value) for name, value in lrs.items()}
         self.total_samples = total_samples
         self.history.append("Loss", losses, total_samples)
         self.history.append("LR", lrs, total_samples)
@@ -124,10 +130,8 @@ class Visualizer:
 
     def log_metrics(self, metrics: Mapping[str, float], epoch: int, total_samples: int) -> None:
         """Log validation results to all sinks."""
-        metrics = {name: float(value) for name, value in metrics.items()}
         self.history.append("Metric", metrics, total_samples)
-        record = Metrics(epoch, total_samples, metrics)
-        self._tell(lambda sink: sink.metrics(record))
+        self._tell(lambda sink: sink.metrics(Metrics(epoch, total_samples, metrics)))
         shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         self.message(f"validation after epoch {epoch}, {total_samples:,} samples: {shown}")
 
@@ -142,8 +146,7 @@ class Visualizer:
         """
         if not self._shows_pictures:
             return False
-        age = float("inf") if self._shown_at is None else time.monotonic() - self._shown_at
-        if last or age >= self._picture_seconds:
+        if last or time.monotonic() - self._shown_at >= self._picture_seconds:
             return True
         if not self._postponed:
             self._postponed = True
@@ -167,8 +170,7 @@ class Visualizer:
         for pictures in (images, *(one for _, one in fixed)):
             if "generated" in pictures:
                 self._colours.see(pictures["generated"])
-        record = Pictures(epoch, total_samples, dict(images), tuple(fixed))
-        self._tell(lambda sink: sink.pictures(record))
+        self._tell(lambda sink: sink.pictures(Pictures(epoch, total_samples, images, fixed)))
         self._shown_at = time.monotonic()
 
     def _say_if_grey(self, total_samples: int) -> None:
