@@ -34,19 +34,14 @@ CAPTIONS = {
 # What the published names in the logs measure; all values are weighted as in the total loss.
 LOSSES = {
     "app_gen": "L1 distance of the generated image to the ground truth",
-    "app_gen_t": "L1 distance of the generated image to the ground truth",
     "app_gen_s": "L1 distance of the reconstructed source to the source",
     "content_gen": "distance of VGG-19 features to those of the ground truth",
-    "content_gen_t": "distance of VGG-19 features to those of the ground truth",
     "content_gen_s": "distance of VGG-19 features, source branch",
     "style_gen": "distance of Gram matrices of VGG-19 features to those of the ground truth",
-    "style_gen_t": "distance of Gram matrices of VGG-19 features to those of the ground truth",
     "style_gen_s": "distance of Gram matrices of VGG-19 features, source branch",
     "affi_gen_t": "do the textures relate to those of the source as the true ones do?",
     "ad_gen": "adversarial loss of the generator: low when the discriminator is deceived",
-    "ad_gen_t": "adversarial loss of the generator: low when the discriminator is deceived",
     "dis_img_gen": "loss of the discriminator: near 0 it tells real from generated with ease",
-    "dis_img_gen_t": "loss of the discriminator: near 0 it tells real from generated with ease",
     "correctness": "do the flows fetch VGG-19 features like those of the target?",
     "correctness_gen": "do the flows fetch VGG-19 features like those of the target?",
     "regularization": "deviation of the flows from an affine map in small windows",
@@ -73,6 +68,7 @@ LOSSES = {
     "grad_G": "norm of the generator's gradient",
     "grad_D": "norm of the discriminator's gradient",
 }
+LOSSES |= {f"{name}_t": text for name, text in LOSSES.items() if name.endswith("_gen")}  # DPTN's
 
 
 def create_visualizer(
@@ -85,11 +81,9 @@ def create_visualizer(
     opt = model.opt
     if not distributed.is_main():
         return NullVisualizer()
-    visdom = None
-    if opt.display_id > 0:
-        visdom = VisdomSettings(
-            opt.display_server, opt.display_port, opt.display_id, opt.display_env or opt.name
-        )
+    windows = VisdomSettings(
+        opt.display_server, opt.display_port, opt.display_id, opt.display_env or opt.name
+    )
     return Visualizer(
         folder,
         opt.name,
@@ -97,7 +91,7 @@ def create_visualizer(
         samples_per_epoch=end[1],
         use_html=not opt.no_html,
         use_tensorboard=not opt.no_tensorboard,
-        visdom=visdom,
+        visdom=windows if opt.display_id > 0 else None,
         settings=settings,
         meanings={**LOSSES, **model.loss_meanings},
         picture_seconds=opt.display_seconds,
@@ -129,8 +123,8 @@ def first_line(opt: Namespace, run: TrainingRun, loader: DataLoader) -> str:
         f"{', '.join(sizes)} parameters",
         f"{pairs}, {_epochs(epochs)} of {steps:,} steps",
         distributed.describe_batch(batches.batch_size),
+        *([f"page: {page}"] if page else []),
     ]
-    parts += [f"page: {page}"] if page else []
     return " | ".join(part.replace(" ", GLUE) for part in parts)
 
 
@@ -152,8 +146,8 @@ def last_words(opt: Namespace, run: TrainingRun, saved: bool) -> str:
         f"  losses      {folder / 'loss_log.txt'}",
     ]
     if run.extra.get("best") is not None:
-        best = f"{opt.best_metric} {run.extra['best']:.4f}"
-        lines.insert(2, f"  best        {folder / 'best_net_G.pth'} ({best})")
+        best = f"({opt.best_metric} {run.extra['best']:.4f})"
+        lines.insert(2, f"  best        {folder / 'best_net_G.pth'} {best}")
     if run.visualizer.page is not None:
         lines.append(f"  page        {run.visualizer.page}")
     if not saved:
@@ -182,12 +176,10 @@ class Gallery:
 
         Those of the very last step are always shown.
         """
-        visualizer, at = self.run.visualizer, self.run.progress
+        model, visualizer, at = self.model, self.run.visualizer, self.run.progress
         if not visualizer.wants_pictures(last=self.run.at_end()):
             return
-        model = self.model
-        images = pictures_of(model.visuals, model.seen, model.opt)
-        fixed = []
+        images, fixed = pictures_of(model.visuals, model.seen, model.opt), []
         with model.evaluating():
             for name, batch in self.fixed:
                 inputs = model.prepare(batch)

@@ -42,27 +42,18 @@ from script.transfer import (
 from util.errors import UserError
 from util.files import check_writable
 from util.image import as_photo, grey_as, list_photos
-from util.kinds import (
-    REQUIRED,
-    choice,
-    flag,
-    natural,
-    number,
-    rate,
-    several,
-    text,
-    whole_number,
-)
+from util.kinds import REQUIRED, choice, flag, natural, number, rate, several, text, whole_number
 from util.person.crop import movement_to_frame
 from util.person.motion import CUTOFF, between, hold_lost, retarget, smooth
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.progress import progress_bar
-from util.show.grid import GIF_FPS, LIMITS, WRITERS, grid
+from util.show.grid import LIMITS, WRITERS, grid
 from util.skeleton import JOINTS, MISSING, present
 from util.tables.poses import POSE_FILES, NamedPose, read_poses
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+NOBODY = np.full((len(JOINTS), 2), float(MISSING))
 FPS = 12.0
 BATCH = 8
 
@@ -103,30 +94,41 @@ def _add_film_options(parser: Parser) -> None:
     add("--side_by_side", flag, False, "the source and every skeleton beside the result")
 
 
-def read_movement(opt: Namespace, find: PersonFinder, frame: tuple[int, int]) -> tuple:
+def read_movement(
+    opt: Namespace, find: PersonFinder, frame: tuple[int, int]
+) -> tuple[np.ndarray, float, bool]:
     """The poses (N, 18, 2) in ``frame``, pictures a second, and whether they were estimated."""
     if opt.between:
         ends = [_one_pose(Path(item), opt, find, frame) for item in opt.between]
         return between(*ends, opt.frames), opt.fps or FPS, False
     path = Path(opt.poses)
-    if path.suffix.lower() in VIDEOS:
-        poses, fps = poses_of_video(path, find)
-    elif path.is_dir() and not any(p.suffix.lower() == ".json" for p in path.iterdir()):
-        poses, fps = poses_of_photos(list_photos(path), find), None
-    elif path.is_dir() or path.suffix.lower() in POSE_FILES:
+    is_folder = path.is_dir()
+    has_files = is_folder and any(p.suffix.lower() == ".json" for p in path.iterdir())
+    if has_files or path.suffix.lower() in POSE_FILES:
         named = _poses_of_files(path, opt)
         fps = opt.fps or named[0].fps or FPS
         if named[0].in_annotation_frame:
             return np.stack([pose.in_frame(frame) for pose in named]), fps, False
         return movement_to_frame(np.stack([p.keypoints for p in named]), frame, fps), fps, False
+    if is_folder:
+        photos = list_photos(path)
+        pictures, count, fps = (
+            ((as_photo(photo), str(photo)) for photo in photos),
+            len(photos),
+            None,
+        )
+    elif path.suffix.lower() in VIDEOS:
+        pictures, count, fps = pictures_of_video(path)
     else:
         raise UserError(
             f"--poses {path}: {'no such file' if not path.exists() else 'unknown kind of file'}; "
             f"expected a folder, {', '.join((*POSE_FILES, *VIDEOS))}"
         )
     fps = opt.fps or fps or FPS
-    if not present(poses).any():
-        raise UserError(f"{path}: nobody was found in any of its {len(poses)} pictures")
+    found = [find.person(*one) for one in progress_bar(pictures, "estimate", total=count)]
+    if not any(found):
+        raise UserError(f"{path}: nobody was found in any of its {len(found)} pictures")
+    poses = np.stack([NOBODY if person is None else person.keypoints for person in found])
     return movement_to_frame(poses, frame, fps), fps, True
 
 
@@ -141,25 +143,22 @@ def _poses_of_files(path: Path, opt: Namespace) -> list[NamedPose]:
     """The poses of a file, or of the files of a folder by name; nobody is a pose too."""
     files = [path]
     if path.is_dir():
-        files = sorted(
-            p for p in path.iterdir() if p.suffix.lower() == ".json" and not p.name.startswith(".")
-        )
+        files = sorted(p for p in path.glob("[!.]*") if p.suffix.lower() == ".json")
     many, poses = len(files) > 1, []
     for file in files:
         try:
             found = read_poses(file, opt.person, 0, opt.joint_score, keep_empty=True)
-            if many and len(found) > 1:
-                raise UserError(
-                    f"--poses {path}: {file.name} is a sequence of {len(found)} poses, one of "
-                    f"{len(files)} pose files; expected files of one pose each, or one sequence: "
-                    f"--poses {file}"
-                )
-            poses += found
         except UserError as error:
             if not many or "holds no person" not in str(error):
                 raise
-            nobody = np.full((len(JOINTS), 2), float(MISSING))
-            poses.append(NamedPose(file.stem, nobody, False))
+            found = [NamedPose(file.stem, NOBODY, False)]
+        if many and len(found) > 1:
+            raise UserError(
+                f"--poses {path}: {file.name} is a sequence of {len(found)} poses, one of "
+                f"{len(files)} pose files; expected files of one pose each, or one sequence: "
+                f"--poses {file}"
+            )
+        poses += found
     seen = [pose for pose in poses if present(pose.keypoints).any()]
     if not seen:
         raise UserError(f"--poses {path}: nobody is in any of its {len(poses)} poses")
@@ -168,49 +167,28 @@ def _poses_of_files(path: Path, opt: Namespace) -> list[NamedPose]:
     return [p._replace(in_annotation_frame=seen[0].in_annotation_frame) for p in poses]
 
 
-def poses_of_photos(photos: Iterable[Path], find: PersonFinder) -> np.ndarray:
-    """Poses (N, 18, 2) of photos of one person; where nobody is found all joints are missing."""
-    return np.stack(
-        [
-            _pose_of_picture(as_photo(photo), str(photo), find)
-            for photo in progress_bar(photos, desc="estimate", unit="photo")
-        ]
-    )
-
-
-def _pose_of_picture(picture: Image.Image, where: str, find: PersonFinder) -> np.ndarray:
-    person = find.person(picture, where)
-    return np.full((len(JOINTS), 2), float(MISSING)) if person is None else person.keypoints
-
-
-def poses_of_video(path: Path, find: PersonFinder) -> tuple[np.ndarray, float | None]:
-    """Poses (N, 18, 2) of a video's pictures, in its pixels, and its pictures a second."""
+def pictures_of_video(
+    path: Path,
+) -> tuple[Iterator[tuple[Image.Image, str]], int | None, float | None]:
+    """A video's pictures, each with what to call it, how many there may be, how many a second."""
     if not path.is_file():
         raise UserError(f"{path}: no such video")
     video = cv2.VideoCapture(str(path))
-    try:
-        fps = video.get(cv2.CAP_PROP_FPS)
-        count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        poses = []
-        bar = progress_bar(_pictures(video), "estimate", total=max(count, 0) or None)
-        for number, picture in enumerate(bar):
-            poses.append(_pose_of_picture(picture, f"{path}, picture {number}", find))
-    finally:
-        video.release()
-    if not poses:
-        raise UserError(
-            f"{path} is no video that OpenCV can read, or an empty one; expected "
-            f"{', '.join(VIDEOS)}: convert it"
-        )
-    return np.stack(poses), fps if 0.1 <= fps <= 1000 else None
+    fps, count = video.get(cv2.CAP_PROP_FPS), int(video.get(cv2.CAP_PROP_FRAME_COUNT))
 
+    def pictures() -> Iterator[tuple[Image.Image, str]]:
+        number = 0
+        while (read := video.read())[0]:
+            picture = Image.fromarray(np.ascontiguousarray(read[1][..., ::-1]))
+            yield picture, f"{path}, picture {number}"
+            number += 1
+        if not number:
+            raise UserError(
+                f"{path} is no video that OpenCV can read, or an empty one; expected "
+                f"{', '.join(VIDEOS)}: convert it"
+            )
 
-def _pictures(video: cv2.VideoCapture) -> Iterator[Image.Image]:
-    while True:
-        ok, pixels = video.read()
-        if not ok:
-            return
-        yield Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))
+    return pictures(), max(count, 0) or None, fps if 0.1 <= fps <= 1000 else None
 
 
 def prepared(poses: np.ndarray, fps: float, estimated: bool, opt: Namespace) -> np.ndarray:
@@ -227,13 +205,14 @@ def prepared(poses: np.ndarray, fps: float, estimated: bool, opt: Namespace) -> 
 def output_file(opt: Namespace) -> Path:
     """Where to write, checked."""
     output = Path(opt.output)
-    if output.suffix.lower() not in WRITERS:
+    kind = output.suffix.lower()
+    if kind not in WRITERS:
         raise UserError(f"--output {output}: expected a name that ends in {', '.join(WRITERS)}")
     check_writable(output)
-    if opt.fps and opt.fps > fastest(output):
+    if opt.fps and opt.fps > LIMITS[kind][1]:
         raise UserError(
-            f"--fps {opt.fps:g}: a {output.suffix} file shows at most {GIF_FPS} pictures a second; "
-            f"use --fps {GIF_FPS}, or write an .mp4 file"
+            f"--fps {opt.fps:g}: a {output.suffix} file shows at most {LIMITS[kind][1]} pictures a "
+            f"second; use --fps {LIMITS[kind][1]}, or write an .mp4 file"
         )
     if bool(opt.poses) == bool(opt.between):
         raise UserError("expected either --poses P or --between A B")
@@ -244,38 +223,22 @@ def output_file(opt: Namespace) -> Path:
     return output
 
 
-def fastest(output: Path) -> float:
-    """Most pictures a second of a file of this kind."""
-    return GIF_FPS if output.suffix.lower() == ".gif" else float("inf")
-
-
-def check_count(poses: np.ndarray, output: Path) -> None:
-    """Refuse sequences that are none, and those that the format cannot take."""
-    most = LIMITS[output.suffix.lower()]
-    if len(poses) < 2:
-        raise UserError("found one pose; expected at least two, or use script.transfer for one")
-    if len(poses) > most:
-        raise UserError(
-            f"{len(poses)} poses are too many for a {output.suffix} file, which takes {most}; "
-            "write an .mp4 file, or fewer poses"
-        )
-
-
 def film(
-    pictures: Iterable[Image.Image], poses: np.ndarray, source: Subject, opt: Namespace, total: int
+    pictures: Iterable[Image.Image], poses: np.ndarray, source: Subject, side_by_side: bool
 ) -> Iterator[np.ndarray]:
     """The frames to write, with a progress bar."""
-    for picture, pose in zip(progress_bar(pictures, "frames", total=total), poses, strict=False):
+    bar = progress_bar(pictures, "frames", total=len(poses))
+    for picture, pose in zip(bar, poses, strict=True):
         frame = np.asarray(grey_as(source.picture, picture))
-        if opt.side_by_side:
+        if side_by_side:
             size = frame.shape[:2]
             drawn = Subject("", None, pose).tile(size, skeleton=True)
             frame = grid([[source.tile(size, skeleton=False), drawn, frame]])
         yield frame
 
 
-def animate(opt: Namespace) -> tuple[Path, int, float, list[str]]:
-    """Do what the options say; returns the file, its number of frames, their rate, and remarks."""
+def animate(opt: Namespace) -> None:
+    """Do what the options say, and say where the film is."""
     output = output_file(opt)
     as_photo(opt.source)  # refused before anything heavy is loaded
     device = choose_device(opt.device)
@@ -285,31 +248,34 @@ def animate(opt: Namespace) -> tuple[Path, int, float, list[str]]:
     source = read_source(opt, find, frame)
     poses, fps, estimated = read_movement(opt, find, frame)
     poses = prepared(poses, fps, estimated, opt)
-    check_count(poses, output)
-    remarks = [model.remark] if model.remark else []
-    if fps > fastest(output):
-        remarks.append(
-            f"the poses come {fps:g} a second, of which a {output.suffix} file shows {GIF_FPS}: "
-            "the film is slower; an .mp4 file keeps the time"
+    most, fastest = LIMITS[output.suffix.lower()]
+    if len(poses) < 2:
+        raise UserError("found one pose; expected at least two, or use script.transfer for one")
+    if len(poses) > most:
+        raise UserError(
+            f"{len(poses)} poses are too many for a {output.suffix} file, which takes {most}; "
+            "write an .mp4 file, or fewer poses"
         )
-        fps = fastest(output)
     if not opt.no_retarget:
         poses = retarget(poses, source.keypoints, frame)
     pictures = model.animate(
         source.picture, poses, source.keypoints, retarget=False, batch_size=opt.batch_size
     )
-    frames = film(pictures, poses, source, opt, len(poses))
-    WRITERS[output.suffix.lower()](output, frames, fps, opt.loop)
-    return output, len(poses), fps, remarks
+    frames = film(pictures, poses, source, opt.side_by_side)
+    WRITERS[output.suffix.lower()](output, frames, min(fps, fastest), opt.loop)
+    if model.remark:
+        print(f"note: {model.remark}")
+    if fps > fastest:
+        print(
+            f"note: the poses come {fps:g} a second, of which a {output.suffix} file shows "
+            f"{fastest}: the film is slower; an .mp4 file keeps the time"
+        )
+    print(f"wrote {output}: {len(poses)} frames, {min(fps, fastest):g} a second")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse, animate, say where the film is."""
-    opt = build_parser().parse(sys.argv[1:] if argv is None else argv)
-    output, count, fps, remarks = animate(opt)
-    for remark in remarks:
-        print(f"note: {remark}")
-    print(f"wrote {output}: {count} frames, {fps:g} a second")
+    """Parse and animate."""
+    animate(build_parser().parse(argv))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@
 
 For points of the result, by default its joints: the attention maps of DPTN's texture transfer
 blocks over the source, GFLA's flow fields as arrows, MAGPT's gates. Writes figure.png and maps.png
-into --output, with --html also page.html, on which a click on the result shows its map; -o x.png
-writes x.png, x_maps.png and x_page.html. --table measures how much attention falls on the same
-joint of the source, beside an untrained network.
+into --output, with --html also page.html, on which a click on the result shows its map. --table
+measures how much attention falls on the same joint of the source, beside an untrained network, and
+writes table.csv.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from __future__ import annotations
 import copy
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
@@ -64,7 +64,7 @@ from util.show import attention as show
 from util.skeleton import JOINTS, present, skeleton_picture
 from util.tensors import image_to_tensor, to_uint8
 
-PICTURES = (".png", ".jpg", ".jpeg")
+ENDINGS = (".png", ".jpg", ".jpeg", ".csv", ".html")  # of files
 SMALLEST = 256  # pixels; smaller pictures are enlarged to be looked at
 
 
@@ -80,16 +80,20 @@ class Case:
     own: np.ndarray | None  # keypoints (18, 2) of the source in ``frame``, None for objects
     target: np.ndarray | None  # of the target pose
 
-    @property
+    @cached_property
     def attention(self) -> np.ndarray | None:
         """(blocks, heads, h, w, h', w'); None for a model without."""
         maps = self.explanation.attention
         return torch.stack(maps)[:, 0].cpu().numpy() if maps else None
 
-    @property
+    @cached_property
     def flows(self) -> list[np.ndarray]:
         """Flow fields (2, h, w), coarse to fine."""
         return [flow[0].cpu().numpy() for flow in self.explanation.flows]
+
+    def map_of(self, point: np.ndarray) -> np.ndarray:
+        """The mean attention map (h', w') over the source of a point of the result."""
+        return show.maps_at(self.attention, point, self.frame).mean(axis=(0, 1))
 
 
 def build_parser() -> Parser:
@@ -104,13 +108,12 @@ def build_parser() -> Parser:
     add("--phase", folder_name, "test", "its phase")
     add("--pair", natural, None, "pair N of its list, from 0")
     add("--table", positive_int, None, "measure the first N pairs")
-    add("--seed", natural, 0, "of the untrained network of --table")
     add = parser.group("what is written")
     numbers = several(number())
     add("--points", numbers, None, "points of the result in its pixels: y x y x ...")
     add("--grid", whole_number(1, 16), None, "N x N points instead of the joints")
     add("--html", flag, False, "also page.html: click a point, see its map")
-    place = "folder, or the figure as .png; default: results/attention_<name of the run>"
+    place = "folder; default: results/attention_<name of the run>"
     add(OUTPUT, text, None, place, "output")
     add_checkpoint_options(parser)
     add_device(parser.option)
@@ -122,15 +125,15 @@ def build_parser() -> Parser:
 
 def check_options(opt: Namespace) -> None:
     """Refuse what contradicts itself before anything heavy is loaded."""
-    photo, pair, table = opt.source is not None, opt.pair is not None, opt.table is not None
-    if photo + pair + table != 1:
+    asked = [name for name in ("source", "pair", "table") if getattr(opt, name) is not None]
+    if len(asked) != 1:
         raise UserError(
             "expected one of: --source with --pose, --dataroot with --pair, --dataroot with --table"
         )
-    if photo and opt.pose is None:
+    if opt.source is not None and opt.pose is None:
         raise UserError("--source needs --pose, a photo or keypoint file with the pose to take")
-    if (pair or table) and opt.dataroot is None:
-        raise UserError(f"{'--pair' if pair else '--table'} needs --dataroot, a data set's folder")
+    if opt.source is None and opt.dataroot is None:
+        raise UserError(f"--{asked[0]} needs --dataroot, a data set's folder")
     if opt.points is not None and opt.grid is not None:
         raise UserError("--points and --grid both choose points: leave one of them out")
     if opt.points is not None and len(opt.points) % 2:
@@ -179,17 +182,19 @@ def explain(model: BaseModel, sample: dict) -> Case:
     height, width = model.opt.annotation_size
     larger = max(1, -(-SMALLEST // height))
     frame = (height * larger, width * larger)
-    source = batch["source_image"][0].permute(1, 2, 0).numpy()
     points = [None, None]
     if "source_keypoints" in batch:
         points = [
             np.where(present(k)[:, None], k * larger, -1.0)
             for k in (batch[f"{role}_keypoints"][0].numpy() for role in ("source", "target"))
         ]
-    result = to_uint8(explanation.fake_target)[0]
+    pictures = (
+        batch["source_image"][0].permute(1, 2, 0).numpy(),
+        to_uint8(explanation.fake_target)[0],
+    )
     return Case(
         f"{sample['source_name']} to {sample['target_name']}",
-        resize_linear(source, frame), resize_linear(result, frame), frame, explanation, *points,
+        *(resize_linear(picture, frame) for picture in pictures), frame, explanation, *points,
     )  # fmt: skip
 
 
@@ -212,58 +217,44 @@ def chosen_points(opt: Namespace, case: Case, frame: tuple[int, int]) -> list[np
     return [np.array([y, x]) * case.frame for y in steps for x in steps]
 
 
-def output_files(opt: Namespace) -> dict[str, Path]:
-    """Where everything goes: into the folder ``--output``, or to the file that it names and beside
-    it; that is figure.png, of --table table.csv."""
+def output_folder(opt: Namespace) -> Path:
+    """Where everything goes, checked."""
     given = Path(opt.checkpoint or opt.name or "")
     run = given.parent.name if given.is_file() else given.name
     output = Path(opt.output or f"results/attention_{run}")
-    main, ends = ("figure.png", PICTURES) if opt.table is None else ("table.csv", (".csv",))
-    names = ("figure.png", "maps.png", "page.html", "table.csv")
-    if output.is_dir() or output.suffix.lower() not in (*PICTURES, ".csv", ".html"):
-        files = {name: output / name for name in names}
-    elif output.suffix.lower() in ends:
-        files = {name: output.with_name(f"{output.stem}_{name}") for name in names}
-        files[main] = output
-    else:
-        raise UserError(
-            f"--output {output}: expected a folder, or a name that ends in {', '.join(ends)}"
-        )
-    check_writable(files[main])
-    return files
+    if output.suffix.lower() in ENDINGS and not output.is_dir():
+        raise UserError(f"--output {output}: expected a folder, into which several files go")
+    check_writable(output / "figure.png")
+    return output
 
 
-def write_pictures(
-    opt: Namespace, case: Case, frame: tuple[int, int], files: Mapping[str, Path]
-) -> list[Path]:
+def write_pictures(opt: Namespace, case: Case, frame: tuple[int, int], folder: Path) -> list[Path]:
     """Figure, maps and, if asked for, the page; returns what was written."""
     points = chosen_points(opt, case, frame)
     if not points:
         raise UserError(
             "no joint of the target pose lies in the picture; choose --points or --grid"
         )
-    attention, flows = case.attention, case.flows
-    pose = None if case.target is None else skeleton_picture(case.target, case.frame)
+    attention, flows, pictures = case.attention, case.flows, (case.source, case.result)
     if attention is not None:
-        mean = attention.mean(axis=(0, 1))
-        origins = [show.peak(show.maps_at(mean, p, case.frame), case.frame) for p in points]
-        maps = show.map_sheet(case.source, case.result, points, attention)
+        origins = [show.peak(case.map_of(point), case.frame) for point in points]
+        maps = show.map_sheet(*pictures, points, attention)
     elif flows:
         of_fields = [[show.flow_source(f, p, case.frame) for p in points] for f in flows]
         origins = of_fields[-1]
         names = [f"flow at {f.shape[1]} x {f.shape[2]}" for f in flows]
-        maps = show.arrow_sheet(case.source, case.result, points, of_fields, names)
+        maps = show.arrow_sheet(*pictures, points, of_fields, names)
     else:
         gates = [gate[0].cpu().numpy() for gate in case.explanation.gates]
-        save_image(files["figure.png"], show.gate_sheet(case.source, case.result, gates))
-        return [files["figure.png"]]
-    figure = show.correspondence_figure(pose, case.source, case.result, points, origins)
-    save_image(files["figure.png"], figure)
-    save_image(files["maps.png"], maps)
-    if not opt.html:
-        return [files["figure.png"], files["maps.png"]]
-    show.write_page(files["page.html"], case.title, case.source, case.result, attention, flows)
-    return [files["figure.png"], files["maps.png"], files["page.html"]]
+        save_image(folder / "figure.png", show.gate_sheet(*pictures, gates))
+        return [folder / "figure.png"]
+    pose = None if case.target is None else skeleton_picture(case.target, case.frame)
+    figure = show.correspondence_figure(pose, *pictures, points, origins)
+    save_image(folder / "figure.png", figure)
+    save_image(folder / "maps.png", maps)
+    if opt.html:
+        show.write_page(folder / "page.html", case.title, *pictures, attention, flows)
+    return [folder / name for name in ("figure.png", "maps.png", *["page.html"] * opt.html)]
 
 
 def joint_masses(case: Case) -> dict[int, tuple[float, float]]:
@@ -271,40 +262,36 @@ def joint_masses(case: Case) -> dict[int, tuple[float, float]]:
     share that even attention would have there. Joints missing on a side are left out."""
     radius = show.NEAR * show.body_height(case.own)
     found = {}
-    for joint in np.flatnonzero(present(case.own) & present(case.target)):
-        near = show.disc(case.own[joint], radius, case.frame)
+    for joint in np.flatnonzero(present(case.own) & present(case.target)).tolist():
+        own, target = case.own[joint], case.target[joint]
+        near = show.disc(own, radius, case.frame)
         if not near.any():
             continue
         if case.attention is not None:
-            mean = case.attention.mean(axis=(0, 1))
-            maps = show.maps_at(mean, case.target[joint], case.frame)
-            share = show.mass_near(maps, case.own[joint], radius, case.frame)
+            share = show.mass_near(case.map_of(target), own, radius, case.frame)
         else:
-            origin = show.flow_source(case.flows[-1], case.target[joint], case.frame)
-            share = float(np.hypot(*(origin - case.own[joint])) <= radius)
-        found[int(joint)] = share, float(near.mean())
+            origin = show.flow_source(case.flows[-1], target, case.frame)
+            share = float(np.hypot(*(origin - own)) <= radius)
+        found[joint] = share, float(near.mean())
     return found
 
 
-def measured(model: BaseModel, dataset: BaseDataset, count: int) -> Iterator[dict]:
-    """:func:`joint_masses` of the first pairs."""
-    for i in progress_bar(range(min(count, len(dataset))), desc="measure", unit="pair"):
-        yield joint_masses(explain(model, dataset[i]))
-
-
-def untrained(model: BaseModel, seed: int) -> BaseModel:
+def untrained(model: BaseModel) -> BaseModel:
     """The same model with fresh weights."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         fresh = create_model(model.opt)
     fresh.eval_mode()
     return fresh
 
 
-def mass_table(model: BaseModel, dataset: BaseDataset, count: int, seed: int) -> list[list]:
+def mass_table(model: BaseModel, dataset: BaseDataset, count: int) -> list[list]:
     """Rows: joint, pairs, mean share of the trained network, of an untrained one, and even."""
-    trained = list(measured(model, dataset, count))
-    fresh = list(measured(untrained(model, seed), dataset, count))
+    trained, fresh = (
+        [joint_masses(explain(network, dataset[i]))
+         for i in progress_bar(range(min(count, len(dataset))), desc="measure", unit="pair")]
+        for network in (model, untrained(model))
+    )  # fmt: skip
     rows = []
     for joint, name in enumerate((*JOINTS, "all joints")):
         which = range(len(JOINTS)) if name == "all joints" else (joint,)
@@ -322,35 +309,11 @@ def write_table(rows: list[list], path: Path) -> None:
     columns = ("joint", "pairs", "trained", "untrained", "even")
     print("share of attention within a tenth of the body height of the same joint of the source")
     print("".join(f"{c:>16}" for c in columns))
+    lines = [",".join(columns)]
     for name, pairs, *shares in rows:
         print(f"{name:>16}{pairs:16,}" + "".join(f"{share:16.4f}" for share in shares))
-    lines = [",".join(columns)]
-    lines += [f"{n},{p},{','.join(f'{s:.6f}' for s in shares)}" for n, p, *shares in rows]
+        lines.append(f"{name},{pairs},{','.join(f'{share:.6f}' for share in shares)}")
     write_file(path, ("\n".join(lines) + "\n").encode())
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Parse, look, say where the pictures are."""
-    opt = build_parser().parse(argv)
-    check_options(opt)
-    files = output_files(opt)
-    model = load(opt, choose_device(opt.device))
-    if opt.source is not None:
-        dataset, sample = None, sample_of_photos(opt, model)
-    else:
-        dataset = open_dataset(opt, model)
-        sample = None if opt.pair is None else pair_of(dataset, opt)
-    make_folder(files["figure.png"].parent)
-    if sample is None:
-        check_measurable(model)
-        write_table(mass_table(model, dataset, opt.table, opt.seed), files["table.csv"])
-        print(f"written: {files['table.csv']}")
-        return
-    case = explain(model, sample)
-    if opt.html and case.explanation.gates:
-        raise UserError("--html: MAGPT's gates belong to no point of the source; leave it out")
-    written = write_pictures(opt, case, tuple(model.opt.annotation_size), files)
-    print(f"{case.title}: written {', '.join(map(str, written))}")
 
 
 def check_measurable(model: BaseModel) -> None:
@@ -361,11 +324,30 @@ def check_measurable(model: BaseModel) -> None:
         raise UserError("--table needs attention over the source, which pose2pose does not have")
 
 
-def pair_of(dataset: BaseDataset, opt: Namespace) -> dict:
-    """The sample of ``--pair``."""
-    if not 0 <= opt.pair < len(dataset):
+def main(argv: list[str] | None = None) -> None:
+    """Parse, look, say where the pictures are."""
+    opt = build_parser().parse(argv)
+    check_options(opt)
+    folder = output_folder(opt)
+    model = load(opt, choose_device(opt.device))
+    dataset = open_dataset(opt, model) if opt.source is None else None
+    if opt.table is not None:
+        check_measurable(model)
+        write_table(mass_table(model, dataset, opt.table), make_folder(folder) / "table.csv")
+        print(f"written: {folder / 'table.csv'}")
+        return
+    if opt.pair is None:
+        sample = sample_of_photos(opt, model)
+    elif opt.pair < len(dataset):
+        sample = dataset[opt.pair]
+    else:
         raise UserError(f"--pair {opt.pair}: {opt.dataroot} has the pairs 0 to {len(dataset) - 1}")
-    return dataset[opt.pair]
+    case = explain(model, sample)
+    if opt.html and case.explanation.gates:
+        raise UserError("--html: MAGPT's gates belong to no point of the source; leave it out")
+    frame = tuple(model.opt.annotation_size)
+    written = write_pictures(opt, case, frame, make_folder(folder))
+    print(f"{case.title}: written {', '.join(map(str, written))}")
 
 
 if __name__ == "__main__":

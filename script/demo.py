@@ -15,7 +15,7 @@ import threading
 import time
 from argparse import Namespace
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from secrets import token_hex
@@ -40,13 +40,14 @@ from util.errors import UserError
 from util.image import photo_from_bytes
 from util.keypoint_formats import checked_keypoints
 from util.kinds import folder_name, text, whole_number
+from util.person.background import in_photo
 from util.person.crop import Box, cut, person_box, to_frame
 from util.person.motion import retarget
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.show.attention import flow_source, maps_at
 from util.show.server import LOOPBACK, PageServer, Reply, Request, Route, json_reply, page_files
-from util.skeleton import JOINTS, LIMBS, MISSING, present
+from util.skeleton import JOINTS, LIMBS, present
 from util.tables.poses import poses_in
 from util.tensors import keep_last_result
 
@@ -81,7 +82,7 @@ class Studio:
     ):
         self.transfer, self.samples, self.find, self.title = transfer, samples, find, title
         self.frame = transfer.annotation_size
-        self.sample = lru_cache(maxsize=4 * SAMPLES_A_PAGE)(self._sample)
+        self.sample = lru_cache(maxsize=4 * SAMPLES_A_PAGE)(lambda i: Source(*samples(i)))
         self._own: OrderedDict[str, Source] = OrderedDict()
         self._lock = threading.Lock()
         encoder = getattr(transfer.model.networks.get("G"), "source_encoder", None)
@@ -106,11 +107,11 @@ class Studio:
             Route("POST", "/origin", self.origin, "picture"),
         ]
 
-    # ---- what there is -----------------------------------------------------------------------
-
     def start(self, request: Request) -> Reply:
         """Everything the page needs to know at first."""
-        presets = {name: _plain(preset(name, self.frame)) for name in PRESETS}
+        presets = [
+            {"name": name, "keypoints": preset(name, self.frame).tolist()} for name in PRESETS
+        ]
         return json_reply({
             "title": self.title,
             "model": self.transfer.model.opt.model,
@@ -118,7 +119,7 @@ class Studio:
             "frame": self.frame,
             "joints": JOINTS,
             "limbs": LIMBS,
-            "presets": [{"name": n, "keypoints": k} for n, k in presets.items()],
+            "presets": presets,
             "samples": len(self.samples),
             "max_upload": MAX_UPLOAD,
         })  # fmt: skip
@@ -143,21 +144,19 @@ class Studio:
         """The picture of a source."""
         return _encoded(self._source(request.words[0]).shown, "PNG", compress_level=1)
 
-    # ---- own photos --------------------------------------------------------------------------
-
     def photo(self, request: Request) -> Reply:
         """A photo to be moved: its person is cut out, or the skeleton is left to be placed."""
         name = _file_name(request)
         photo = _shrunk(photo_from_bytes(request.body, name))
         try:
-            found, note = self._found(photo, name), self.transfer.remark or ""
+            box, points = self._framed(self._found(photo, name))
+            found, note = True, self.transfer.remark or ""
         except UserError as error:
+            box, points = _whole(photo, self.frame), preset("Stand", self.frame)
+            found = False
             note = f"{error.sentence}. Put the skeleton onto the person by hand, then crop to it."
-            found = None
-            source = self._cut(name, photo, _whole(photo, self.frame), preset("Stand", self.frame))
-        else:
-            source = self._cut(name, photo, *self._framed(found))
-        return json_reply({**self._keep(source), "note": note, "found": found is not None})
+        source = self._cut(name, photo, box, points)
+        return json_reply({**self._keep(source), "note": note, "found": found})
 
     def crop(self, request: Request) -> Reply:
         """The same photo, cut out around the skeleton that was put on it."""
@@ -165,41 +164,33 @@ class Studio:
         if source.photo is None or source.box is None:
             raise UserError("a picture of the data set is complete; only an own photo is cropped")
         points = self._keypoints(request.json(), "source_keypoints", "the skeleton")
-        scale = np.array(source.box.size) / np.array(self.frame)
-        in_photo = points * scale + (source.box.top, source.box.left)
-        in_photo[~present(points)] = MISSING
-        return json_reply(self._keep(self._cut(source.name, source.photo, *self._framed(in_photo))))
+        box, points = self._framed(in_photo(points, source.box, self.frame))
+        return json_reply(self._keep(self._cut(source.name, source.photo, box, points)))
 
     def pose(self, request: Request) -> Reply:
         """The pose of a photo or of a keypoint file, in the annotation frame."""
-        name = _file_name(request)
+        name, framed = _file_name(request), False
         if request.body.lstrip()[:1] in (b"{", b"["):
-            pose = poses_in(request.body, name)[0]
-            points = pose.keypoints
-            if not pose.in_annotation_frame:
-                points = self._framed(points)[1]
-            return json_reply({"keypoints": _plain(points), "name": name})
-        photo = _shrunk(photo_from_bytes(request.body, name))
-        return json_reply({"keypoints": _plain(self._framed(self._found(photo, name))[1]),
-                           "name": name})  # fmt: skip
+            _, points, framed, *_ = poses_in(request.body, name)[0]
+        else:
+            points = self._found(_shrunk(photo_from_bytes(request.body, name)), name)
+        points = points if framed else self._framed(points)[1]
+        return json_reply({"keypoints": points.tolist(), "name": name})
 
     def fit(self, request: Request) -> Reply:
         """A pose with the limb lengths of the person who takes it."""
         fields = request.json()
         body = self._keypoints(fields, "source_keypoints", "the skeleton of the person")
         pose = self._keypoints(fields, "keypoints", "the pose")
-        return json_reply({"keypoints": _plain(retarget(pose, body, self.frame))})
-
-    # ---- the picture -------------------------------------------------------------------------
+        return json_reply({"keypoints": retarget(pose, body, self.frame).tolist()})
 
     def picture(self, request: Request) -> Reply:
         """The person of a source in a pose, PNG; how long it took stands in a header."""
         source, own, target = self._asked(request.json())
         began = time.perf_counter()
         result = self.transfer.transfer(source.image, target, own, (source.name, ""))
-        spent = 1000 * (time.perf_counter() - began)
-        reply = _encoded(result, "PNG", compress_level=1)
-        return Reply(reply.body, reply.kind, {"X-Milliseconds": f"{spent:.1f}"})
+        spent = {"X-Milliseconds": f"{1000 * (time.perf_counter() - began):.1f}"}
+        return replace(_encoded(result, "PNG", compress_level=1), headers=spent)
 
     def origin(self, request: Request) -> Reply:
         """Where a point of the picture comes from: a map over the person's picture, 255 at its
@@ -223,8 +214,6 @@ class Studio:
             "checkpoint of DPTN, poseflownet or pose"
         )
 
-    # ---- help --------------------------------------------------------------------------------
-
     def _source(self, name: Any) -> Source:
         if isinstance(name, str) and name.isascii() and name.isdecimal():
             if int(name) < len(self.samples):
@@ -239,9 +228,6 @@ class Studio:
             "your photo again"
         )
 
-    def _sample(self, index: int) -> Source:
-        return Source(*self.samples(index))
-
     def _keep(self, source: Source) -> dict[str, Any]:
         name = f"own{token_hex(8)}"
         with self._lock:
@@ -252,12 +238,8 @@ class Studio:
 
     def _described(self, name: str) -> dict[str, Any]:
         source = self._source(name)
-        return {
-            "id": name,
-            "name": source.name,
-            "keypoints": _plain(source.keypoints),
-            "own": source.photo is not None,
-        }
+        return {"id": name, "name": source.name, "keypoints": source.keypoints.tolist(),
+                "own": source.photo is not None}  # fmt: skip
 
     def _found(self, photo: Image.Image, name: str) -> np.ndarray:
         """Keypoints of the person in a photo, in its pixels."""
@@ -285,17 +267,14 @@ class Studio:
 
     def _point(self, value: Any) -> tuple[float, float]:
         """A (y, x) inside the frame."""
-        given = value if isinstance(value, list) and len(value) == 2 else [None, None]
-        inside = (
-            isinstance(v, (int, float)) and 0 <= v < side
-            for v, side in zip(given, self.frame, strict=True)
+        match value:
+            case [int() | float() as y, int() | float() as x]:
+                if 0 <= y < self.frame[0] and 0 <= x < self.frame[1]:
+                    return y, x
+        raise UserError(
+            f"the point {str(value)[:60]} lies outside the picture; expected y and x below "
+            f"{self.frame[0]} and {self.frame[1]}"
         )
-        if not all(inside):
-            raise UserError(
-                f"the point {str(value)[:60]} lies outside the picture; expected y and x below "
-                f"{self.frame[0]} and {self.frame[1]}"
-            )
-        return float(given[0]), float(given[1])
 
     def _keypoints(self, fields: dict[str, Any], key: str, where: str) -> np.ndarray:
         points = checked_keypoints(fields.get(key), where)
@@ -307,10 +286,6 @@ class Studio:
                 f"of {self.frame[0]} x {self.frame[1]}"
             )
         return points
-
-
-def _plain(points: np.ndarray) -> list[list[float]]:
-    return np.asarray(points, dtype=np.float64).tolist()
 
 
 def _encoded(image: Image.Image, kind: str, **options: int) -> Reply:

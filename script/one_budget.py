@@ -277,7 +277,7 @@ def picture(out: Path, systems: Sequence[str]) -> np.ndarray:
     results = sorted(first.glob("*_vis.png"))
     rows = []
     for i in np.linspace(0, len(results) - 1, ROWS).astype(int):
-        files = files_of(first, results[i], False, (), others)
+        files = files_of(first, results[i], False, others)
         rows.append([resize_linear(np.asarray(load_image(f)), TILE) for f in files.values()])
     return grid(rows, ["source", "pose", *systems, "truth"])
 

@@ -2,11 +2,9 @@
 
     python -m script.overview --results results/quickstart -o overview.png
     python -m script.overview --results results/step --steps --beside results/quickstart -o o.png
-    python -m script.overview --results results/gfla --show flow_field_2 occlusion_mask_2 -o o.png
 
---steps shows all steps of a DPTN_step model, the last of which is its result; --show adds columns
-of the result page before the generated image; --beside shows the results of other models for the
-same pairs.
+--steps shows all steps of a DPTN_step model, the last of which is its result; --beside shows the
+results of other models for the same pairs.
 """
 
 from __future__ import annotations
@@ -33,34 +31,21 @@ from util.show.grid import grid, in_rows
 SPACE = 20  # white pixels between pairs
 
 
-def steps_of(folder: Path, result: Path) -> dict[str, Path]:
-    """The pictures of every step of one result, in order."""
-    found = {}
-    for path in (folder / PAGE_IMAGES).glob(f"{result.stem}_step_*.jpg"):
-        found[int(re.search(r"step_(\d+)$", path.stem)[1])] = path
-    if not found:
-        raise UserError(f"{folder} shows no steps; --steps is for results of --model DPTN_step")
-    return {f"step {step}": found[step] for step in sorted(found)}
-
-
-def columns_of(folder: Path, result: Path, show: Sequence[str]) -> dict[str, Path]:
-    """More pictures of the result page, by the name of their column."""
-    found = {column: folder / PAGE_IMAGES / f"{result.stem}_{column}.jpg" for column in show}
-    for path in found.values():
-        if not path.is_file():
-            raise UserError(f"--show: {path} does not exist")
-    return {column.replace("_", " "): path for column, path in found.items()}
-
-
-def files_of(
-    folder: Path, result: Path, steps: bool, show: Sequence[str], beside: Sequence[Path]
-) -> dict[str, Path]:
+def files_of(folder: Path, result: Path, steps: bool, beside: Sequence[Path]) -> dict[str, Path]:
     """Captions and pictures of one pair."""
     source, target = parse_result_name(result.name)
     page = folder / PAGE_IMAGES
     files = {"source": page / f"{source}.jpg", "pose": page / f"{target}_pose.jpg"}
-    files |= columns_of(folder, result, show)
-    files |= steps_of(folder, result) if steps else {"generated": result}
+    if steps:
+        found = {
+            int(re.search(r"step_(\d+)$", path.stem)[1]): path
+            for path in page.glob(f"{result.stem}_step_*.jpg")
+        }
+        if not found:
+            raise UserError(f"{folder} shows no steps; --steps is for results of --model DPTN_step")
+        files |= {f"step {step}": found[step] for step in sorted(found)}
+    else:
+        files["generated"] = result
     for other in beside:
         files[other.name] = other / result.name
         if not files[other.name].is_file():
@@ -70,12 +55,9 @@ def files_of(
 
 def tile(files: dict[str, Path], height: int) -> np.ndarray:
     """The pictures of one pair side by side under their captions, uint8 (HEADER + height, W, 3)."""
-    pictures = []
-    for path in files.values():
-        picture = np.asarray(load_image(path))
-        width = round(picture.shape[1] * height / picture.shape[0])
-        pictures.append(resize_linear(picture, (height, width)))
-    return grid([pictures], list(files))
+    pictures = [np.asarray(load_image(path)) for path in files.values()]
+    sizes = [(height, round(p.shape[1] * height / p.shape[0])) for p in pictures]
+    return grid([list(map(resize_linear, pictures, sizes))], list(files))
 
 
 def overview(
@@ -84,7 +66,6 @@ def overview(
     columns: int,
     height: int,
     steps: bool = False,  # every step instead of the result alone
-    show: Sequence[str] = (),  # more columns of the result page
     beside: Sequence[Path] = (),  # result folders of other models
 ) -> np.ndarray:
     """``rows`` x ``columns`` pairs spread evenly over the results of ``folder``."""
@@ -95,7 +76,7 @@ def overview(
             f"least {rows * columns} results and the page that test.py writes without --no_html"
         )
     chosen = np.linspace(0, len(results) - 1, rows * columns).astype(int)
-    tiles = [tile(files_of(folder, results[i], steps, show, beside), height) for i in chosen]
+    tiles = [tile(files_of(folder, results[i], steps, beside), height) for i in chosen]
     return grid(in_rows(tiles, columns), gap=SPACE)
 
 
@@ -109,14 +90,12 @@ def main() -> None:
     add("--columns", positive_int, 2, "pairs a row")
     add("--height", positive_int, 192, "of a picture, in pixels")
     add("--steps", flag, False, "all steps of a DPTN_step model")
-    shown = "more columns of the result page, such as flow_field_2 (GFLA)"
-    add("--show", several(text), [], shown, metavar="COLUMN")
     add("--beside", several(text), [], "results of other models", metavar="FOLDER")
     add_debug(add)
     options = parser.parse()
     picture = overview(
         Path(options.results), options.rows, options.columns, options.height,
-        options.steps, options.show, [Path(folder) for folder in options.beside],
+        options.steps, list(map(Path, options.beside)),
     )  # fmt: skip
     save_image(options.output, picture)
     print(f"{options.output}: {options.rows * options.columns} pairs")

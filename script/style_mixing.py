@@ -19,8 +19,8 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -49,8 +49,7 @@ from util.tensors import to_uint8
 ROWS = 8  # rows of the picture when --how_many does not say otherwise
 
 
-@dataclass(frozen=True)
-class Portrait:
+class Portrait(NamedTuple):
     """One image of the data set with its keypoints."""
 
     name: str
@@ -64,12 +63,7 @@ class MixingOptions(TestOptions):
     def add_options(self, parser: Parser) -> None:
         super().add_options(parser)
         add = parser.group("style mixing")
-        add(
-            "--styles",
-            several(text),
-            None,
-            "images of the data set; default: of test pairs",
-        )
+        add("--styles", several(text), None, "images of the data set; default: of test pairs")
         add("--pose", text, None, "image of the data set with the target pose, for --styles")
         add("--assign", text, None, "styles of the steps, from 1 on: 1,1,2; default: sweep")
 
@@ -106,25 +100,20 @@ def person(sample: dict, role: str) -> Portrait:
     return Portrait(*(sample[f"{role}_{part}"] for part in ("name", "image", "keypoints")))
 
 
-def find_people(dataset, names: Sequence[str]) -> list[Portrait]:
-    """Images of the data set by name."""
-    places = {}
+def find_person(dataset, name: str) -> Portrait:
+    """An image of the data set by name."""
     for index, pair in enumerate(dataset.pairs):
-        for role, name in zip(("source", "target"), pair, strict=True):
-            places.setdefault(name, (index, role))
-    for name in names:
-        if name not in places:
-            raise UserError(
-                f"{name} is in no pair of the data set; expected a name such as "
-                f"{dataset.pairs[0][0]}"
-            )
-    return [person(dataset[index], role) for index, role in (places[name] for name in names)]
+        if name in pair:
+            return person(dataset[index], ("source", "target")[pair.index(name)])
+    raise UserError(
+        f"{name} is in no pair of the data set; expected a name such as {dataset.pairs[0][0]}"
+    )
 
 
 def cases(opt: Namespace, dataset) -> Iterator[tuple[list[Portrait], Portrait]]:
     """(styles, target) of every row."""
     if opt.styles is not None:
-        *styles, target = find_people(dataset, [*opt.styles, opt.pose])
+        *styles, target = (find_person(dataset, name) for name in [*opt.styles, opt.pose])
         yield styles, target
         return
     count = min(len(dataset), opt.how_many or ROWS)
@@ -137,27 +126,19 @@ def mix(
     model: DPTNStepModel, styles: Sequence[Portrait], target: Portrait, assignment: Sequence[int]
 ) -> np.ndarray:
     """uint8 image (H, W, 3) in ``target``'s pose, with style ``assignment[j - 1]`` at step j."""
-    prepared = []
-    for style in styles:  # image and pose of a style stay together: the key stream encodes both
-        batch = {
+    prepared = [  # image and pose of a style stay together: the key stream encodes both
+        model.prepare({
             "source_image": style.image[None],
             "source_keypoints": style.keypoints[None],
             "source_name": [style.name],
             "target_keypoints": target.keypoints[None],
             "target_name": [target.name],
-        }
-        prepared.append(model.prepare(batch))
-    pairs = [(x["source_image"], x["source_pose"]) for x in prepared]
-    first = prepared[0]
-    outputs = model.mix_styles(
-        [pairs[i] for i in assignment], first["target_pose"], model.noise(first)
-    )
+        })
+        for style in styles
+    ]  # fmt: skip
+    pairs = [(prepared[i]["source_image"], prepared[i]["source_pose"]) for i in assignment]
+    outputs = model.mix_styles(pairs, prepared[0]["target_pose"], model.noise(prepared[0]))
     return resize_linear(to_uint8(outputs["fake_target"][0]), model.opt.annotation_size)
-
-
-def photo(someone: Portrait, size: tuple[int, int]) -> np.ndarray:
-    """The image of a person at ``size`` (h, w)."""
-    return resize_linear(np.ascontiguousarray(someone.image.permute(1, 2, 0).numpy()), size)
 
 
 def mix_all(opt: Namespace, model: DPTNStepModel, dataset) -> list[Path]:
@@ -167,15 +148,17 @@ def mix_all(opt: Namespace, model: DPTNStepModel, dataset) -> list[Path]:
     for styles, target in progress_bar(list(cases(opt, dataset)), desc="mix", unit="row"):
         if opt.assign is not None:
             assignment = parse_assignment(opt.assign, steps, len(styles))
-            path = folder / result_name(styles[0].name, target.name, opt.save_format)
-            save_image(path, mix(model, styles, target, assignment))
-            written.append(path)
+            written.append(folder / result_name(styles[0].name, target.name, opt.save_format))
+            save_image(written[-1], mix(model, styles, target, assignment))
             continue
         if len(styles) != 2:
             raise UserError(f"a sweep mixes 2 styles, not {len(styles)}; use --assign")
-        results = [mix(model, styles, target, assignment) for assignment in sweep(steps)]
-        skeleton = skeleton_picture(target.keypoints, size)
-        rows.append([*(photo(style, size) for style in styles), skeleton, *results])
+        photos = [np.ascontiguousarray(s.image.permute(1, 2, 0).numpy()) for s in styles]
+        rows.append([
+            *(resize_linear(photo, size) for photo in photos),
+            skeleton_picture(target.keypoints, size),
+            *(mix(model, styles, target, assignment) for assignment in sweep(steps)),
+        ])  # fmt: skip
     if rows:
         captions = ["A", "B", "pose", *(f"A until {k}" for k in range(steps + 1))]
         name = "mixing" if opt.styles is None else "_".join(map(stem, [*opt.styles, opt.pose]))

@@ -245,15 +245,6 @@ def test_a_pair_of_objects_is_explained_at_a_grid_of_points(chairs, tmp_path, ca
     assert "chair_2_0_0.png to chair_2_10_0.png: written" in capsys.readouterr().out
 
 
-def test_an_output_that_names_a_picture_is_the_figure_and_the_rest_lies_beside_it(chairs, tmp_path):
-    words = ["--name", "run", "--checkpoints_dir", chairs, "--dataroot", chairs / "chairs"]
-    words += ["--pair", "5", "--html", "--device", "cpu", "-o", tmp_path / "out" / "x.png"]
-    command.main([str(word) for word in words])
-    files = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert files == ["x.png", "x_maps.png", "x_page.html"]
-    assert Image.open(tmp_path / "out" / "x.png").size[0] > 256
-
-
 BAD = {
     "nothing to look at": ([], "expected one of: --source with --pose"),
     "two things to look at": (["--pair", "1", "--table", "2"], "expected one of: --source"),
@@ -269,11 +260,8 @@ BAD = {
     ),
     "no such pair": (["--pair", "36", "--dataroot", "DATA"], "has the pairs 0 to 35"),
     "joints of chairs": (["--table", "2", "--dataroot", "DATA"], "--table compares joints"),
-    "a table that is a picture": (
-        ["--table", "2", "--dataroot", "DATA", "-o", "x.png"], "a name that ends in .csv",
-    ),
-    "a figure that is a page": (
-        ["--pair", "0", "--dataroot", "DATA", "-o", "x.html"], "expected a folder, or a name",
+    "a folder that is a picture": (
+        ["--pair", "0", "--dataroot", "DATA", "-o", "x.png"], "expected a folder, into which",
     ),
     "a photo of a person": (["--source", "me.jpg", "--pose", "p.json"], "turns objects"),
 }  # fmt: skip
@@ -292,10 +280,10 @@ def test_bad_commands_are_one_sentence(case, chairs, tmp_path):
 def test_a_table_compares_trained_and_untrained(tmp_path, monkeypatch):
     network = model_of(tmp_path, "DPTN")
     fresh = model_of(tmp_path, "DPTN")
-    monkeypatch.setattr(command, "untrained", lambda model, seed: fresh)
+    monkeypatch.setattr(command, "untrained", lambda model: fresh)
     batch = random_batch(3, (64, 64))
     samples = [{key: value[i] for key, value in batch.items()} for i in range(3)]
-    rows = command.mass_table(network, samples, 2, 0)
+    rows = command.mass_table(network, samples, 2)
     assert rows[-1][:2] == ["all joints", 2 * 17]  # one joint is missing everywhere
     assert all(0 < share < 1 for row in rows for share in row[2:])
     command.write_table(rows, tmp_path / "table.csv")
@@ -308,7 +296,7 @@ def test_an_untrained_network_differs_from_the_trained_one_and_draws_nothing(tmp
     network = model_of(tmp_path, "DPTN")
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    fresh = command.untrained(network, 1)
+    fresh = command.untrained(network)
     assert torch.equal(torch.get_rng_state(), before)
     one, other = (m.networks["G"].state_dict() for m in (network, fresh))
     assert one.keys() == other.keys()

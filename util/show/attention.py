@@ -114,9 +114,11 @@ def _pixel(point: np.ndarray) -> tuple[int, int]:
     return x, y
 
 
-def colour_of(index: int, count: int) -> tuple[int, int, int]:
-    """The colour of a point."""
-    return hue(index, max(count, 1))
+def _all_marked(picture: np.ndarray, points: Sequence[np.ndarray]) -> np.ndarray:
+    """A copy with all points, each in its own colour."""
+    for i, point in enumerate(points):
+        picture = mark(picture, point, hue(i, len(points)))
+    return picture
 
 
 def correspondence_figure(
@@ -127,18 +129,16 @@ def correspondence_figure(
     sources: Sequence[np.ndarray],  # (y, x) in pixels of the source: where each is taken from
 ) -> np.ndarray:
     """Target pose, source and result side by side; a line joins each point to its source."""
-    for i, (point, origin) in enumerate(zip(points, sources, strict=True)):
-        colour = colour_of(i, len(points))
-        source, result = mark(source, origin, colour), mark(result, point, colour)
-    row = [p for p in (target_pose, source, result) if p is not None]
+    pictures = [_all_marked(source, sources), _all_marked(result, points)]
+    row = pictures if target_pose is None else [target_pose, *pictures]
     figure = grid([row], gap=4 * GAP)
     width = source.shape[1] + 4 * GAP
-    left, right = (len(row) - 2) * width, (len(row) - 1) * width
+    left, right = (np.array([0, (len(row) - k) * width]) for k in (2, 1))
     lines = figure.copy()
     thick = max(1, round(figure.shape[0] / 300))
     for i, (point, origin) in enumerate(zip(points, sources, strict=True)):
-        ends = _pixel(origin + np.array([0, left])), _pixel(point + np.array([0, right]))
-        cv2.line(lines, *ends, colour_of(i, len(points)), thick, cv2.LINE_AA)
+        colour = hue(i, len(points))
+        cv2.line(lines, _pixel(origin + left), _pixel(point + right), colour, thick, cv2.LINE_AA)
     return cv2.addWeighted(lines, 0.75, figure, 0.25, 0)
 
 
@@ -153,7 +153,7 @@ def map_sheet(
     names = [f"block {b + 1} head {h + 1}" for b in range(blocks) for h in range(heads)]
     rows = []
     for i, point in enumerate(points):
-        colour = colour_of(i, len(points))
+        colour = hue(i, len(points))
         maps = maps_at(attention, point, result.shape[:2]).reshape(-1, *attention.shape[-2:])
         mean = maps.mean(axis=0)
         first = mark(heat(source, mean), peak(mean, source.shape[:2]), colour)
@@ -169,16 +169,13 @@ def arrow_sheet(
     """The result with its points, and for each flow field the source with an arrow from where each
     point lies to where it is taken from."""
     thick = max(1, round(source.shape[0] / 250))
-    row = [result]
-    for i, point in enumerate(points):
-        row[0] = mark(row[0], point, colour_of(i, len(points)))
+    row = [_all_marked(result, points)]
     for ends in origins:
         canvas = (0.75 * source + 0.25 * 255).astype(np.uint8)
         for i, (point, origin) in enumerate(zip(points, ends, strict=True)):
-            cv2.arrowedLine(canvas, _pixel(point), _pixel(origin), colour_of(i, len(points)),
+            cv2.arrowedLine(canvas, _pixel(point), _pixel(origin), hue(i, len(points)),
                             thick, cv2.LINE_AA, tipLength=0.2)  # fmt: skip
-            canvas = mark(canvas, origin, colour_of(i, len(points)))
-        row.append(canvas)
+        row.append(_all_marked(canvas, ends))
     return grid([row], ("result", *names))
 
 
@@ -209,23 +206,17 @@ def write_page(
         "result": _data_url(result),
         "size": list(result.shape[:2]),
         "maps": [],
-        "flows": [],
+        "flows": [{"cells": list(f.shape[1:]), "offsets": _base64(f.astype("<f4"))} for f in flows],
     }
     if attention is not None:
         top = attention.max(axis=(-2, -1), keepdims=True)
         levels = np.round(attention / top * 255).astype(np.uint8)
         content["cells"] = [list(attention.shape[2:4]), list(attention.shape[4:6])]
-        for block in range(attention.shape[0]):
-            for head in range(attention.shape[1]):
-                content["maps"].append({
-                    "name": f"block {block + 1}, head {head + 1}",
-                    "levels": _base64(levels[block, head]),
-                    "tops": _base64(top[block, head].astype("<f4")),
-                })  # fmt: skip
-    for flow in flows:
-        content["flows"].append(
-            {"cells": list(flow.shape[1:]), "offsets": _base64(flow.astype("<f4"))}
-        )
+        content["maps"] = [
+            {"name": f"block {block + 1}, head {head + 1}", "levels": _base64(levels[block, head]),
+             "tops": _base64(top[block, head].astype("<f4"))}
+            for block, head in np.ndindex(attention.shape[:2])
+        ]  # fmt: skip
     text = TEMPLATE.read_text(encoding="utf-8")
     text = text.replace("__TITLE__", clean_text(title).replace("&", "&amp;").replace("<", "&lt;"))
     data = json.dumps(content).replace("<", "\\u003c")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -128,4 +129,9 @@ WRITERS: dict[str, Callable[[Path, Frames, float, int], None]] = {
     ".mp4": write_mp4,
     ".png": write_sheet,
 }
-LIMITS = {".gif": GIF_FRAMES, ".mp4": 1_000_000, ".png": SHEET_FRAMES}
+# Most frames, and most frames a second.
+LIMITS = {
+    ".gif": (GIF_FRAMES, GIF_FPS),
+    ".mp4": (1_000_000, math.inf),
+    ".png": (SHEET_FRAMES, math.inf),
+}

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import ipaddress
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -128,17 +129,12 @@ class PageServer:
         port: int = 0,
     ):
         self.host, self.files = host, files
-        self.lanes = {route.lane: _Lane(route.lane) for route in routes}
+        self.lanes = {route.lane: ThreadPoolExecutor(1) for route in routes}
+        self.waiting = Counter()  # requests by lane
         self._sockets = _bound(host, port)
         self.port: int = self._sockets[0].getsockname()[1]
-        by_path: dict[str, dict[str, Route]] = {}
-        for route in routes:
-            by_path.setdefault(route.pattern, {})[route.method] = route
         self._application = tornado.web.Application(
-            [
-                (pattern, _CallHandler, {"server": self, "calls": calls})
-                for pattern, calls in by_path.items()
-            ],
+            [(route.pattern, _CallHandler, {"server": self, "route": route}) for route in routes],
             default_handler_class=_FileHandler,
             default_handler_args={"server": self},
             log_function=lambda handler: None,  # a page that is dragged on asks 20 times a second
@@ -148,16 +144,16 @@ class PageServer:
     def url(self) -> str:
         """Where a browser of this computer finds the page."""
         host = LOOPBACK if self.host in EVERY_ADDRESS else self.host
-        name = f"[{host}]" if ":" in host else host
-        return f"http://{name}:{self.port}/"
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
     @property
     def others(self) -> str:
         """A sentence about who else can open the page; "" when it is for this computer alone."""
         if self.host in OWN:
             return ""
-        place = f"http://<this computer's address in numbers>:{self.port}/"
-        place = place if self.host in EVERY_ADDRESS else self.url
+        place = self.url
+        if self.host in EVERY_ADDRESS:
+            place = f"http://<this computer's address in numbers>:{self.port}/"
         return f"everybody in your network can use this page, there is no password: {place}"
 
     def run(self, announce: Callable[[str], None]) -> None:
@@ -184,18 +180,17 @@ class PageServer:
             server.stop()
             await server.close_all_connections()
             for lane in self.lanes.values():
-                lane.close()
+                lane.shutdown(wait=False, cancel_futures=True)
 
     def refusal(self, host: str, origin: str | None, site: str | None) -> str | None:
         """Why a request with these headers is none of our page; None when it may be one."""
         if not self._is_our_name(host):
-            others = self.host in EVERY_ADDRESS
+            others = "or this computer's address in numbers" * (self.host in EVERY_ADDRESS)
             return (
                 f"the request is addressed to {host[:60]!r}; this page is found under {self.url} "
-                + ("or this computer's address in numbers" if others else "only")
+                f"{others or 'only'}"
             )
-        foreign = origin is not None and origin != f"http://{host}"
-        if foreign or site in ("cross-site", "same-site"):
+        if origin not in (None, f"http://{host}") or site in ("cross-site", "same-site"):
             return (
                 f"the request comes from another page ({(origin or site)[:60]}); only the page of "
                 f"{self.url} may ask"
@@ -208,58 +203,28 @@ class PageServer:
         The port is not compared: behind ``ssh -L`` it is another one.
         """
         try:
-            name = urlsplit(f"//{host}").hostname
-        except ValueError:
+            name = urlsplit(f"//{host}").hostname or ""
+            if name in ("localhost", self.host):
+                return True
+            return ipaddress.ip_address(name).is_loopback or self.host not in OWN
+        except ValueError:  # a broken name, or one that is no address
             return False
-        if name in ("localhost", self.host):
-            return True
-        try:
-            address = ipaddress.ip_address(name or "")
-        except ValueError:
-            return False
-        return address.is_loopback or self.host not in OWN
 
 
 def _bound(host: str, port: int) -> list:
     try:
         return bind_sockets(port, host)
     except (OSError, UnicodeError) as error:
+        advice = "choose another port above 1023, 0 takes any free one"
         number = getattr(error, "errno", None)
         if isinstance(error, (gaierror, UnicodeError)) or number == errno.EADDRNOTAVAIL:
             advice = (
                 f"--host is an address of this computer: {LOOPBACK}, the default, for its own "
                 "browsers, 0.0.0.0 to let others in your network in; who visits needs no option"
             )
-        elif number == errno.EACCES:
-            advice = "choose a port above 1023"
-        else:
-            advice = "choose another port, 0 takes any free one"
         raise UserError(
             f"--host {host} --port {port} cannot be listened on ({error}); {advice}"
         ) from error
-
-
-class _Lane:
-    """A thread that does one thing after the other, and counts who waits."""
-
-    def __init__(self, name: str):
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"page-{name}")
-        self._waiting = 0
-
-    async def run(self, call: Callable[[], Reply]) -> Reply:
-        """The answer of ``call``; a UserError at once when too many wait already."""
-        if self._waiting >= MAX_WAITING:
-            raise UserError(
-                f"{self._waiting} requests are waiting already; try again when they are answered"
-            )
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
-        finally:
-            self._waiting -= 1
-
-    def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 class _Handler(tornado.web.RequestHandler):
@@ -274,21 +239,14 @@ class _Handler(tornado.web.RequestHandler):
             self.set_header(name, value)
 
     def prepare(self) -> None:
+        """Refuse what is none of our page; a click on a link to it is fine, wherever it stands."""
         headers = self.request.headers
-        sentence = self.server.refusal(
-            self.request.host, headers.get("Origin"), headers.get("Sec-Fetch-Site")
-        )
-        if sentence is not None and not self._is_a_visit():
+        origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site")
+        if headers.get("Sec-Fetch-Mode") == "navigate" and self.request.path == "/":
+            origin = site = None
+        sentence = self.server.refusal(self.request.host, origin, site)
+        if sentence is not None:
             self.refuse(HTTPStatus.FORBIDDEN, sentence)
-
-    def _is_a_visit(self) -> bool:
-        """A click on a link to our page, wherever it stands; its address is checked as always."""
-        headers = self.request.headers
-        return (
-            headers.get("Sec-Fetch-Mode") == "navigate"
-            and self.request.path == "/"
-            and self.server.refusal(self.request.host, None, None) is None
-        )
 
     def refuse(self, status: int, sentence: str) -> None:
         self.set_status(int(status))
@@ -331,27 +289,20 @@ class _FileHandler(_Handler):
 class _CallHandler(_Handler):
     """One call; its body is read no further than it may be long."""
 
-    def initialize(self, server: PageServer, calls: Mapping[str, Route]) -> None:
+    def initialize(self, server: PageServer, route: Route) -> None:
         super().initialize(server)
-        self.route = calls.get(self.request.method)
-        self._body, self._length = bytearray(), 0
+        self.route, self._body, self._length = route, bytearray(), 0
 
     def data_received(self, chunk: bytes) -> None:
         self._length += len(chunk)
-        if self.route is None or self._length > self.route.max_bytes:
+        if self._length > self.route.max_bytes:
             self._body.clear()  # the rest is read and forgotten, so that the sentence arrives
         else:
             self._body += chunk
 
     async def get(self, *words: str) -> None:
-        await self._call(words)
-
-    async def post(self, *words: str) -> None:
-        await self._call(words)
-
-    async def _call(self, words: tuple[str, ...]) -> None:
-        route = self.route
-        if route is None:
+        route, lane = self.route, self.server.lanes[self.route.lane]
+        if self.request.method != route.method:
             raise tornado.web.HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
         if self._length > route.max_bytes:
             self.refuse(
@@ -361,13 +312,21 @@ class _CallHandler(_Handler):
             )
             return
         query = {name: self.get_query_argument(name) for name in self.request.query_arguments}
-        request = Request(words, query, bytes(self._body))
+        request, waiting = Request(words, query, bytes(self._body)), self.server.waiting
+        if waiting[route.lane] >= MAX_WAITING:
+            sentence = "requests are waiting already; try again when they are answered"
+            self.refuse(HTTPStatus.BAD_REQUEST, f"{MAX_WAITING} {sentence}")
+            return
+        waiting[route.lane] += 1
         try:
-            reply = await self.server.lanes[route.lane].run(lambda: route.answer(request))
+            loop = asyncio.get_running_loop()
+            self.reply(await loop.run_in_executor(lane, route.answer, request))
         except Exception as error:
             sentence = explain(error)
             if sentence is None:
                 raise
             self.refuse(HTTPStatus.BAD_REQUEST, sentence)
-        else:
-            self.reply(reply)
+        finally:
+            waiting[route.lane] -= 1
+
+    post = get
