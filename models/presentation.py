@@ -16,10 +16,11 @@ from models.base_model import BaseModel, Batch
 from models.training import TrainingRun
 from util.person.maps import heatmaps_to_picture
 from util.run import distributed
-from util.show.console import GLUE, duration
+from util.show.console import GLUE, Console, Throughput, duration
 from util.show.html import GIVEN, RESULT
-from util.show.sinks import Images
-from util.show.visdom import VisdomSettings
+from util.show.sinks import Images, LossLog, TensorBoardLog
+from util.show.training_page import TrainingPage
+from util.show.visdom import VisdomLog, VisdomSettings
 from util.show.visualizer import NullVisualizer, Visualizer
 from util.skeleton import skeleton_picture
 from util.tensors import to_uint8
@@ -81,21 +82,21 @@ def create_visualizer(
     opt = model.opt
     if not distributed.is_main():
         return NullVisualizer()
-    windows = VisdomSettings(
-        opt.display_server, opt.display_port, opt.display_id, opt.display_env or opt.name
-    )
-    return Visualizer(
-        folder,
-        opt.name,
-        epochs=end[0],
-        samples_per_epoch=end[1],
-        use_html=not opt.no_html,
-        use_tensorboard=not opt.no_tensorboard,
-        visdom=windows if opt.display_id > 0 else None,
-        settings=settings,
-        meanings={**LOSSES, **model.loss_meanings},
-        picture_seconds=opt.display_seconds,
-    )
+    visualizer = Visualizer(Console(*end, Throughput()), opt.display_seconds)
+    history, warn = visualizer.history, visualizer.warn
+    visualizer.sinks.append(LossLog(folder / "loss_log.txt"))
+    if not opt.no_tensorboard:
+        visualizer.add(lambda: TensorBoardLog(folder / "tensorboard"), "tensorboard")
+    if not opt.no_html:
+        meanings = {**LOSSES, **model.loss_meanings}
+        page = TrainingPage(folder / "web", opt.name, history, end[0], settings, meanings, warn)
+        visualizer.sinks.append(page)
+        visualizer.page = page.path
+    if opt.display_id > 0:
+        env = opt.display_env or opt.name
+        windows = VisdomSettings(opt.display_server, opt.display_port, opt.display_id, env)
+        visualizer.add(lambda: VisdomLog(windows, history, warn), "visdom")
+    return visualizer
 
 
 def first_line(opt: Namespace, run: TrainingRun, loader: DataLoader) -> str:
@@ -209,5 +210,4 @@ def pictures_of(visuals: Mapping[str, torch.Tensor], inputs: Batch, opt: Namespa
             found[caption] = skeleton_picture(joints, size, opt.annotation_size)
         else:
             found[caption] = heatmaps_to_picture(value[0])
-    others = [caption for caption in found if caption not in (*GIVEN, *RESULT)]
-    return {c: found[c] for c in (*GIVEN, *RESULT, *others) if c in found}
+    return {caption: found[caption] for caption in (*GIVEN, *RESULT, *found) if caption in found}

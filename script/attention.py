@@ -61,11 +61,12 @@ from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.progress import progress_bar
 from util.show import attention as show
-from util.skeleton import JOINTS, present, skeleton_picture
+from util.skeleton import JOINTS, in_frame, present, skeleton_picture
 from util.tensors import image_to_tensor, to_uint8
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".csv", ".html")  # of files
 SMALLEST = 256  # pixels; smaller pictures are enlarged to be looked at
+NEAR = 0.1  # of the body height: how near attention must be to count as on the joint
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,11 @@ def load(opt: Namespace, device: torch.device) -> BaseModel:
     return load_model(path, opt.which_epoch, device, options)
 
 
-def open_dataset(opt: Namespace, model: BaseModel) -> BaseDataset:
-    """The data set of the model's mode at ``--dataroot``."""
+def open_dataset(model: BaseModel, dataroot: str, phase: str) -> BaseDataset:
+    """The data set of a model's mode in another folder."""
     settings = copy.copy(model.opt)
-    settings.dataroot, settings.phase, settings.max_dataset_size = opt.dataroot, opt.phase, None
+    settings.dataroot, settings.phase = dataroot, phase
+    settings.is_train, settings.max_dataset_size = False, None
     return create_dataset(settings)
 
 
@@ -177,21 +179,13 @@ def sample_of_photos(opt: Namespace, model: BaseModel) -> dict:
 
 def explain(model: BaseModel, sample: dict) -> Case:
     """Run the network on one sample and keep what is looked at, enlarged if it is small."""
-    batch = default_collate([sample])
-    explanation = model.explain(model.prepare(batch))
-    height, width = model.opt.annotation_size
-    larger = max(1, -(-SMALLEST // height))
-    frame = (height * larger, width * larger)
-    points = [None, None]
-    if "source_keypoints" in batch:
-        points = [
-            np.where(present(k)[:, None], k * larger, -1.0)
-            for k in (batch[f"{role}_keypoints"][0].numpy() for role in ("source", "target"))
-        ]
-    pictures = (
-        batch["source_image"][0].permute(1, 2, 0).numpy(),
-        to_uint8(explanation.fake_target)[0],
-    )
+    explanation = model.explain(model.prepare(default_collate([sample])))
+    size = tuple(model.opt.annotation_size)
+    larger = max(1, -(-SMALLEST // size[0]))
+    frame = (size[0] * larger, size[1] * larger)
+    given = (sample.get(f"{role}_keypoints") for role in ("source", "target"))
+    points = (None if k is None else in_frame(k, size, frame) for k in given)
+    pictures = sample["source_image"].permute(1, 2, 0).numpy(), to_uint8(explanation.fake_target[0])
     return Case(
         f"{sample['source_name']} to {sample['target_name']}",
         *(resize_linear(picture, frame) for picture in pictures), frame, explanation, *points,
@@ -200,7 +194,6 @@ def explain(model: BaseModel, sample: dict) -> Case:
 
 def chosen_points(opt: Namespace, case: Case, frame: tuple[int, int]) -> list[np.ndarray]:
     """Points (y, x) of the result in pixels of the case's pictures."""
-    larger = case.frame[0] / frame[0]
     if opt.points is not None:
         points = np.array(opt.points).reshape(-1, 2)
         for y, x in points:
@@ -209,10 +202,14 @@ def chosen_points(opt: Namespace, case: Case, frame: tuple[int, int]) -> list[np
                     f"--points {y:g} {x:g} lies outside the result, which is {frame[0]} high and "
                     f"{frame[1]} wide"
                 )
-        return list(points * larger)
+        return list(points * case.frame[0] / frame[0])
     if opt.grid is None and case.target is not None:
         inside = (case.target >= 0).all(axis=1) & (case.target < case.frame).all(axis=1)
-        return list(case.target[inside & present(case.target)])
+        if not inside.any():
+            raise UserError(
+                "no joint of the target pose lies in the picture; choose --points or --grid"
+            )
+        return list(case.target[inside])
     steps = (np.arange(opt.grid or 4) + 0.5) / (opt.grid or 4)
     return [np.array([y, x]) * case.frame for y in steps for x in steps]
 
@@ -231,10 +228,6 @@ def output_folder(opt: Namespace) -> Path:
 def write_pictures(opt: Namespace, case: Case, frame: tuple[int, int], folder: Path) -> list[Path]:
     """Figure, maps and, if asked for, the page; returns what was written."""
     points = chosen_points(opt, case, frame)
-    if not points:
-        raise UserError(
-            "no joint of the target pose lies in the picture; choose --points or --grid"
-        )
     attention, flows, pictures = case.attention, case.flows, (case.source, case.result)
     if attention is not None:
         origins = [show.peak(case.map_of(point), case.frame) for point in points]
@@ -260,7 +253,10 @@ def write_pictures(opt: Namespace, case: Case, frame: tuple[int, int], folder: P
 def joint_masses(case: Case) -> dict[int, tuple[float, float]]:
     """Joint -> share of the attention of its target position near the same source joint, and the
     share that even attention would have there. Joints missing on a side are left out."""
-    radius = show.NEAR * show.body_height(case.own)
+    if case.attention is None and not case.flows:
+        raise UserError("--table needs attention over the source, which pose2pose does not have")
+    rows = case.own[present(case.own), 0]
+    radius = NEAR * (rows.max(initial=0) - rows.min(initial=np.inf))
     found = {}
     for joint in np.flatnonzero(present(case.own) & present(case.target)).tolist():
         own, target = case.own[joint], case.target[joint]
@@ -268,7 +264,7 @@ def joint_masses(case: Case) -> dict[int, tuple[float, float]]:
         if not near.any():
             continue
         if case.attention is not None:
-            share = show.mass_near(case.map_of(target), own, radius, case.frame)
+            share = float(show.fine_map(case.map_of(target), case.frame)[near].sum())
         else:
             origin = show.flow_source(case.flows[-1], target, case.frame)
             share = float(np.hypot(*(origin - own)) <= radius)
@@ -292,16 +288,14 @@ def mass_table(model: BaseModel, dataset: BaseDataset, count: int) -> list[list]
          for i in progress_bar(range(min(count, len(dataset))), desc="measure", unit="pair")]
         for network in (model, untrained(model))
     )  # fmt: skip
-    rows = []
-    for joint, name in enumerate((*JOINTS, "all joints")):
-        which = range(len(JOINTS)) if name == "all joints" else (joint,)
-        both = [
-            (t[j][0], f[j][0], t[j][1])
-            for t, f in zip(trained, fresh, strict=True) for j in which if j in t
-        ]  # fmt: skip
-        if both:
-            rows.append([name, len(both), *np.mean(both, axis=0).tolist()])
-    return rows
+    found = [
+        (joint, share, other[joint][0], even)
+        for own, other in zip(trained, fresh, strict=True)
+        for joint, (share, even) in own.items()
+    ]
+    groups = {name: [f for f in found if JOINTS[f[0]] == name] for name in JOINTS}
+    groups["all joints"] = found
+    return [[n, len(g), *np.mean(g, axis=0)[1:].tolist()] for n, g in groups.items() if g]
 
 
 def write_table(rows: list[list], path: Path) -> None:
@@ -316,23 +310,16 @@ def write_table(rows: list[list], path: Path) -> None:
     write_file(path, ("\n".join(lines) + "\n").encode())
 
 
-def check_measurable(model: BaseModel) -> None:
-    """Refuse --table for what has no joints or no map over the source."""
-    if model.opt.view_counts:
-        raise UserError("--table compares joints, which objects do not have: use --pair")
-    if model.opt.model.lower() == "pose2pose":
-        raise UserError("--table needs attention over the source, which pose2pose does not have")
-
-
 def main(argv: list[str] | None = None) -> None:
     """Parse, look, say where the pictures are."""
     opt = build_parser().parse(argv)
     check_options(opt)
     folder = output_folder(opt)
     model = load(opt, choose_device(opt.device))
-    dataset = open_dataset(opt, model) if opt.source is None else None
+    dataset = open_dataset(model, opt.dataroot, opt.phase) if opt.source is None else None
     if opt.table is not None:
-        check_measurable(model)
+        if model.opt.view_counts:
+            raise UserError("--table compares joints, which objects do not have: use --pair")
         write_table(mass_table(model, dataset, opt.table), make_folder(folder) / "table.csv")
         print(f"written: {folder / 'table.csv'}")
         return

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from argparse import Namespace
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -30,23 +29,22 @@ import torch
 from PIL import Image
 
 from api import PoseTransfer
-from data import create_dataset
 from data.gallery import PRESETS, DatasetSamples, Samples, SyntheticSamples, preset
 from models.base_model import Explanation
 from models.estimators import PersonFinder
 from options.parser import DATA, Parser, add_debug, add_device
+from script.attention import open_dataset
 from script.transfer import add_checkpoint_options, add_estimator_options, load, person_finder
 from util.errors import UserError
 from util.image import photo_from_bytes
 from util.keypoint_formats import checked_keypoints
 from util.kinds import folder_name, text, whole_number
-from util.person.background import in_photo
-from util.person.crop import Box, cut, person_box, to_frame
+from util.person.crop import Box, cut, in_photo, person_box, to_frame
 from util.person.motion import retarget
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.show.attention import flow_source, maps_at
-from util.show.server import LOOPBACK, PageServer, Reply, Request, Route, json_reply, page_files
+from util.show.server import PageServer, Reply, Request, Route, page_files
 from util.skeleton import JOINTS, LIMBS, present
 from util.tables.poses import poses_in
 from util.tensors import keep_last_result
@@ -83,7 +81,7 @@ class Studio:
         self.transfer, self.samples, self.find, self.title = transfer, samples, find, title
         self.frame = transfer.annotation_size
         self.sample = lru_cache(maxsize=4 * SAMPLES_A_PAGE)(lambda i: Source(*samples(i)))
-        self._own: OrderedDict[str, Source] = OrderedDict()
+        self._own: dict[str, Source] = {}  # oldest first
         self._lock = threading.Lock()
         encoder = getattr(transfer.model.networks.get("G"), "source_encoder", None)
         if encoder is not None:  # of DPTN: the person stays while the pose is dragged
@@ -107,28 +105,26 @@ class Studio:
             Route("POST", "/origin", self.origin, "picture"),
         ]
 
-    def start(self, request: Request) -> Reply:
+    def start(self, request: Request) -> dict[str, Any]:
         """Everything the page needs to know at first."""
-        presets = [
-            {"name": name, "keypoints": preset(name, self.frame).tolist()} for name in PRESETS
-        ]
-        return json_reply({
+        poses = {name: preset(name, self.frame).tolist() for name in PRESETS}
+        return {
             "title": self.title,
             "model": self.transfer.model.opt.model,
             "load_size": self.transfer.load_size,
             "frame": self.frame,
             "joints": JOINTS,
             "limbs": LIMBS,
-            "presets": presets,
+            "presets": [{"name": n, "keypoints": points} for n, points in poses.items()],
             "samples": len(self.samples),
             "max_upload": MAX_UPLOAD,
-        })  # fmt: skip
+        }
 
-    def list_samples(self, request: Request) -> Reply:
+    def list_samples(self, request: Request) -> list[dict[str, Any]]:
         """The samples from a number on: their ids, names and keypoints."""
         first = int(request.words[0])
         numbers = range(first, min(first + SAMPLES_A_PAGE, len(self.samples)))
-        return json_reply([self._described(str(number)) for number in numbers])
+        return [self._described(str(number)) for number in numbers]
 
     def thumbnail(self, request: Request) -> Reply:
         """A small picture of a sample."""
@@ -136,15 +132,15 @@ class Studio:
         shown.thumbnail((10 * THUMBNAIL_ROWS, THUMBNAIL_ROWS))
         return _encoded(shown, "JPEG", quality=85)
 
-    def source(self, request: Request) -> Reply:
+    def source(self, request: Request) -> dict[str, Any]:
         """Name and keypoints of a source."""
-        return json_reply(self._described(request.words[0]))
+        return self._described(request.words[0])
 
     def source_picture(self, request: Request) -> Reply:
         """The picture of a source."""
         return _encoded(self._source(request.words[0]).shown, "PNG", compress_level=1)
 
-    def photo(self, request: Request) -> Reply:
+    def photo(self, request: Request) -> dict[str, Any]:
         """A photo to be moved: its person is cut out, or the skeleton is left to be placed."""
         name = _file_name(request)
         photo = _shrunk(photo_from_bytes(request.body, name))
@@ -156,18 +152,18 @@ class Studio:
             found = False
             note = f"{error.sentence}. Put the skeleton onto the person by hand, then crop to it."
         source = self._cut(name, photo, box, points)
-        return json_reply({**self._keep(source), "note": note, "found": found})
+        return {**self._keep(source), "note": note, "found": found}
 
-    def crop(self, request: Request) -> Reply:
+    def crop(self, request: Request) -> dict[str, Any]:
         """The same photo, cut out around the skeleton that was put on it."""
         source = self._source(request.words[0])
         if source.photo is None or source.box is None:
             raise UserError("a picture of the data set is complete; only an own photo is cropped")
         points = self._keypoints(request.json(), "source_keypoints", "the skeleton")
         box, points = self._framed(in_photo(points, source.box, self.frame))
-        return json_reply(self._keep(self._cut(source.name, source.photo, box, points)))
+        return self._keep(self._cut(source.name, source.photo, box, points))
 
-    def pose(self, request: Request) -> Reply:
+    def pose(self, request: Request) -> dict[str, Any]:
         """The pose of a photo or of a keypoint file, in the annotation frame."""
         name, framed = _file_name(request), False
         if request.body.lstrip()[:1] in (b"{", b"["):
@@ -175,29 +171,28 @@ class Studio:
         else:
             points = self._found(_shrunk(photo_from_bytes(request.body, name)), name)
         points = points if framed else self._framed(points)[1]
-        return json_reply({"keypoints": points.tolist(), "name": name})
+        return {"keypoints": points.tolist(), "name": name}
 
-    def fit(self, request: Request) -> Reply:
+    def fit(self, request: Request) -> dict[str, Any]:
         """A pose with the limb lengths of the person who takes it."""
-        fields = request.json()
-        body = self._keypoints(fields, "source_keypoints", "the skeleton of the person")
-        pose = self._keypoints(fields, "keypoints", "the pose")
-        return json_reply({"keypoints": retarget(pose, body, self.frame).tolist()})
+        body, pose = self._skeletons(request.json())
+        return {"keypoints": retarget(pose, body, self.frame).tolist()}
 
     def picture(self, request: Request) -> Reply:
         """The person of a source in a pose, PNG; how long it took stands in a header."""
-        source, own, target = self._asked(request.json())
+        fields = request.json()
+        source, (own, target) = self._source(fields.get("source")), self._skeletons(fields)
         began = time.perf_counter()
         result = self.transfer.transfer(source.image, target, own, (source.name, ""))
         spent = {"X-Milliseconds": f"{1000 * (time.perf_counter() - began):.1f}"}
         return replace(_encoded(result, "PNG", compress_level=1), headers=spent)
 
-    def origin(self, request: Request) -> Reply:
+    def origin(self, request: Request) -> dict[str, Any]:
         """Where a point of the picture comes from: a map over the person's picture, 255 at its
         largest value, or the place that the flow field points to."""
         fields = request.json()
         point = self._point(fields.get("point"))
-        source, own, target = self._asked(fields)
+        source, (own, target) = self._source(fields.get("source")), self._skeletons(fields)
         key = (fields["source"], own.tobytes(), target.tobytes())
         if self._explained[0] != key:  # a pointer that moves over one picture asks many times
             self._explained = key, self.transfer.explain(source.image, target, own)
@@ -205,35 +200,32 @@ class Studio:
         if told.attention:
             mean = torch.stack(told.attention)[:, 0].mean(dim=(0, 1)).cpu().numpy()
             found = maps_at(mean, point, self.frame)
-            return json_reply({"map": (255 * found / found.max()).astype(int).tolist()})
+            return {"map": (255 * found / found.max()).astype(int).tolist()}
         if told.flows:
             place = flow_source(told.flows[-1][0].cpu().numpy(), point, self.frame)
-            return json_reply({"place": place.tolist()})
+            return {"place": place.tolist()}
         raise UserError(
             f"--model {self.transfer.model.opt.model} tells nothing of single points; expected a "
             "checkpoint of DPTN, poseflownet or pose"
         )
 
     def _source(self, name: Any) -> Source:
+        found = self._own.get(name) if isinstance(name, str) else None
         if isinstance(name, str) and name.isascii() and name.isdecimal():
-            if int(name) < len(self.samples):
-                return self.sample(int(name))
-        elif isinstance(name, str):
-            with self._lock:
-                if name in self._own:
-                    self._own.move_to_end(name)
-                    return self._own[name]
-        raise UserError(
-            f"there is no person {str(name)[:40]!r} here (any more); choose a thumbnail, or give "
-            "your photo again"
-        )
+            found = self.sample(int(name)) if int(name) < len(self.samples) else None
+        if found is None:
+            raise UserError(
+                f"there is no person {str(name)[:40]!r} here (any more); choose a thumbnail, or "
+                "give your photo again"
+            )
+        return found
 
     def _keep(self, source: Source) -> dict[str, Any]:
         name = f"own{token_hex(8)}"
         with self._lock:
             self._own[name] = source
-            while len(self._own) > MAX_OWN:
-                self._own.popitem(last=False)
+            if len(self._own) > MAX_OWN:
+                del self._own[next(iter(self._own))]
         return self._described(name)
 
     def _described(self, name: str) -> dict[str, Any]:
@@ -259,11 +251,10 @@ class Studio:
         image = crop.resize(self.transfer.load_size[::-1], Image.Resampling.BILINEAR)
         return Source(name, image, shown, points, photo, box)
 
-    def _asked(self, fields: dict[str, Any]) -> tuple[Source, np.ndarray, np.ndarray]:
-        """Source, its keypoints and the pose of a request."""
-        source = self._source(fields.get("source"))
+    def _skeletons(self, fields: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints of the person and of the pose to take."""
         own = self._keypoints(fields, "source_keypoints", "the skeleton of the person")
-        return source, own, self._keypoints(fields, "keypoints", "the pose")
+        return own, self._keypoints(fields, "keypoints", "the pose")
 
     def _point(self, value: Any) -> tuple[float, float]:
         """A (y, x) inside the frame."""
@@ -319,13 +310,9 @@ def _whole(photo: Image.Image, frame: tuple[int, int]) -> Box:
 
 def find_samples(opt: Namespace, transfer: PoseTransfer) -> Samples:
     """People of the data set that the options or the run name, else synthetic ones."""
-    saved = transfer.model.opt
-    settings = Namespace(**{
-        **vars(saved), "dataroot": opt.dataroot or saved.dataroot, "phase": opt.phase,
-        "is_train": False, "max_dataset_size": None,
-    })  # fmt: skip
+    model = transfer.model
     try:
-        return DatasetSamples(create_dataset(settings))
+        return DatasetSamples(open_dataset(model, opt.dataroot or model.opt.dataroot, opt.phase))
     except UserError as error:
         if opt.dataroot is not None:
             raise
@@ -341,8 +328,6 @@ def build_parser() -> Parser:
     add(DATA, text, None, "data set of the thumbnails; default: that of the run")
     add("--phase", folder_name, "test", "its part: train, test or another")
     add("--port", whole_number(0, 65535), PORT, "where the page is found; 0: any free port")
-    host = "address to listen on; another than the default lets others in your network in"
-    add("--host", text, LOOPBACK, host)
     add_device(add)
     add_debug(add)
     add_estimator_options(parser)
@@ -355,7 +340,7 @@ def build_server(opt: Namespace) -> PageServer:
     transfer = load(opt, device)
     find = None if opt.estimator == "none" else person_finder(opt, device)
     studio = Studio(transfer, find_samples(opt, transfer), find, transfer.model.opt.name)
-    return PageServer(page_files(PAGE), studio.routes(), opt.host, opt.port)
+    return PageServer(page_files(PAGE), studio.routes(), opt.port)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -363,10 +348,7 @@ def main(argv: list[str] | None = None) -> None:
     opt = build_parser().parse(argv)
     if "OMP_NUM_THREADS" not in os.environ:  # the browser beside it wants a core, too
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
-    server = build_server(opt)
-    if server.others:
-        print(server.others)
-    server.run(lambda url: print(f"open {url} in a browser; Ctrl-C ends it", flush=True))
+    build_server(opt).run(lambda url: print(f"open {url} in a browser; Ctrl-C ends it", flush=True))
 
 
 if __name__ == "__main__":

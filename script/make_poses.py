@@ -28,8 +28,8 @@ from util.run.main import run_main
 from util.tables.poses import pose_text
 
 
-def build_parser() -> Parser:
-    """The command line of this script."""
+def main(argv: list[str] | None = None) -> None:
+    """Parse, write, say where the files are."""
     parser = Parser(__doc__)
     add = parser.option
     add(OUTPUT, text, REQUIRED, "folder to write; for one movement also a .json file")
@@ -40,32 +40,22 @@ def build_parser() -> Parser:
     add("--size", size, (256, 176), "height and width of the frame, pixels")
     add("--seed", natural, 0, "draws the body")
     add_debug(add)
-    return parser
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Parse, write, say where the files are."""
-    opt = build_parser().parse(sys.argv[1:] if argv is None else argv)
+    opt = parser.parse(argv)
     output, frame = Path(opt.output), tuple(opt.size)
-    body = sample_identity(np.random.default_rng(opt.seed)).body
-    for movement, path in _files(output, opt.movements).items():
-        poses = movement_keypoints(body, movement, opt.frames, frame)
-        make_folder(path.parent)
-        write_file(path, pose_text(poses, frame, opt.fps).encode())
-        print(f"wrote {path}: {opt.frames} poses, {opt.fps:g} a second")
-
-
-def _files(output: Path, movements: list[str]) -> dict[str, Path]:
-    """The file of each movement: in a folder, or the one that is named."""
-    chosen = list(dict.fromkeys(movements))
-    if output.suffix.lower() != ".json" or output.is_dir():
-        return {movement: output / f"{movement}.json" for movement in chosen}
-    if len(chosen) > 1:
+    is_file = output.suffix.lower() == ".json" and not output.is_dir()
+    chosen = list(dict.fromkeys(opt.movements))
+    if is_file and len(chosen) > 1:
         raise UserError(
             f"--output {output}: one file cannot hold {len(chosen)} movements "
             f"({', '.join(chosen)}); name a folder, or one of them with --movements"
         )
-    return {chosen[0]: output}
+    body = sample_identity(np.random.default_rng(opt.seed)).body
+    for movement in chosen:
+        path = output if is_file else output / f"{movement}.json"
+        poses = movement_keypoints(body, movement, opt.frames, frame)
+        make_folder(path.parent)
+        write_file(path, pose_text(poses, frame, opt.fps).encode())
+        print(f"wrote {path}: {opt.frames} poses, {opt.fps:g} a second")
 
 
 if __name__ == "__main__":

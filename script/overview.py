@@ -9,7 +9,6 @@ results of other models for the same pairs.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,13 +36,11 @@ def files_of(folder: Path, result: Path, steps: bool, beside: Sequence[Path]) ->
     page = folder / PAGE_IMAGES
     files = {"source": page / f"{source}.jpg", "pose": page / f"{target}_pose.jpg"}
     if steps:
-        found = {
-            int(re.search(r"step_(\d+)$", path.stem)[1]): path
-            for path in page.glob(f"{result.stem}_step_*.jpg")
-        }
+        found = page.glob(f"{result.stem}_step_*.jpg")
+        found = sorted(found, key=lambda path: int(path.stem.rpartition("_")[2]))
         if not found:
             raise UserError(f"{folder} shows no steps; --steps is for results of --model DPTN_step")
-        files |= {f"step {step}": found[step] for step in sorted(found)}
+        files |= {f"step {step}": path for step, path in enumerate(found, 1)}
     else:
         files["generated"] = result
     for other in beside:
@@ -51,13 +48,6 @@ def files_of(folder: Path, result: Path, steps: bool, beside: Sequence[Path]) ->
         if not files[other.name].is_file():
             raise UserError(f"{other} holds no {result.name}; --beside needs the same test pairs")
     return files | {"truth": page / f"{target}.jpg"}
-
-
-def tile(files: dict[str, Path], height: int) -> np.ndarray:
-    """The pictures of one pair side by side under their captions, uint8 (HEADER + height, W, 3)."""
-    pictures = [np.asarray(load_image(path)) for path in files.values()]
-    sizes = [(height, round(p.shape[1] * height / p.shape[0])) for p in pictures]
-    return grid([list(map(resize_linear, pictures, sizes))], list(files))
 
 
 def overview(
@@ -75,8 +65,12 @@ def overview(
             f"{folder} holds {len(results)} results, or no page; expected at "
             f"least {rows * columns} results and the page that test.py writes without --no_html"
         )
-    chosen = np.linspace(0, len(results) - 1, rows * columns).astype(int)
-    tiles = [tile(files_of(folder, results[i], steps, beside), height) for i in chosen]
+    tiles = []
+    for i in np.linspace(0, len(results) - 1, rows * columns).astype(int):
+        files = files_of(folder, results[i], steps, beside)
+        pictures = [np.asarray(load_image(path)) for path in files.values()]
+        sizes = [(height, round(p.shape[1] * height / p.shape[0])) for p in pictures]
+        tiles.append(grid([list(map(resize_linear, pictures, sizes))], list(files)))
     return grid(in_rows(tiles, columns), gap=SPACE)
 
 

@@ -31,8 +31,16 @@ from util.files import check_writable
 from util.image import as_photo, grey_as, is_grey, list_photos, save_image
 from util.keypoint_formats import JOINT_SCORE
 from util.kinds import REQUIRED, choice, flag, folder_name, fraction, natural, several, text
-from util.person.background import Masker, in_photo, replace_person
-from util.person.crop import Box, cut, paste, person_box, to_frame, whole_picture
+from util.person.background import Masker, replace_person
+from util.person.crop import (
+    Box,
+    cut,
+    in_photo,
+    paste,
+    person_box,
+    to_frame,
+    whole_picture,
+)
 from util.person.motion import retarget
 from util.run.device import choose_device
 from util.run.main import run_main

@@ -26,8 +26,8 @@ from util.run.main import run_main
 FETCH_SECONDS = 10  # that one script of the page may take
 
 
-def build_parser() -> Parser:
-    """The command line of this script."""
+def main() -> None:
+    """Serve until Ctrl-C."""
     parser = Parser(__doc__)
     add = parser.option
     add("--port --display_port", whole_number(1, 65535), 8096, "port to listen on")
@@ -35,30 +35,9 @@ def build_parser() -> Parser:
     add("--public", flag, False, "listen to other machines too, not to this one alone")
     add("--offline", flag, False, "do not try to fetch the scripts of the web page")
     add_debug(add)
-    return parser
-
-
-def fetch_scripts() -> None:
-    """Fetch what visdom's web page needs and its package lacks; one sentence where that fails."""
-    from visdom.server.build import download_scripts
-
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(FETCH_SECONDS)
+    opt = parser.parse()
     try:
-        download_scripts()
-    except Exception as error:  # whatever visdom raises: the server itself needs none of them
-        print(
-            f"the scripts of visdom's web page could not be fetched ({type(error).__name__}): its "
-            "page stays empty, but the windows are kept; web/index.html of the run needs no server"
-        )
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def main() -> None:
-    """Serve until Ctrl-C."""
-    opt = build_parser().parse()
-    try:
+        from visdom.server.build import download_scripts
         from visdom.server.run_server import start_server
     except ImportError as error:
         raise UserError(f"the package visdom cannot be imported ({error}); install it") from error
@@ -67,7 +46,16 @@ def main() -> None:
         if probe.connect_ex(("127.0.0.1", opt.port)) == 0:
             raise UserError(f"port {opt.port} is in use; choose another --port")
     if not opt.offline:
-        fetch_scripts()
+        socket.setdefaulttimeout(FETCH_SECONDS)
+        try:
+            download_scripts()
+        except Exception as error:  # whatever visdom raises: the server itself needs none of them
+            print(
+                f"the scripts of visdom's web page could not be fetched ({type(error).__name__}): "
+                "its page stays empty, but the windows are kept; web/index.html of the run needs "
+                "no server"
+            )
+        socket.setdefaulttimeout(None)
     print(f"visdom: http://127.0.0.1:{opt.port}, windows are kept in {folder}", flush=True)
     start_server(opt.port, base_url="", env_path=f"{folder}/", bind_local=not opt.public)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import nn
 
+from models.presentation import create_visualizer
 from options.train_options import TrainOptions
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -65,3 +67,14 @@ def random_batch(count: int, size: tuple[int, int], seed: int = 0) -> dict:
         batch[f"{role}_keypoints"] = torch.from_numpy(keypoints)
         batch[f"{role}_name"] = [f"person{seed}_{i}_{role}.jpg" for i in range(count)]
     return batch
+
+
+def make_visualizer(folder: Path, epochs: int = 10, samples_per_epoch: int = 100, **options):
+    """The visualizer of a run in ``folder``; ``options`` are those of train.py."""
+    opt = SimpleNamespace(**{
+        "name": "run", "no_html": False, "no_tensorboard": True, "display_id": 0,
+        "display_server": "http://127.0.0.1", "display_port": 8096, "display_env": None,
+        "display_seconds": 0.0, **options,
+    })  # fmt: skip
+    model = SimpleNamespace(opt=opt, loss_meanings={})
+    return create_visualizer(model, Path(folder), (epochs, samples_per_epoch), {})

@@ -134,13 +134,14 @@ def test_the_peak_of_a_map_is_the_middle_of_its_largest_cell():
 
 
 def test_mass_within_a_disc():
-    even = np.ones((8, 8)) / 64
-    share = show.mass_near(even, np.array([32.0, 32.0]), 8, (64, 64))
+    even, middle = np.ones((8, 8)) / 64, show.disc(np.array([32.0, 32.0]), 8, (64, 64))
+    share = show.fine_map(even, (64, 64))[middle].sum()
     assert share == pytest.approx(np.pi * 64 / 64**2, rel=0.05)
     peaked = np.zeros((32, 32))
     peaked[16, 16] = 1  # 2 x 2 pixels around (33, 33), spread bilinearly over 4 x 4
-    assert show.mass_near(peaked, np.array([33.0, 33.0]), 4, (64, 64)) == pytest.approx(1)
-    assert show.mass_near(peaked, np.array([10.0, 10.0]), 4, (64, 64)) == 0
+    fine = show.fine_map(peaked, (64, 64))
+    assert fine[show.disc(np.array([33.0, 33.0]), 4, (64, 64))].sum() == pytest.approx(1)
+    assert fine[show.disc(np.array([10.0, 10.0]), 4, (64, 64))].sum() == 0
 
 
 def test_a_flow_leads_from_the_target_to_the_source():

@@ -12,8 +12,8 @@ from data.synthetic.pose import sample_pose
 from models.segmentation import MaskRcnn, create_masker
 from tests.photo_helpers import photo, standing
 from util.errors import UserError
-from util.person.background import grabcut_mask, in_photo, replace_person, without_person
-from util.person.crop import Box, to_frame
+from util.person.background import grabcut_mask, replace_person, without_person
+from util.person.crop import Box, in_photo, to_frame
 
 SIZE = (256, 176)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import os
 import re
@@ -97,11 +96,10 @@ def test_images_that_wait_to_be_written_are_bounded_for_any_length_of_the_list(
 
     submit = ResultWriter._submit
 
-    def counted(writer: ResultWriter, tasks) -> None:
+    def counted(writer: ResultWriter, write, *arguments) -> None:
         token = Picture()
         alive.add(token)
-        submit(writer, [*tasks, functools.partial(id, token)])
-        del token
+        submit(writer, lambda token=token: write(*arguments))
 
     monkeypatch.setattr(ResultWriter, "_save", save)
     monkeypatch.setattr(ResultWriter, "_submit", counted)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from tests.browser import Browser, needs_chromium
+from tests.helpers import make_visualizer
 from util.image import save_image
 from util.show.html import table
 from util.show.result_page import add_scores, page_name, write_pages, write_rows
-from util.show.visualizer import Visualizer
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -188,9 +188,7 @@ def test_a_browser_shows_every_result_page_without_a_problem(
 @pytest.mark.parametrize("width", [360, 1400], ids=["phone", "wide"])
 def test_a_browser_shows_the_training_page_without_a_problem(browser, tmp_path, width):
     names = ["source_image", "target_pose", HOSTILE]
-    visualizer = Visualizer(
-        tmp_path, f"run {HOSTILE}", epochs=4, samples_per_epoch=20, use_tensorboard=False
-    )
+    visualizer = make_visualizer(tmp_path, 4, 20, name=f"run {HOSTILE}")
     for total in range(10, 90, 10):
         losses = {"G": 1 / total, "style": 500.0 / total**3, HOSTILE: float("nan")}
         visualizer.log_losses(total // 20 + 1, total % 20, total, losses, {"G": 2e-4, "D": 2e-5})

@@ -11,11 +11,11 @@ import torch
 
 from models.presentation import pictures_of
 from tests import small_runs
+from tests.helpers import make_visualizer
 from tests.training_child import write_tiny_data
 from util.run.interrupt import EXIT_NOT_SAVED
 from util.show.console import OneColour
 from util.show.training_page import TrainingPage
-from util.show.visualizer import Visualizer
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +122,7 @@ def test_pictures_have_the_captions_and_the_order_of_the_result_page_and_skeleto
 
 
 def test_pictures_are_not_wanted_faster_than_asked_for_but_the_last_ones_are(tmp_path):
-    made = {"epochs": 1, "samples_per_epoch": 9, "use_tensorboard": False}
-    visualizer = Visualizer(tmp_path, "run", picture_seconds=1000.0, **made)
+    visualizer = make_visualizer(tmp_path, display_seconds=1000.0)
     assert visualizer.wants_pictures()
     visualizer.show({"generated": np.zeros((8, 8, 3), np.uint8)}, 1, 1)
     assert not visualizer.wants_pictures()
@@ -131,8 +130,7 @@ def test_pictures_are_not_wanted_faster_than_asked_for_but_the_last_ones_are(tmp
 
 
 def test_an_epoch_of_pictures_of_one_colour_is_one_warning(tmp_path, capsys):
-    made = {"epochs": 9, "samples_per_epoch": 5000, "use_tensorboard": False}
-    visualizer = Visualizer(tmp_path, "run", **made)
+    visualizer = make_visualizer(tmp_path)
     grey = np.full((8, 8, 3), 127, np.uint8)
     for epoch in range(1, 5):
         for half in (1, 2):
@@ -160,6 +158,7 @@ def test_a_page_written_before_pairs_stayed_the_same_is_read(tmp_path):
     old = {"epoch": 1, "total_samples": 9,
            "pictures": [["fake target", "0000000009_1_fake_target.jpg", 16, 11]]}  # fmt: skip
     (tmp_path / "history.json").write_text(json.dumps({"entries": [old]}))
-    page = TrainingPage(tmp_path, "run", LossHistory(), 3, {}, {})
-    assert page.problem is None
+    told = []
+    page = TrainingPage(tmp_path, "run", LossHistory(), 3, {}, {}, told.append)
+    assert told == []
     assert [entry.files for entry in page.entries] == [{"0000000009_1_fake_target.jpg"}]

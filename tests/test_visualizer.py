@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import math
 import re
@@ -13,16 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers import make_visualizer
 from util.show import training_page
 from util.show.sinks import MAX_POINTS
 from util.show.visualizer import NullVisualizer, Visualizer
 
 LRS = {"G": 2e-4, "D": 2e-5}
-
-
-def _visualizer(folder, **options) -> Visualizer:
-    options = {"epochs": 10, "samples_per_epoch": 100, "stream": io.StringIO(), **options}
-    return Visualizer(folder, "run", **{"use_tensorboard": False, **options})
 
 
 def _picture(shade: int = 0) -> np.ndarray:
@@ -54,7 +49,7 @@ def _scalars(folder) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tensorboard_gets_losses_rates_and_metrics_over_samples(tmp_path):
-    visualizer = _visualizer(tmp_path, use_tensorboard=True, use_html=False)
+    visualizer = make_visualizer(tmp_path, no_tensorboard=False, no_html=True)
     _train(visualizer, 0, 100)
     visualizer.close()
     scalars = _scalars(tmp_path / "tensorboard")
@@ -65,12 +60,12 @@ def test_tensorboard_gets_losses_rates_and_metrics_over_samples(tmp_path):
 
 
 def test_tensorboard_hides_what_came_after_the_checkpoint(tmp_path):
-    first = _visualizer(tmp_path, use_tensorboard=True, use_html=False)
+    first = make_visualizer(tmp_path, no_tensorboard=False, no_html=True)
     _train(first, 0, 50)
     state = first.state_dict()
     _train(first, 50, 90)
     first.close()
-    second = _visualizer(tmp_path, use_tensorboard=True, use_html=False)
+    second = make_visualizer(tmp_path, no_tensorboard=False, no_html=True)
     second.load_state_dict(state)
     _train(second, 50, 70)
     second.close()
@@ -88,15 +83,15 @@ def _logged(folder) -> tuple[str, dict, set[str], str]:
 
 @pytest.mark.parametrize("cut", [50, 130, 200])
 def test_a_run_that_was_cut_off_and_resumed_logs_the_same_as_one_that_was_not(tmp_path, cut):
-    whole = _visualizer(tmp_path / "whole")
+    whole = make_visualizer(tmp_path / "whole")
     _train(whole, 0, 300)
     whole.close()
 
-    first = _visualizer(tmp_path / "cut")
+    first = make_visualizer(tmp_path / "cut")
     _train(first, 0, cut)
     torch.save(first.state_dict(), tmp_path / "state.pth")
     _train(first, cut, cut + 60)  # lost: the process is killed before the next checkpoint
-    second = _visualizer(tmp_path / "cut")
+    second = make_visualizer(tmp_path / "cut")
     second.load_state_dict(torch.load(tmp_path / "state.pth", weights_only=True))
     _train(second, cut, 300)
     second.close()
@@ -106,7 +101,7 @@ def test_a_run_that_was_cut_off_and_resumed_logs_the_same_as_one_that_was_not(tm
 
 
 def test_the_training_page_lists_results_newest_first_with_epochs_and_curves(tmp_path):
-    visualizer = _visualizer(tmp_path)
+    visualizer = make_visualizer(tmp_path)
     _train(visualizer, 0, 200)
     text = (tmp_path / "web" / "index.html").read_text()
     headings = re.findall(r"<b>(Epoch .*?)</b>", text)
@@ -125,7 +120,7 @@ def test_the_training_page_lists_results_newest_first_with_epochs_and_curves(tmp
 def test_old_results_are_thinned_to_one_an_epoch_and_their_files_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(training_page, "KEEP_RECENT", 4)
     monkeypatch.setattr(training_page, "KEEP_OLD", 6)
-    visualizer = _visualizer(tmp_path)
+    visualizer = make_visualizer(tmp_path)
     for total in range(10, 310, 10):  # three an epoch
         visualizer.show({"fake": _picture(), "source": _picture()}, (total - 10) // 30 + 1, total)
     text = (tmp_path / "web" / "index.html").read_text()
@@ -138,7 +133,7 @@ def test_old_results_are_thinned_to_one_an_epoch_and_their_files_removed(tmp_pat
 
 
 def test_names_of_pictures_cannot_leave_the_folder_or_collide(tmp_path):
-    visualizer = _visualizer(tmp_path)
+    visualizer = make_visualizer(tmp_path)
     visualizer.show({"../../x": _picture(1), "______x": _picture(2)}, 1, 10)
     images = sorted(path.name for path in (tmp_path / "web" / "images").iterdir())
     assert images == ["0000000010_1_______x.jpg", "0000000010_2_______x.jpg"]
@@ -156,14 +151,14 @@ def test_names_of_pictures_cannot_leave_the_folder_or_collide(tmp_path):
 def test_a_damaged_history_file_costs_one_warning(tmp_path, capsys, content):
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "history.json").write_text(content)
-    visualizer = _visualizer(tmp_path)
+    visualizer = make_visualizer(tmp_path)
     visualizer.show({"fake": _picture()}, 1, 10)
     assert capsys.readouterr().err.count("warning:") == 1
     assert "Epoch 1, 10 samples" in (tmp_path / "web" / "index.html").read_text()
 
 
 def test_a_full_disk_costs_one_warning_a_log_and_the_run_goes_on(tmp_path, capsys, monkeypatch):
-    visualizer = _visualizer(tmp_path)
+    visualizer = make_visualizer(tmp_path)
 
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -182,11 +177,9 @@ def test_a_full_disk_costs_one_warning_a_log_and_the_run_goes_on(tmp_path, capsy
 
 
 def test_a_missing_package_is_one_sentence_and_the_run_goes_on(tmp_path, capsys, monkeypatch):
-    from util.show.visdom import VisdomSettings
-
     monkeypatch.setitem(sys.modules, "visdom", None)
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
-    visualizer = _visualizer(tmp_path, use_tensorboard=True, visdom=VisdomSettings())
+    visualizer = make_visualizer(tmp_path, no_tensorboard=False, display_id=1)
     _train(visualizer, 0, 100)
     visualizer.close()
     warnings = capsys.readouterr().err.splitlines()
@@ -213,7 +206,7 @@ def test_the_null_visualizer_has_every_method_of_the_real_one():
 
 
 def test_memory_of_a_long_run_is_bounded(tmp_path):
-    visualizer = _visualizer(tmp_path, use_html=False)
+    visualizer = make_visualizer(tmp_path, no_html=True)
     sizes = []
     for total in range(1, 5001):
         visualizer.progress(1, total, total)

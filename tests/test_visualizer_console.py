@@ -94,11 +94,11 @@ def test_a_terminal_keeps_the_lines_of_losses_above_one_line_that_is_redrawn(mon
     console = Console(10, 100, Throughput(), stream, clock)
     for step in range(1, 50):
         clock.now += 1
-        console.progress(3, step, 200 + step)
+        console.progress(3, step)
     console.losses(_record())
     console.message("saved latest")
     clock.now += 1
-    console.progress(3, 51, 251)
+    console.progress(3, 51)
     console.close()
     losses, saved, live, rest = stream.lines()
     assert "epoch 3/10 20/100 (20%)" in losses
@@ -114,7 +114,7 @@ def test_the_live_line_is_redrawn_at_most_five_times_a_second():
     console = Console(10, 100, Throughput(), stream, clock)
     for step in range(100):
         clock.now += 0.01
-        console.progress(1, step, step)
+        console.progress(1, step)
     assert 5 <= stream.getvalue().count("\r") <= 6
 
 
@@ -126,7 +126,7 @@ def test_a_narrow_terminal_shows_every_loss_in_full(monkeypatch, columns):
     losses = {f"loss_number_{i}": i + 0.25 for i in range(12)}
     console.losses(_record(losses=losses))
     clock.now += 1
-    console.progress(3, 21, 221)
+    console.progress(3, 21)
     *lines, live = stream.lines()
     assert all(len(line) < columns for line in (*lines, live))
     for name, value in losses.items():
@@ -138,18 +138,10 @@ def test_a_file_gets_one_line_a_print_interval():
     stream = io.StringIO()
     console = Console(10, 100, Throughput(), stream)
     for step in range(100):
-        console.progress(1, step, step)
+        console.progress(1, step)
     assert stream.getvalue() == ""
     console.losses(_record())
     console.losses(_record())
     console.close()
     assert len(stream.getvalue().splitlines()) == 2
     assert "\r" not in stream.getvalue()
-
-
-def test_a_slow_loader_is_named_once():
-    stream = io.StringIO()
-    console = Console(10, 100, Throughput(), stream)
-    for _ in range(3):
-        console.losses(_record(data_share=0.8))
-    assert stream.getvalue().count("--nThreads") == 1

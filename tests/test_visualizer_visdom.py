@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import socket
@@ -12,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from tests.helpers import make_visualizer
 from tests.visdom_server import VisdomServer
 from util.show.sinks import LossHistory, Pictures
 from util.show.visdom import VisdomLog, VisdomSettings
@@ -30,17 +30,9 @@ def server(tmp_path_factory):
         yield running
 
 
-def _visualizer(folder, port: int, **settings) -> Visualizer:
-    return Visualizer(
-        folder,
-        "run",
-        epochs=2,
-        samples_per_epoch=100,
-        use_html=False,
-        use_tensorboard=False,
-        visdom=VisdomSettings(port=port, **settings),
-        stream=io.StringIO(),
-    )
+def _visualizer(folder, port: int, env: str = "main", display_id: int = 1) -> Visualizer:
+    settings = {"display_port": port, "display_env": env, "display_id": display_id}
+    return make_visualizer(folder, 2, no_html=True, **settings)
 
 
 def _step(visualizer: Visualizer, total: int) -> None:
@@ -126,11 +118,14 @@ def test_an_absent_server_costs_one_warning_and_the_log_goes_on(tmp_path, capsys
     assert len((tmp_path / "loss_log.txt").read_text().splitlines()) == 5
 
 
-def test_a_killed_server_costs_one_warning_and_gets_everything_when_it_is_back(tmp_path):
+def test_a_killed_server_costs_one_warning_and_gets_everything_when_it_is_back(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("util.show.visdom.RETRY_SECONDS", 0.05)
     with VisdomServer(tmp_path) as server:
         history, warnings = LossHistory(), []
         settings = VisdomSettings(port=server.port, env="killed")
-        log = VisdomLog(settings, history, warnings.append, first_retry_seconds=0.05)
+        log = VisdomLog(settings, history, warnings.append)
 
         def step(total: int) -> None:
             history.append("Loss", {"G": 1.0}, total)
@@ -189,7 +184,7 @@ def test_something_else_on_the_port_is_reported_in_one_warning(tmp_path):
         history, warnings = LossHistory(), []
         history.append("Loss", {"G": 1.0}, 10)
         settings = VisdomSettings(port=other.getsockname()[1])
-        log = VisdomLog(settings, history, warnings.append, first_retry_seconds=0.05)
+        log = VisdomLog(settings, history, warnings.append)
         log.losses(None)
         assert _eventually(lambda: warnings)
         log.close()

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
 from util.person.crop import Box
-from util.skeleton import JOINTS, LIMBS, MISSING, present
+from util.skeleton import JOINTS, LIMBS, present
 
 Masker = Callable[[Image.Image, np.ndarray], np.ndarray]  # picture, keypoints -> mask
 
@@ -52,7 +52,7 @@ def grabcut_mask(picture: Image.Image, keypoints: np.ndarray) -> np.ndarray:
         models = np.zeros((2, 1, 65))
         cv2.setRNGSeed(0)
         small = np.ascontiguousarray(small)
-        cv2.grabCut(small, labels, None, models[0], models[1], ROUNDS, cv2.GC_INIT_WITH_MASK)
+        cv2.grabCut(small, labels, None, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)
     inside = _one_piece(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)), labels == cv2.GC_FGD)
     mask = cv2.resize(inside.astype(np.float32), picture.size, interpolation=cv2.INTER_LINEAR)
     return _soft(mask, 1 / scale)
@@ -128,7 +128,7 @@ def without_person(photo: Image.Image, mask: np.ndarray) -> Image.Image:
         return photo.copy()
     scale = min(1.0, HOLE_SIDE / max(photo.size))
     size = max(round(photo.width * scale), 1), max(round(photo.height * scale), 1)
-    small = np.ascontiguousarray(np.asarray(photo.resize(size, Image.Resampling.BOX)))
+    small = np.asarray(photo.resize(size, Image.Resampling.BOX))
     covered = cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     guess = cv2.inpaint(small, (covered > 0).astype(np.uint8), 4, cv2.INPAINT_TELEA)
     guess = cv2.resize(guess, photo.size, interpolation=cv2.INTER_CUBIC).astype(np.float32)
@@ -150,7 +150,11 @@ def replace_person(
     picture = np.asarray(result.resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
     mask = cv2.resize(result_mask, size, interpolation=cv2.INTER_LINEAR)
     thin = max(1, round(EDGE * box.height))
-    picture = _without_scene(picture, mask, 2 * thin + 1)
+    width = 2 * thin + 1
+    core = cv2.erode((mask > 0.5).astype(np.uint8), np.ones((width, width), np.uint8))
+    if core.any():  # the person's own colours along the edge, which are mixed with the scene
+        y, x = distance_transform_edt(core == 0, return_distances=False, return_indices=True)
+        picture = picture[y, x]
     mask = _soft(cv2.erode(mask, np.ones((thin, thin), np.uint8)), thin)
     top, left = max(box.top, 0), max(box.left, 0)
     bottom, right = min(box.top + box.height, photo.height), min(box.left + box.width, photo.width)
@@ -159,20 +163,3 @@ def replace_person(
     under = out[top:bottom, left:right]
     under += mask[inside][..., None] * (picture[inside] - under)
     return Image.fromarray(np.rint(out).clip(0, 255).astype(np.uint8))
-
-
-def _without_scene(picture: np.ndarray, mask: np.ndarray, width: int) -> np.ndarray:
-    """The picture with the person's own colours along the edge, which are mixed with the scene."""
-    core = cv2.erode((mask > 0.5).astype(np.uint8), np.ones((width, width), np.uint8))
-    if not core.any():
-        return picture
-    y, x = distance_transform_edt(core == 0, return_distances=False, return_indices=True)
-    return picture[y, x]
-
-
-def in_photo(keypoints: np.ndarray, box: Box, frame: tuple[int, int]) -> np.ndarray:
-    """Keypoints of a ``frame`` (h, w) in pixels of the photo; the other way of ``to_frame``."""
-    points = np.asarray(keypoints, dtype=np.float64)
-    moved = points * np.array(box.size) / np.array(frame) + (box.top, box.left)
-    moved[moved == MISSING] = MISSING - 1e-6
-    return np.where(present(points)[:, None], moved, float(MISSING))

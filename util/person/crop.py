@@ -74,17 +74,11 @@ def person_box(
         width = min(width, max(int(min(within[1], within[0] / aspect) + 1e-6), width_with(1 / 3)))
     height = round(width * aspect)
     middle_y = (top + bottom + (MARGIN_BOTTOM - MARGIN_TOP) * extent) / 2
-    box = Box(round(middle_y - height / 2), round((left + right) / 2 - width / 2), height, width)
-    return box if within is None else _moved_inside(box, within)
-
-
-def _moved_inside(box: Box, size: tuple[int, int]) -> Box:
-    """The box where it reaches beyond a photo of ``size`` (h, w) as little as it can."""
-    top, left = (
-        min(max(start, min(0, side - length)), max(0, side - length))
-        for start, length, side in zip((box.top, box.left), box.size, size, strict=True)
-    )
-    return Box(top, left, box.height, box.width)
+    place = [round(middle_y - height / 2), round((left + right) / 2 - width / 2)]
+    if within is not None:  # reaches beyond the photo as little as it can
+        spare = np.array(within) - (height, width)
+        place = np.clip(place, np.minimum(spare, 0), np.maximum(spare, 0)).tolist()
+    return Box(*place, height, width)
 
 
 def cut(image: Image.Image, box: Box) -> Image.Image:
@@ -97,13 +91,24 @@ def cut(image: Image.Image, box: Box) -> Image.Image:
 def to_frame(keypoints: np.ndarray, box: Box, frame: tuple[int, int]) -> np.ndarray:
     """Photo keypoints (18, 2) as whole pixels of ``frame`` (h, w), onto which the box is scaled."""
     points = np.asarray(keypoints, dtype=np.float64)
-    scaled = np.floor(_scaled(points, box, frame))
-    scaled[scaled == MISSING] = MISSING - 1  # just outside the frame is not a missing joint
-    return np.where(present(points)[:, None], scaled, float(MISSING))
+    return _marked(np.floor(_scaled(points, box, frame)), present(points), 1.0)
+
+
+def in_photo(keypoints: np.ndarray, box: Box, frame: tuple[int, int]) -> np.ndarray:
+    """Keypoints of a ``frame`` (h, w) in pixels of the photo; the other way of ``to_frame``."""
+    points = np.asarray(keypoints, dtype=np.float64)
+    moved = points * np.array(box.size) / np.array(frame) + (box.top, box.left)
+    return _marked(moved, present(points))
 
 
 def _scaled(points: np.ndarray, box: Box, frame: tuple[int, int]) -> np.ndarray:
     return (points - (box.top, box.left)) * np.array(frame) / np.array(box.size)
+
+
+def _marked(points: np.ndarray, known: np.ndarray, step: float = 1e-6) -> np.ndarray:
+    """``points`` with -1 where they are not known, and only there: just outside is not missing."""
+    points = np.where(points == MISSING, MISSING - step, points)
+    return np.where(known[..., None], points, float(MISSING))
 
 
 STILL = 1.35  # a movement that needs a box so many times as high as one pose's is followed
@@ -132,8 +137,7 @@ def movement_to_frame(poses: np.ndarray, frame: tuple[int, int], fps: float) -> 
         path = np.stack([np.interp(times, seen, axis) for axis in np.array(centres).T], axis=1)
         path = uniform_filter1d(path, max(1, round(FOLLOWING * fps)), axis=0, mode="nearest")
         scaled = (poses - path[:, None]) * (frame[0] / height) + np.array(frame) / 2
-    scaled[scaled == MISSING] = MISSING - 1e-6
-    return np.where(known[..., None], scaled, float(MISSING))
+    return _marked(scaled, known)
 
 
 def paste(image: Image.Image, result: Image.Image, box: Box) -> Image.Image:
@@ -192,24 +196,23 @@ def _fade(box: Box, photo_size: tuple[int, int]) -> np.ndarray:
     top, left, bottom, right = _inner_sides(box, photo_size)
 
     def ramp(length: int, rises: bool, falls: bool) -> np.ndarray:
-        position = np.arange(length) + 0.5
-        reach = max(1.0, SEAM * length)
-        rising = position / reach if rises else np.ones(length)
-        falling = (length - position) / reach if falls else np.ones(length)
-        return np.minimum(np.minimum(rising, falling), 1)
+        rising = ((np.arange(length) + 0.5) / max(1.0, SEAM * length)).clip(max=1)
+        return np.minimum(rising if rises else 1, rising[::-1] if falls else np.ones(length))
 
     return np.outer(ramp(box.height, top, bottom), ramp(box.width, left, right))
 
 
-def strip_width(width: int, height: int) -> int:
-    """Columns that are kept of a width x height picture at SIZE rows: at most 11/16 of it."""
+def _strip(width: int, height: int) -> tuple[int, int, int]:
+    """Of a width x height picture at SIZE rows: its columns, how many of them are kept (at most
+    11/16 of SIZE), and where these begin."""
     columns = SIZE * width // height
     if columns < 1:
         raise UserError(
             f"the picture is {width} x {height} pixels, too narrow for a person; crop it to the "
             "person"
         )
-    return min(columns, SIZE * 11 // 16)
+    kept = min(columns, SIZE * 11 // 16)
+    return columns, kept, round((columns - kept) / 2)
 
 
 def fit(image: Image.Image) -> Image.Image:
@@ -217,10 +220,8 @@ def fit(image: Image.Image) -> Image.Image:
 
     Wider pictures lose their left and right sides.
     """
-    kept = strip_width(*image.size)
-    columns = SIZE * image.width // image.height
+    columns, kept, left = _strip(*image.size)
     image = image.resize((columns, SIZE), Image.Resampling.BICUBIC)
-    left = round((columns - kept) / 2)
     canvas = Image.new("RGB", (SIZE, SIZE), WHITE)
     canvas.paste(image.crop((left, 0, left + kept, SIZE)), (_margin(kept), 0))
     return canvas
@@ -232,22 +233,18 @@ def fit_keypoints(
 ) -> np.ndarray:
     """Whole-pixel keypoints after :func:`fit`; joints in a side that is cut off become missing."""
     height, width = image_size
-    kept = strip_width(width, height)
-    columns = SIZE * width // height
+    columns, kept, left = _strip(width, height)
     points = np.asarray(keypoints, dtype=np.float64)
-    missing = ~present(points)
     scale = np.array([SIZE / height, columns / width])
-    moved = np.rint((points + 0.5) * scale - 0.5)  # pixel centres
-    moved[:, 1] -= round((columns - kept) / 2)
-    missing |= (moved < 0).any(axis=-1) | (moved[:, 0] >= SIZE) | (moved[:, 1] >= kept)
-    moved[:, 1] += _margin(kept)
-    moved[missing] = MISSING
-    return moved
+    moved = np.rint((points + 0.5) * scale - 0.5) - np.array([0, left])  # pixel centres
+    inside = ((moved >= 0) & (moved < (SIZE, kept))).all(axis=-1)
+    placed = moved + np.array([0, _margin(kept)])
+    return np.where((inside & present(points))[:, None], placed, MISSING)
 
 
 def crop_result(image: Image.Image, reference_size: tuple[int, int]) -> Image.Image:
     """Middle columns of a result, as wide as the reference picture (w, h) is after :func:`fit`."""
-    kept = strip_width(*reference_size)
+    _, kept, _ = _strip(*reference_size)
     left = round((image.width - kept) / 2)
     return image.crop((left, 0, left + kept, image.height))
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from util.skeleton import JOINTS, MISSING, hue, present
+from util.skeleton import MISSING, hue, present
 from util.tensors import constant
 
 SIGMA = 6.0  # pixels of the load size
@@ -26,11 +26,16 @@ def scale_keypoints(
 ) -> torch.Tensor:
     """Coordinates in ``load_size``, as float64; missing joints are not treated specially."""
     keypoints = keypoints.to(torch.float64)
-    old, new = (
-        constant(tuple(size), keypoints.dtype, keypoints.device)
-        for size in (annotation_size, load_size)
-    )
+    sizes = (tuple(annotation_size), tuple(load_size))
+    old, new = constant(sizes, keypoints.dtype, keypoints.device)
     return keypoints / old * new
+
+
+def inside_frame(keypoints: torch.Tensor, annotation_size: tuple[int, int]) -> torch.Tensor:
+    """Mask (..., J) of joints with 0 <= y < h and 0 <= x < w; (-1, -1) is outside, so missing."""
+    height, width = annotation_size
+    y, x = keypoints[..., 0], keypoints[..., 1]
+    return (y >= 0) & (y < height) & (x >= 0) & (x < width)
 
 
 def keypoints_to_heatmaps(
@@ -59,8 +64,7 @@ def heatmaps_to_picture(maps: torch.Tensor) -> np.ndarray:
     """Pose maps (P, H, W) in [0, 1] -> uint8 picture (H, W, 3), one hue a map on black."""
     values = maps.detach().float().clamp(0, 1).cpu().numpy()
     hues = np.array([hue(i, len(values)) for i in range(len(values))], dtype=np.float32)
-    picture = (values[:, :, :, None] * hues[:, None, None, :]).max(axis=0)
-    return picture.astype(np.uint8)
+    return (values[..., None] * hues[:, None, None]).max(axis=0).astype(np.uint8)
 
 
 VIEW_SIGMA = 0.25  # of the image's sides: how far the mark of a view reaches
@@ -114,24 +118,9 @@ STEP_LIMBS = (
     (8, 9), (9, 10), (11, 12), (12, 13), (1, 2), (2, 8), (8, 11), (11, 5), (5, 1), (2, 11),
     (1, 8), (1, 11), (5, 8),
 )  # fmt: skip
-POSE_CHANNELS = len(JOINTS) + len(STEP_LIMBS)
 LIMB_SIGMA = 3.0  # cross-section of a limb that is LIMB_LENGTH pixels long
 LIMB_LENGTH = 256.0
 RIGHT_EYE, LEFT_EYE = 14, 15
-
-
-def inside_frame(keypoints: torch.Tensor, annotation_size: tuple[int, int]) -> torch.Tensor:
-    """Mask (..., J) of joints with 0 <= y < h and 0 <= x < w; (-1, -1) is outside, so missing."""
-    height, width = annotation_size
-    y, x = keypoints[..., 0], keypoints[..., 1]
-    return (y >= 0) & (y < height) & (x >= 0) & (x < width)
-
-
-def _pixels(
-    keypoints: torch.Tensor, annotation_size: tuple[int, int], load_size: tuple[int, int]
-) -> torch.Tensor:
-    """Whole pixels of ``load_size``, truncated toward zero, float32 (exact for image sizes)."""
-    return scale_keypoints(keypoints, annotation_size, load_size).trunc().float()
 
 
 def limb_maps(
@@ -148,7 +137,8 @@ def limb_maps(
     """
     height, width = load_size
     limbs = constant(STEP_LIMBS, torch.long, keypoints.device)  # (23, 2)
-    ends = _pixels(keypoints, annotation_size, load_size)[:, limbs]  # (B, 23, 2, 2)
+    pixels = scale_keypoints(keypoints, annotation_size, load_size).trunc().float()
+    ends = pixels[:, limbs]  # (B, 23, 2, 2)
     start, along = ends[:, :, 0], ends[:, :, 1] - ends[:, :, 0]  # (B, 23, 2)
     rows = torch.arange(height, device=keypoints.device, dtype=torch.float32)
     columns = torch.arange(width, device=keypoints.device, dtype=torch.float32)
@@ -190,7 +180,5 @@ def eye_pixels(
     A face counts when both eyes lie inside the frame. The eyes are not truncated to whole pixels.
     """
     eyes = keypoints[:, [RIGHT_EYE, LEFT_EYE]]
-    return (
-        scale_keypoints(eyes, annotation_size, load_size),
-        inside_frame(eyes, annotation_size).all(dim=1),
-    )
+    faces = inside_frame(eyes, annotation_size).all(dim=1)
+    return scale_keypoints(eyes, annotation_size, load_size), faces

@@ -20,12 +20,11 @@ from PIL import Image
 from util.files import write_atomically
 from util.show.grid import GAP, grid
 from util.show.html import clean_text
-from util.skeleton import hue, present
+from util.skeleton import hue
 
 TEMPLATE = Path(__file__).with_name("attention_page.html")
 HEAT = cv2.COLORMAP_INFERNO
 DOT = 3  # radius of a point's mark for each 256 pixels of height
-NEAR = 0.1  # of the body height: how near attention must be to count as on the joint
 
 
 def cell_of(point: np.ndarray, frame: tuple[int, int], cells: tuple[int, int]) -> tuple[int, int]:
@@ -73,19 +72,6 @@ def disc(centre: np.ndarray, radius: float, size: tuple[int, int]) -> np.ndarray
     """Bool (H, W): the pixels whose centres lie within ``radius`` of ``centre`` (y, x)."""
     rows, columns = np.ogrid[: size[0], : size[1]]
     return np.hypot(rows + 0.5 - centre[0], columns + 0.5 - centre[1]) <= radius
-
-
-def body_height(keypoints: np.ndarray) -> float:
-    """Vertical extent of the present joints (18, 2); 0 when there are fewer than two."""
-    rows = np.asarray(keypoints)[present(np.asarray(keypoints)), 0]
-    return float(np.ptp(rows)) if len(rows) else 0.0
-
-
-def mass_near(
-    source_map: np.ndarray, joint: np.ndarray, radius: float, frame: tuple[int, int]
-) -> float:
-    """Share of a map (h', w') within ``radius`` of ``joint``, all in ``frame``."""
-    return float(fine_map(source_map, frame)[disc(joint, radius, frame)].sum())
 
 
 def heat(picture: np.ndarray, source_map: np.ndarray) -> np.ndarray:

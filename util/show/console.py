@@ -9,7 +9,7 @@ import textwrap
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import TextIO, TypeVar
 
@@ -20,7 +20,6 @@ from util.show.sinks import Losses, Sink
 T = TypeVar("T")
 
 REDRAW_SECONDS = 0.2
-SLOW_LOADER = 0.5  # share of waiting above which the loader is named as the bottleneck
 GLUE = "\N{NO-BREAK SPACE}"  # between a name and its value: a line does not break there
 WINDOW = 50  # iterations over which rates are averaged
 
@@ -81,8 +80,8 @@ class Throughput:
 class Console(Sink):
     """A line of losses every print interval; on a terminal also one line that is redrawn.
 
-    Lines of losses are wrapped to the width of the terminal; of the live line, what does not fit
-    is left out from the end, so that epoch, position and time left stay.
+    Lines of losses are wrapped to the width of the terminal; the live line is cut off there, with
+    epoch, position and time left in front.
 
     :param epochs: planned length, for the estimate of the time left.
     :param stream: stdout by default; where it is no terminal, nothing is redrawn.
@@ -99,27 +98,20 @@ class Console(Sink):
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.epochs = epochs
-        self.samples_per_epoch = samples_per_epoch
+        self.epochs, self.samples_per_epoch = epochs, samples_per_epoch
         self.throughput = throughput
         self.stream = stream or sys.stdout
         self.live = self.stream.isatty()
-        self._clock = clock
-        self._drawn = -REDRAW_SECONDS
+        self._clock, self._drawn = clock, -REDRAW_SECONDS
         self._line = ""  # what the live line shows now
         self._lock = threading.Lock()  # warnings may come from another thread
-        self._hint_given = False
 
-    def progress(self, epoch: int, samples_in_epoch: int, total_samples: int) -> None:
+    def progress(self, epoch: int, samples_in_epoch: int) -> None:
         """Redraw the live line, at most five times a second."""
         if not self.live or self._clock() - self._drawn < REDRAW_SECONDS:
             return
         self._drawn = self._clock()
-        text, *others = self._status(epoch, samples_in_epoch)
-        for part in others:
-            if len(text) + 3 + len(part) < _columns():
-                text = f"{text} | {part}"
-        text = text[: _columns() - 1]
+        text = " | ".join(self._status(epoch, samples_in_epoch))[: _columns() - 1]
         with self._lock:
             self._write("\r" + text.ljust(len(self._line)))
             self._line = text
@@ -129,12 +121,6 @@ class Console(Sink):
         rates = GLUE.join(f"{name}{GLUE}{value:.2e}" for name, value in record.lrs.items())
         parts = [*self._status(record.epoch, record.samples_in_epoch), f"lr{GLUE}{rates}", losses]
         self.message(" | ".join(parts))
-        if record.data_share > SLOW_LOADER and not self._hint_given:
-            self._hint_given = True
-            self.message(
-                f"Waiting for data takes {record.data_share:.0%} of the time: more loader "
-                "processes (--nThreads) or a faster disk would speed up this training."
-            )
 
     def message(self, text: str) -> None:
         """Write a line of its own, on a terminal wrapped; the live line continues below it."""
@@ -223,32 +209,19 @@ class OneColour:
     """Looks at pictures one by one; may be used from several threads."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self._spread = 0.0
-        self._lock = threading.Lock()
+        self.spreads: list[float] = []
 
     def see(self, picture: np.ndarray) -> None:
         """Look at a uint8 picture (H, W, 3)."""
-        spread = float(picture.reshape(-1, 3).std(axis=0).max())
-        with self._lock:
-            self.count += 1
-            self._spread = max(self._spread, spread)
-
-    def summary(self) -> tuple[int, float]:
-        """What other processes need to know; see :meth:`merge`."""
-        return self.count, self._spread
-
-    def merge(self, summaries: Sequence[tuple[int, float]]) -> None:
-        """Take the summaries of all processes, this one included, for what was seen."""
-        self.count = sum(count for count, _ in summaries)
-        self._spread = max(spread for _, spread in summaries)
+        self.spreads.append(float(picture.reshape(-1, 3).std(axis=0).max()))
 
     @property
     def found(self) -> bool:
         """True when there were pictures and every one was (nearly) one colour."""
-        return self.count > 0 and self._spread < FLAT
+        return max(self.spreads, default=FLAT) < FLAT
 
     def sentence(self, what: str) -> str:
         """What to tell a person; ``what`` is a plural such as "generated images"."""
-        number = f"all {self.count:,}" if self.count > 1 else "the"
+        count = len(self.spreads)
+        number = f"all {count:,}" if count > 1 else "the"
         return f"{number} {what} are (nearly) one colour; usual causes: {CAUSES}"

@@ -48,19 +48,15 @@ def grid(
     size = (top + sum(heights) + gap * (len(rows) - 1), lefts[-1] + widths[-1], 3)
     sheet = np.full(size, WHITE, dtype=np.uint8)
     if captions:
-        sheet[:HEADER] = _header(captions, lefts, size[1])
+        header = Image.new("RGB", (size[1], HEADER), "white")
+        for caption, left in zip(captions, lefts, strict=True):
+            ImageDraw.Draw(header).text((left, 1), caption, fill="black")
+        sheet[:HEADER] = header
     for row, height in zip(rows, heights, strict=True):
         for picture, left in zip(row, lefts, strict=False):
             sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
         top += height + gap
     return sheet
-
-
-def _header(captions: Sequence[str], lefts: Sequence[int], width: int) -> np.ndarray:
-    header = Image.new("RGB", (width, HEADER), "white")
-    for caption, left in zip(captions, lefts, strict=True):
-        ImageDraw.Draw(header).text((left, 1), caption, fill="black")
-    return np.asarray(header)
 
 
 PALETTE_FRAMES = 100  # the palette is made from so many frames, which are held for it

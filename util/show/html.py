@@ -88,6 +88,10 @@ def pair_pictures(shown: Shown, alt: str) -> list[tags.html_tag]:
 
     Underscores of captions become spaces.
     """
+
+    def place(caption: str, file: str, size: tuple[int, int] | None) -> tags.figure:
+        return picture(file, caption, f"{caption}, {alt}", size)
+
     steps = [caption for caption in shown if _STEP.fullmatch(caption)]
     others = [c for c in shown if c not in (*GIVEN, *RESULT, *steps)]
     groups = {
@@ -97,17 +101,12 @@ def pair_pictures(shown: Shown, alt: str) -> list[tags.html_tag]:
         "pictures": others,
     }
     blocks = {
-        name: tags.div([_place(shown[c], c, alt) for c in captions], cls=name)
+        name: tags.div([place(c.replace("_", " "), *shown[c]) for c in captions], cls=name)
         for name, captions in groups.items()
         if captions
     }
     pair = [blocks.pop(name) for name in ("given", "result") if name in blocks]
     return [*([tags.div(pair, cls="pairs")] if pair else []), *blocks.values()]
-
-
-def _place(file: tuple[str, tuple[int, int] | None], caption: str, alt: str) -> tags.figure:
-    caption = caption.replace("_", " ")
-    return picture(file[0], caption, f"{caption}, {alt}", file[1])
 
 
 def _text(value: object) -> str:

@@ -226,22 +226,19 @@ def _link(name: str, text: str, here: str) -> tags.html_tag:
 
 def _numbers(here: int, last: int) -> tags.nav | str:
     """Links to the neighbours, the ends, and the pages around this one; none to a single page."""
-    if last == 1:
+    if last < 2:
         return ""
-    links: list[tags.html_tag] = []
+    nav = tags.nav(aria_label="pages")
     if here > 1:
-        links.append(tags.a("‹ previous", href=page_name(here - 1), rel="prev"))
+        nav.add(tags.a("‹ previous", href=page_name(here - 1), rel="prev"))
     shown = sorted({1, last, *range(max(1, here - 2), min(last, here + 2) + 1)})
     for number, before in zip(shown, [0, *shown], strict=False):
         if number > before + 1:
-            links.append(tags.span("…", cls="gap"))
-        if number == here:
-            links.append(tags.span(str(number), cls="here", aria_current="page"))
-        else:
-            links.append(tags.a(str(number), href=page_name(number)))
+            nav.add(tags.span("…", cls="gap"))
+        nav.add(_link(page_name(number), str(number), page_name(here)))
     if here < last:
-        links.append(tags.a("next ›", href=page_name(here + 1), rel="next"))
-    return tags.nav(links, aria_label="pages")
+        nav.add(tags.a("next ›", href=page_name(here + 1), rel="next"))
+    return nav
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +99,7 @@ class ResultWriter:
         save_steps: bool = False,  # outputs step_1, step_2 ... also go to step_folder(folder, j)
         keypoint_frame: tuple[int, int] | None = None,  # (h, w) of the keypoints; default: size
         mark: str = "",  # of this run, left in every result: see util.image.mark_of
-        pairs: Sequence[tuple[str, str]] = (),  # all pairs of the pages, when only some are added
+        pairs: Sequence[tuple[str, str]] = (),  # all pairs of the pages
     ):
         self.folder, self.size, self.save_format = Path(folder), tuple(size), save_format
         self._page, self._title, self._pairs = page, title, pairs
@@ -110,7 +108,6 @@ class ResultWriter:
         self._pool = ThreadPoolExecutor(max(2, min(16, allotted_cpus() // 2)))
         self._pending: deque[Future] = deque()
         self._seen: set[str] = set()
-        self._batches: list[list[tuple[str, str, str]]] = []  # source, target, file of each pair
         self._extras: tuple[str, ...] = ()  # names of further pictures of every pair
         self._colours = OneColour()
         if distributed.is_main():
@@ -122,82 +119,66 @@ class ResultWriter:
         results = _Pictures(outputs["fake_target"], self._convert)
         extras = {k: _Pictures(v, to_uint8) for k, v in outputs.items() if k != "fake_target"}
         self._extras = tuple(extras)
-        rows = []
         for i, pair in enumerate(zip(batch["source_name"], batch["target_name"], strict=True)):
+            photos = []
+            for role, name in zip(("source", "target"), pair, strict=True):
+                if self._page and name not in self._seen:
+                    self._seen.add(name)
+                    points = batch.get(f"{role}_keypoints")  # turned objects have none
+                    photo = batch[f"{role}_image"][i], None if points is None else points[i]
+                    photos.append((stem(name), *photo))
             file = result_name(*pair, self.save_format)
-            tasks = list(self._steps(file, i, extras)) if self._save_steps else []
-            if self._page:
-                tasks += self._shown(batch, i, file, extras)
-                rows.append((*pair, file))
-            # Last: a result that is there has everything else of its pair beside it.
-            self._submit([*tasks, partial(self._save_result, self.folder / file, results, i)])
-        self._batches.append(rows)
+            self._submit(self._write, file, i, photos, extras, results)
 
-    def _submit(self, tasks: Sequence[Callable[[], None]]) -> None:
-        self._pending.append(self._pool.submit(lambda: [task() for task in tasks]))
+    def _submit(self, write: Callable[..., None], *arguments: Any) -> None:
+        self._pending.append(self._pool.submit(write, *arguments))
         while len(self._pending) > MAX_PENDING or (self._pending and self._pending[0].done()):
             self._pending.popleft().result()
 
-    def _save_result(self, path: Path, pictures: _Pictures, i: int) -> None:
-        picture = pictures[i]
-        self._colours.see(picture)
-        self._save(path, picture)
+    def _write(
+        self,
+        file: str,
+        i: int,  # of the pair in its batch
+        photos: Sequence[tuple[str, torch.Tensor, torch.Tensor | None]],  # stem, image, keypoints
+        extras: Mapping[str, _Pictures],
+        results: _Pictures,
+    ) -> None:
+        """Write everything of one pair; the result last: one that is there has the rest beside."""
+        path, pages = self.folder / file, self.folder / PAGE_IMAGES
+        for name, image, keypoints in photos:
+            self._save(pages / f"{name}.jpg", image.permute(1, 2, 0).contiguous().numpy())
+            if keypoints is not None:
+                skeleton = skeleton_picture(keypoints.numpy(), self.size, self._keypoint_frame)
+                save_image(pages / f"{name}_pose.jpg", skeleton, quality=90)
+        for key, extra in extras.items():
+            if self._page:
+                self._save(pages / f"{path.stem}_{key}.jpg", extra[i])
+            if self._save_steps and key.startswith("step_"):
+                step = step_folder(self.folder, int(key.removeprefix("step_")))
+                self._save(step / file, extra[i])
+        result = results[i]
+        self._colours.see(result)
+        self._save(path, result)
         for other in SAVE_FORMATS:  # of an earlier run: the pair has one result
             if other != self.save_format:
                 path.with_suffix(f".{other}").unlink(missing_ok=True)
 
-    def _save_from(self, path: Path, pictures: _Pictures, i: int) -> None:
-        self._save(path, pictures[i])
-
     def _save(self, path: Path, picture: np.ndarray) -> None:
         save_image(path, resize_linear(picture, self.size), mark=self._mark)
-
-    def _save_pose(self, path: Path, keypoints: torch.Tensor) -> None:
-        picture = skeleton_picture(keypoints.numpy(), self.size, self._keypoint_frame)
-        save_image(path, picture, quality=90)
-
-    def _steps(
-        self, file: str, i: int, extras: Mapping[str, _Pictures]
-    ) -> Iterator[Callable[[], None]]:
-        """Writes every step of one pair into a folder of its own."""
-        for key, step in extras.items():
-            if key.startswith("step_"):
-                folder = step_folder(self.folder, int(key.removeprefix("step_")))
-                yield partial(self._save_from, folder / file, step, i)
-
-    def _shown(
-        self, batch: Mapping[str, Any], i: int, file: str, extras: Mapping[str, _Pictures]
-    ) -> Iterator[Callable[[], None]]:
-        """Writes what the page shows of one pair beside the result; a photo only the first time."""
-        pages = self.folder / PAGE_IMAGES
-        for role in ("source", "target"):
-            name = batch[f"{role}_name"][i]
-            if name not in self._seen:
-                self._seen.add(name)
-                pixels = batch[f"{role}_image"][i].permute(1, 2, 0).contiguous().numpy()
-                yield partial(self._save, pages / f"{stem(name)}.jpg", pixels)
-                if f"{role}_keypoints" in batch:  # turned objects have none
-                    points = batch[f"{role}_keypoints"][i]
-                    yield partial(self._save_pose, pages / f"{stem(name)}_pose.jpg", points)
-        for key, extra in extras.items():
-            yield partial(self._save_from, pages / f"{Path(file).stem}_{key}.jpg", extra, i)
 
     def close(self) -> None:
         """Wait for all images, write the pages, say so when every image is one colour."""
         while self._pending:
             self._pending.popleft().result()
         self._pool.shutdown()
-        batches = distributed.gather(self._batches)  # the last one may be missing in some
-        self._colours.merge(distributed.gather(self._colours.summary()))
+        gathered = distributed.gather(self._colours.spreads)
+        self._colours.spreads = [spread for spreads in gathered for spread in spreads]
         if not distributed.is_main():
             return
         for place in (self.folder, self.folder / PAGE_IMAGES):
             remove_leftovers(place)  # of a run that was killed
         if self._page:
             rows = [(*pair, result_name(*pair, self.save_format)) for pair in self._pairs]
-            if not rows:
-                turns = zip_longest(*batches, fillvalue=[])
-                rows = [row for turn in turns for part in turn for row in part]
             write_rows(self.folder, self._title, rows, self._extras)
             write_pages(self.folder)
         if self._colours.found:
@@ -244,8 +225,12 @@ def write_turntables(
         strip, film = (f"{TURNED}/{stem(source)}.{end}" for end in ("png", "gif"))
         white = np.full_like(first, 255)
         save_image(results / strip, grid([[first, *made], [white, *true]], gap=2))
-        both = [grid([pair]) for pair in zip(made, true, strict=True)]
-        write_gif(results / film, _film(both, dataset.full_turn), FPS, plays=0)
+        frames = [grid([pair]) for pair in zip(made, true, strict=True)]
+        if not dataset.full_turn:  # back again
+            frames += frames[-2:0:-1]
+        larger = max(1, -(-SMALLEST // size[0]))
+        frames = (frame.repeat(larger, axis=0).repeat(larger, axis=1) for frame in frames)
+        write_gif(results / film, frames, FPS, plays=0)
         figures = (picture(film, "turned", f"{stem(source)}, turned"),
                    picture(strip, "all views", stem(source)))  # fmt: skip
         cards.append(tags.article(tags.h3(clean_text(stem(source))), *figures, cls="card"))
@@ -257,10 +242,3 @@ def write_turntables(
         write_page(results / TURNTABLES, page)
         if (results / PAGE_IMAGES / ROWS).is_file():
             write_pages(results)  # with a link to this one
-
-
-def _film(frames: Sequence[np.ndarray], full_turn: bool) -> list[np.ndarray]:
-    """Frames (H, W, 3), small ones enlarged; half a turn runs back and forth."""
-    larger = max(1, -(-SMALLEST // frames[0].shape[0]))
-    order = list(frames) if full_turn else [*frames, *frames[-2:0:-1]]
-    return [frame.repeat(larger, axis=0).repeat(larger, axis=1) for frame in order]

@@ -1,14 +1,13 @@
 """A web server for one page of ours: its files from memory, and calls that run in threads.
 
-It listens on the loopback address unless told otherwise, answers only requests that this page
-itself sends (``Host`` and ``Origin`` are checked), and opens no file while it runs: paths of
-requests are matched against a fixed list. Every refusal is a JSON object ``{"error": sentence}``.
+It listens on the loopback address only, answers only requests that this page itself sends (``Host``
+and ``Origin`` are checked), and opens no file while it runs: paths of requests are matched against
+a fixed list. Every refusal is a JSON object ``{"error": sentence}``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import ipaddress
 import json
 from collections import Counter
@@ -17,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from socket import gaierror
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,8 +27,6 @@ from util.errors import UserError
 from util.run.main import explain
 
 LOOPBACK = "127.0.0.1"
-OWN = (LOOPBACK, "localhost", "::1")
-EVERY_ADDRESS = ("0.0.0.0", "::", "")  # of this computer
 MAX_JSON = 1 << 18  # bytes of a request that holds no file
 MAX_WAITING = 8  # requests of one lane; a page of ours has one in flight
 MEDIA_TYPES = {
@@ -53,16 +49,11 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Reply:
-    """What a call answers: the bytes of a JSON value or of a picture."""
+    """The bytes of an answer: of a file, a picture or a JSON value."""
 
     body: bytes
     kind: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
-
-
-def json_reply(value: Any) -> Reply:
-    """A value that JSON can hold."""
-    return Reply(json.dumps(value, allow_nan=False).encode())
 
 
 @dataclass(frozen=True)
@@ -79,12 +70,12 @@ class Request:
             value = json.loads(self.body)
         except (ValueError, RecursionError) as error:
             raise UserError(
-                f"the request is not JSON ({str(error)[:80]}); reload the page and try again"
+                f"the request is not JSON ({str(error)[:80]}); reload the page"
             ) from error
         if not isinstance(value, dict):
+            found = type(value).__name__
             raise UserError(
-                f"the request is a JSON {type(value).__name__}; expected an object with the fields "
-                "that the page sends"
+                f"the request is a JSON {found}, not an object of fields; reload the page"
             )
         return value
 
@@ -99,7 +90,7 @@ class Route:
 
     method: str  # "GET" or "POST"
     pattern: str
-    answer: Callable[[Request], Reply]
+    answer: Callable[[Request], Any]  # a Reply, or a value that JSON can hold
     lane: str = "quick"
     max_bytes: int = MAX_JSON  # of the request's body
 
@@ -116,45 +107,30 @@ def page_files(folder: Path) -> dict[str, Reply]:
 
 
 class PageServer:
-    """Serves ``files`` and ``routes`` on ``host`` and ``port`` (0: any free one) in :meth:`run`.
+    """Serves ``files`` and ``routes`` on a ``port`` of this computer (0: any free one).
 
-    The port is taken at once. An address that cannot be listened on is a UserError.
+    The port is taken at once. One that cannot be listened on is a UserError.
     """
 
-    def __init__(
-        self,
-        files: Mapping[str, Reply],
-        routes: Sequence[Route],
-        host: str = LOOPBACK,
-        port: int = 0,
-    ):
-        self.host, self.files = host, files
+    def __init__(self, files: Mapping[str, Reply], routes: Sequence[Route], port: int = 0):
+        self.files = files
         self.lanes = {route.lane: ThreadPoolExecutor(1) for route in routes}
         self.waiting = Counter()  # requests by lane
-        self._sockets = _bound(host, port)
+        try:
+            self._sockets = bind_sockets(port, LOOPBACK)
+        except OSError as error:
+            raise UserError(
+                f"--port {port} cannot be listened on ({error}); choose another port above 1023, 0 "
+                "takes any free one"
+            ) from error
         self.port: int = self._sockets[0].getsockname()[1]
+        self.url = f"http://{LOOPBACK}:{self.port}/"
         self._application = tornado.web.Application(
             [(route.pattern, _CallHandler, {"server": self, "route": route}) for route in routes],
             default_handler_class=_FileHandler,
             default_handler_args={"server": self},
             log_function=lambda handler: None,  # a page that is dragged on asks 20 times a second
         )
-
-    @property
-    def url(self) -> str:
-        """Where a browser of this computer finds the page."""
-        host = LOOPBACK if self.host in EVERY_ADDRESS else self.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
-
-    @property
-    def others(self) -> str:
-        """A sentence about who else can open the page; "" when it is for this computer alone."""
-        if self.host in OWN:
-            return ""
-        place = self.url
-        if self.host in EVERY_ADDRESS:
-            place = f"http://<this computer's address in numbers>:{self.port}/"
-        return f"everybody in your network can use this page, there is no password: {place}"
 
     def run(self, announce: Callable[[str], None]) -> None:
         """Serve until Ctrl-C or :meth:`stop`; ``announce`` is called with the URL first."""
@@ -184,11 +160,10 @@ class PageServer:
 
     def refusal(self, host: str, origin: str | None, site: str | None) -> str | None:
         """Why a request with these headers is none of our page; None when it may be one."""
-        if not self._is_our_name(host):
-            others = "or this computer's address in numbers" * (self.host in EVERY_ADDRESS)
+        if not _is_this_computer(host):
             return (
                 f"the request is addressed to {host[:60]!r}; this page is found under {self.url} "
-                f"{others or 'only'}"
+                "only"
             )
         if origin not in (None, f"http://{host}") or site in ("cross-site", "same-site"):
             return (
@@ -197,34 +172,17 @@ class PageServer:
             )
         return None
 
-    def _is_our_name(self, host: str) -> bool:
-        """Addresses and localhost are ours; a name that somebody made point here is not.
 
-        The port is not compared: behind ``ssh -L`` it is another one.
-        """
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-            if name in ("localhost", self.host):
-                return True
-            return ipaddress.ip_address(name).is_loopback or self.host not in OWN
-        except ValueError:  # a broken name, or one that is no address
-            return False
+def _is_this_computer(host: str) -> bool:
+    """Loopback addresses and localhost are ours; a name that somebody made point here is not.
 
-
-def _bound(host: str, port: int) -> list:
+    The port is not compared: behind ``ssh -L`` it is another one.
+    """
     try:
-        return bind_sockets(port, host)
-    except (OSError, UnicodeError) as error:
-        advice = "choose another port above 1023, 0 takes any free one"
-        number = getattr(error, "errno", None)
-        if isinstance(error, (gaierror, UnicodeError)) or number == errno.EADDRNOTAVAIL:
-            advice = (
-                f"--host is an address of this computer: {LOOPBACK}, the default, for its own "
-                "browsers, 0.0.0.0 to let others in your network in; who visits needs no option"
-            )
-        raise UserError(
-            f"--host {host} --port {port} cannot be listened on ({error}); {advice}"
-        ) from error
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:  # a broken name, or one that is no address
+        return False
 
 
 class _Handler(tornado.web.RequestHandler):
@@ -250,9 +208,12 @@ class _Handler(tornado.web.RequestHandler):
 
     def refuse(self, status: int, sentence: str) -> None:
         self.set_status(int(status))
-        self.reply(json_reply({"error": sentence}))
+        self.reply({"error": sentence})
 
-    def reply(self, reply: Reply) -> None:
+    def reply(self, value: Any) -> None:
+        reply = value
+        if not isinstance(value, Reply):
+            reply = Reply(json.dumps(value, allow_nan=False).encode())
         self.set_header("Content-Type", reply.kind)
         for name, value in reply.headers.items():
             self.set_header(name, value)
@@ -260,11 +221,10 @@ class _Handler(tornado.web.RequestHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """What the handlers did not expect: a wrong method, a malformed request, a bug."""
+        sentence = f"the request cannot be understood ({status_code}); reload the page"
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             sentence = f"{self.request.method[:10]} is not possible here; reload the page"
-        elif status_code < 500:
-            sentence = f"the request cannot be understood ({status_code}); reload the page"
-        else:
+        elif status_code >= 500:
             error = kwargs.get("exc_info", (None, "no reason is known"))[1]
             sentence = (
                 f"an unexpected error ({type(error).__name__}: {str(error)[:120]}); the console "

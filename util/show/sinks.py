@@ -115,6 +115,7 @@ class Sink:
     """Receives what happens during training; each kind of sink overrides what it can show."""
 
     name = "sink"
+    shows_pictures = False
 
     def losses(self, record: Losses) -> None:
         """New losses were logged."""
@@ -143,6 +144,7 @@ class LossLog(Sink):
 
     def __init__(self, path: Path):
         self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
 
     def losses(self, record: Losses) -> None:
         parts = [

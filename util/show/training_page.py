@@ -6,7 +6,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +27,7 @@ from util.show.html import (
     table,
     write_page,
 )
-from util.show.sinks import Curve, Images, Losses, LossHistory, Metrics, Pictures, Sink
+from util.show.sinks import Curve, Images, LossHistory, Metrics, Pictures, Sink
 
 KEEP_RECENT = 24  # intermediate results; of older ones, the last of each epoch stays
 KEEP_OLD = 200  # epochs; then every second one goes
@@ -67,11 +67,10 @@ class TrainingPage(Sink):
     ``history.json`` beside it lists the entries, so that a resumed run goes on with them;
     ``rewind`` drops those that the run does not continue. The number of entries and files is
     bounded (see ``KEEP_RECENT`` and ``KEEP_OLD``).
-
-    :ivar problem: one sentence when ``history.json`` cannot be used, else None.
     """
 
     name = "training page"
+    shows_pictures = True
 
     def __init__(
         self,
@@ -81,17 +80,14 @@ class TrainingPage(Sink):
         epochs: int,
         settings: Mapping[str, object],  # of the run
         meanings: Mapping[str, str],  # of the losses
+        warn: Callable[[str], None],  # told once when ``history.json`` cannot be used
     ):
         self.folder, self.path = folder, folder / "index.html"
         self.title, self.history, self.epochs = title, history, epochs
         self.settings, self.meanings = settings, meanings
         self.entries: list[Entry] = []
         self.epoch = 0
-        self.problem: str | None = None
-        self._restore()
-
-    def losses(self, record: Losses) -> None:
-        self.epoch = record.epoch
+        self._restore(warn)
 
     def pictures(self, record: Pictures) -> None:
         self.epoch = record.epoch
@@ -103,8 +99,11 @@ class TrainingPage(Sink):
         )
         entry = Entry(record.epoch, record.total_samples, shown, fixed)
         before = self.entries
-        self.entries = [e for e in before if e.total_samples != entry.total_samples] + [entry]
-        self._thin()
+        entries = [e for e in before if e.total_samples != entry.total_samples] + [entry]
+        kept = list({entry.epoch: entry for entry in entries[:-KEEP_RECENT]}.values())
+        if len(kept) > KEEP_OLD:
+            kept = kept[-1::-2][::-1]
+        self.entries = kept + entries[-KEEP_RECENT:]
         self._write(before)
 
     def metrics(self, record: Metrics) -> None:
@@ -136,14 +135,6 @@ class TrainingPage(Sink):
             files.append((caption, file, *image.shape[:2]))
         return tuple(files)
 
-    def _thin(self) -> None:
-        """Shorten ``entries`` to the limits."""
-        old, recent = self.entries[:-KEEP_RECENT], self.entries[-KEEP_RECENT:]
-        kept = list({entry.epoch: entry for entry in old}.values())
-        if len(kept) > KEEP_OLD:
-            kept = kept[-1::-2][::-1]
-        self.entries = kept + recent
-
     def _write(self, before: Sequence[Entry] = (), reload: int | None = RELOAD_SECONDS) -> None:
         """Write page and list, then remove files that only ``before`` showed: none is missing."""
         write_page(self.path, self._page(reload))
@@ -157,7 +148,17 @@ class TrainingPage(Sink):
         """The newest results first, then the curves: on a phone those are many screens long."""
         page = new_page(f"{self.title}: training", refresh_seconds=reload)
         page.add(tags.h1(clean_text(f"{self.title}: training")))
-        page.add(facts(self._facts()))
+        curves = self.history.curves.values()
+        seen = [c.samples[-1] for c in curves] + [e.total_samples for e in self.entries]
+        page.add(
+            facts(
+                {
+                    "epoch": f"{self.epoch} of {self.epochs}",
+                    "training samples": f"{max(seen, default=0):,}",
+                    "page written": time.strftime("%Y-%m-%d %H:%M"),
+                }
+            )
+        )
         self._add_fixed(page)
         cards = [raw(_card(entry)) for entry in reversed(self.entries)]
         _add_cards(page, "A pair of the last batch", cards[:1])
@@ -181,42 +182,24 @@ class TrainingPage(Sink):
             return
         cards = []
         for name, files in newest.fixed:
-            earlier = [e for e in self._generated(name) if e[0] is not newest]
-            if len(earlier) > STRIP:
-                earlier = [
-                    earlier[i] for i in np.linspace(0, len(earlier) - 1, STRIP).round().astype(int)
-                ]
-            figures = (
-                picture(
-                    f"images/{file}", f"{entry.total_samples:,}", f"{name}, {entry.heading}", size
-                )
-                for entry, file, size in earlier
-            )
+            earlier = [
+                (entry, file)
+                for entry in self.entries if entry is not newest
+                for file in dict(entry.fixed).get(name, ()) if file[0] == "generated"
+            ]  # fmt: skip
             card = tags.article(tags.h3(tags.b(clean_text(name))), cls="card")
             card.add(pair_pictures(_shown(files), f"{name}, {newest.heading}"))
-            card.add(tags.div(*figures, cls="strip"))
+            strip = card.add(tags.div(cls="strip"))
+            spread = np.linspace(0, len(earlier) - 1, min(STRIP, len(earlier)))
+            for entry, (_, file, *size) in (earlier[round(i)] for i in spread):
+                caption, alt = f"{entry.total_samples:,}", f"{name}, {entry.heading}"
+                strip.add(picture(f"images/{file}", caption, alt, tuple(size)))
             cards.append(card)
         text = f"{newest.heading}. Below: what was generated after so many samples."
         heading = tags.h2("The same pairs at every update")
         page.add(tags.section(heading, tags.p(text), tags.div(cards, cls="cards")))
 
-    def _generated(self, name: str) -> Iterator[tuple[Entry, str, tuple[int, int]]]:
-        """Every update of a pair that stays the same, and file and (h, w) of what it generated."""
-        for entry in self.entries:
-            for caption, file, height, width in dict(entry.fixed).get(name, ()):
-                if caption == "generated":
-                    yield entry, file, (height, width)
-
-    def _facts(self) -> dict[str, object]:
-        curves = self.history.curves.values()
-        seen = [c.samples[-1] for c in curves] + [e.total_samples for e in self.entries]
-        return {
-            "epoch": f"{self.epoch} of {self.epochs}",
-            "training samples": f"{max(seen, default=0):,}",
-            "page written": time.strftime("%Y-%m-%d %H:%M"),
-        }
-
-    def _restore(self) -> None:
+    def _restore(self, warn: Callable[[str], None]) -> None:
         path = self.folder / "history.json"
         if not path.exists():
             return
@@ -225,9 +208,7 @@ class TrainingPage(Sink):
             self.entries = [_entry(**item) for item in content["entries"]]
             self.epoch = max((entry.epoch for entry in self.entries), default=0)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            self.problem = (
-                f"{path} is damaged ({error}); the page of intermediate results starts anew"
-            )
+            warn(f"{path} is damaged ({error}); the page of intermediate results starts anew")
 
 
 def _add_cards(page: document, heading: str, cards: Sequence[object]) -> None:

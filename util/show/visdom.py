@@ -17,7 +17,7 @@ import numpy as np
 from util.show.sinks import Losses, LossHistory, Metrics, Pictures, Sink
 
 CONNECT_SECONDS, READ_SECONDS = 3.0, 10.0
-FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 300.0
+RETRY_SECONDS = 5.0
 SMALLEST_WINDOW = 176  # pixels, width of a picture
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 CLOSE_SECONDS = 5.0  # the end of a training waits this long for the last windows
@@ -41,7 +41,7 @@ class VisdomSettings:
     def url(self) -> str:
         """The address with scheme, without port."""
         parts = self._parts()
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        host = parts.netloc.removesuffix(f":{parts.port}")
         return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
 
     @property
@@ -70,24 +70,18 @@ class VisdomLog(Sink):
     """Windows for losses, learning rates, metrics and every picture.
 
     The newest content of each window is kept and sent by a thread. While no server answers there is
-    one warning, then silence; the thread tries again after 5 s, 10 s, … 5 min, and sends all
-    windows to a server that came back empty. Curves are sent whole: nothing is missing then.
+    one warning, then silence; the thread tries again every 5 s, and sends all windows to a server
+    that came back empty. Curves are sent whole: nothing is missing then.
 
     :raises ImportError: where the visdom package is not installed.
     """
 
     name = "visdom"
+    shows_pictures = True
 
-    def __init__(
-        self,
-        settings: VisdomSettings,
-        history: LossHistory,
-        warn: Callable[[str], None],
-        first_retry_seconds: float = FIRST_RETRY_SECONDS,
-    ):
+    def __init__(self, settings: VisdomSettings, history: LossHistory, warn: Callable[[str], None]):
         self._client_class = _client_class()
         self._settings, self._history, self._warn = settings, history, warn
-        self._first_retry = first_retry_seconds
         self._windows: dict[
             str, tuple[str, dict, dict]
         ] = {}  # method of the client, options, arrays
@@ -144,7 +138,7 @@ class VisdomLog(Sink):
             self._changed.notify()
 
     def _run(self) -> None:
-        client, retry = None, self._first_retry
+        client = None
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._unsent or self._closing)
@@ -162,24 +156,19 @@ class VisdomLog(Sink):
                 )
                 for key, (kind, options, content) in waiting.items():
                     getattr(client, kind)(win=key, opts=dict(options), **content)
-                retry = self._first_retry
             except Exception as error:  # whatever visdom raises must not end a training
                 client = None
                 self._report(error)
                 with self._changed:
                     self._unsent.update(self._windows)
-                    self._changed.wait_for(lambda: self._closing, timeout=retry)
-                retry = min(2 * retry, LONGEST_RETRY_SECONDS)
+                    self._changed.wait_for(lambda: self._closing, timeout=RETRY_SECONDS)
 
     def _report(self, error: Exception) -> None:
         if self._warned:
             return
         self._warned = True
-        address = self._settings.address
-        if not isinstance(error, OSError):
-            self._warn(f"visdom at {address} cannot show a window ({error!r}); training goes on")
-            return
-        reason = type(error.__context__ or error).__name__
+        address, known = self._settings.address, isinstance(error, OSError)
+        reason = type(error.__context__ or error).__name__ if known else repr(error)
         command = f"python -m script.visdom_server --port {self._settings.own_port}"
         self._warn(
             f"no visdom server answers at {address} ({reason}); training goes on, and its windows "

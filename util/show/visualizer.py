@@ -1,15 +1,4 @@
-"""What a training run shows: console, loss_log.txt, TensorBoard, visdom and a web page.
-
-Each of them is a small sink; none of them can stop a training::
-
-    visualizer = Visualizer(run_dir, "dptn", epochs=200, samples_per_epoch=len(dataset))
-    for batch in visualizer.timed(loader):
-        ...
-        visualizer.progress(epoch, samples_in_epoch, total_samples)  # every iteration, cheap
-        visualizer.log_losses(epoch, samples_in_epoch, total_samples, losses, lrs)  # now and then
-        visualizer.show(pictures, epoch, total_samples)
-    visualizer.close()
-"""
+"""What a training run shows: on its console, in logs, in windows and on a web page."""
 
 from __future__ import annotations
 
@@ -17,21 +6,10 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
-from util.show.console import Console, OneColour, SilentConsole, Throughput
-from util.show.sinks import (
-    Images,
-    Losses,
-    LossHistory,
-    LossLog,
-    Metrics,
-    Pictures,
-    Sink,
-    TensorBoardLog,
-)
-from util.show.training_page import TrainingPage
-from util.show.visdom import VisdomLog, VisdomSettings
+from util.show.console import Console, OneColour, SilentConsole
+from util.show.sinks import Images, Losses, LossHistory, Metrics, Pictures, Sink
 
 T = TypeVar("T")
 EARLY = 2000  # samples; before, pictures of one colour are nothing to worry about
@@ -44,60 +22,30 @@ class Visualizer:
     tried again at the next occasion. Create it on the first process only; the others take
     :class:`NullVisualizer`.
 
-    :param run_dir: receives ``loss_log.txt``, ``tensorboard/`` and ``web/``.
-    :param title: name of the run, shown on the page.
-    :param epochs: planned length, for the estimate of the time left.
-    :param settings: of the run, by name, for the page.
-    :param meanings: what each loss measures, by its name, for the page.
-    :param visdom: None for no visdom windows.
     :param picture_seconds: pictures are not wanted more often than that.
-    :param stream: where progress is written; stdout by default.
+    :ivar page: the web page of the run, if there is one.
     """
 
-    def __init__(
-        self,
-        run_dir: str | Path,
-        title: str,
-        *,
-        epochs: int,
-        samples_per_epoch: int,
-        use_html: bool = True,
-        use_tensorboard: bool = True,
-        visdom: VisdomSettings | None = None,
-        settings: Mapping[str, object] | None = None,
-        meanings: Mapping[str, str] | None = None,
-        picture_seconds: float = 0.0,
-        stream: TextIO | None = None,
-    ):
-        run_dir = Path(run_dir)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        self._start(Console(epochs, samples_per_epoch, Throughput(), stream))
-        self._picture_seconds = picture_seconds
-        self._shows_pictures = use_html or visdom is not None
-        self.sinks.append(LossLog(run_dir / "loss_log.txt"))
-        if use_tensorboard:
-            self._add_optional(lambda: TensorBoardLog(run_dir / "tensorboard"), "tensorboard")
-        if use_html:
-            page = TrainingPage(
-                run_dir / "web", title, self.history, epochs, settings or {}, meanings or {}
-            )
-            self.page = page.path
-            if page.problem is not None:
-                self.warn(page.problem)
-            self.sinks.append(page)
-        if visdom is not None:
-            self._add_optional(lambda: VisdomLog(visdom, self.history, self.console.warn), "visdom")
-
-    def _start(self, console: Console) -> None:
-        self.history = LossHistory()
-        self.total_samples = 0
+    def __init__(self, console: Console, picture_seconds: float = 0.0):
         self.console, self.throughput = console, console.throughput
         self.sinks: list[Sink] = [console]
+        self.history = LossHistory()
+        self.total_samples = 0
         self.page: Path | None = None
+        self._picture_seconds = picture_seconds
         self._failed: set[str] = set()
         self._started, self._shown_at = time.monotonic(), -math.inf
-        self._shows_pictures = self._postponed = self._grey_said = False
-        self._colours, self._epoch_shown = OneColour(), 0
+        self._colours, self._epoch_shown, self._grey_said = OneColour(), 0, False
+
+    def add(self, make: Callable[[], Sink], package: str) -> None:
+        """Give everything to one more sink; a warning where the package it needs is missing."""
+        try:
+            self.sinks.append(make())
+        except ImportError as error:
+            self.warn(
+                f"the package {package} cannot be imported ({error}); training goes on without it, "
+                "install it to see its windows or curves"
+            )
 
     def timed(self, batches: Iterable[T]) -> Iterator[T]:
         """Iterate over a loader and measure how long training waits for it."""
@@ -107,9 +55,7 @@ class Visualizer:
         """Call after every iteration: counts samples, redraws the live line, touches no tensor."""
         self.total_samples = total_samples
         self.throughput.count(total_samples)
-        self._guard(
-            self.console, lambda: self.console.progress(epoch, samples_in_epoch, total_samples)
-        )
+        self._tell(lambda console: console.progress(epoch, samples_in_epoch), self.console)
 
     def log_losses(
         self,
@@ -144,17 +90,8 @@ class Visualizer:
 
         ``last``: these are the final ones, wanted however old the others are.
         """
-        if not self._shows_pictures:
-            return False
-        if last or time.monotonic() - self._shown_at >= self._picture_seconds:
-            return True
-        if not self._postponed:
-            self._postponed = True
-            self.message(
-                f"new pictures would come faster than every {self._picture_seconds:g} s "
-                "(--display_seconds): those between are left out"
-            )
-        return False
+        old = time.monotonic() - self._shown_at >= self._picture_seconds
+        return any(sink.shows_pictures for sink in self.sinks) and (last or old)
 
     def show(
         self,
@@ -181,7 +118,7 @@ class Visualizer:
 
     def message(self, text: str) -> None:
         """Say something on a line of its own, without breaking the live line."""
-        self._guard(self.console, lambda: self.console.message(text))
+        self._tell(lambda console: console.message(text), self.console)
 
     def warn(self, text: str) -> None:
         """Write a one-line warning to stderr, without breaking the live line."""
@@ -206,31 +143,19 @@ class Visualizer:
         self._say_if_grey(self.total_samples)
         self._tell(lambda sink: sink.close())
 
-    def _add_optional(self, make: Callable[[], Sink], package: str) -> None:
-        try:
-            self.sinks.append(make())
-        except ImportError as error:
-            self.warn(
-                f"the package {package} cannot be imported ({error}); training goes on without it, "
-                "install it to see its windows or curves"
-            )
-
-    def _tell(self, call: Callable[[Sink], None]) -> None:
-        for sink in self.sinks:
-            self._guard(sink, lambda sink=sink: call(sink))
-
-    def _guard(self, sink: Sink, action: Callable[[], None]) -> None:
-        """Run one action of a sink; a log that cannot be written must not end a training."""
-        try:
-            action()
-        except OSError as error:
-            if sink.name not in self._failed:
-                self._failed.add(sink.name)
-                self.warn(f"the {sink.name} could not be written ({error}); training goes on")
+    def _tell(self, call: Callable[[Any], None], *sinks: Sink) -> None:
+        """Call all sinks, or these; a log that cannot be written must not end a training."""
+        for sink in sinks or self.sinks:
+            try:
+                call(sink)
+            except OSError as error:
+                if sink.name not in self._failed:
+                    self._failed.add(sink.name)
+                    self.warn(f"the {sink.name} could not be written ({error}); training goes on")
 
 
 class NullVisualizer(Visualizer):
     """For the other processes of a distributed run: same methods, no output, no files."""
 
     def __init__(self) -> None:
-        self._start(SilentConsole())
+        super().__init__(SilentConsole())
