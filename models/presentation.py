@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,7 +83,7 @@ def create_visualizer(
     opt = model.opt
     if not distributed.is_main():
         return NullVisualizer()
-    visualizer = Visualizer(Console(*end, Throughput()), opt.display_seconds)
+    visualizer = Visualizer(Console(*end, Throughput(), sys.stdout), opt.display_seconds)
     history, warn = visualizer.history, visualizer.warn
     visualizer.sinks.append(LossLog(folder / "loss_log.txt"))
     if not opt.no_tensorboard:

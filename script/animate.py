@@ -55,7 +55,6 @@ from util.tables.poses import POSE_FILES, NamedPose, read_poses
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 NOBODY = np.full((len(JOINTS), 2), float(MISSING))
 FPS = 12.0
-BATCH = 8
 
 
 def build_parser() -> Parser:
@@ -71,20 +70,15 @@ def build_parser() -> Parser:
     add(OUTPUT, text, REQUIRED, "file to write: .gif, .mp4, or .png, a contact sheet")
     add_checkpoint_options(parser)
     add_device(add)
-    add_batch(add, BATCH, "frames at once")
+    add_batch(add, 8, "frames at once")
     crop = "person: cut the person out of the photo; none: use the whole photo"
     add("--crop", choice(("person", "none")), "person", crop)
     own = "JSON in pixels of the source photo, or its data set's CSV, instead of an estimator"
     add("--source_keypoints", text, None, own, metavar="FILE")
     add("--no_retarget", flag, False, "the limb lengths of the poses instead of the person's own")
-    _add_film_options(parser)
     add_estimator_options(parser)
     add_joint_score(parser)
     add_debug(add)
-    return parser
-
-
-def _add_film_options(parser: Parser) -> None:
     add = parser.group("film")
     add("--fps", rate, None, f"pictures a second; default: as the poses tell, else {FPS:g}")
     steady = f"Hz, lower is steadier, 0: off; default: {CUTOFF:g} for estimated poses, else off"
@@ -92,6 +86,7 @@ def _add_film_options(parser: Parser) -> None:
     add("--loop", natural, 0, "how often a GIF is played; 0: for ever")
     add("--pingpong", flag, False, "forwards, then backwards")
     add("--side_by_side", flag, False, "the source and every skeleton beside the result")
+    return parser
 
 
 def read_movement(

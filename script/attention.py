@@ -16,9 +16,8 @@ from __future__ import annotations
 import copy
 import sys
 from argparse import Namespace
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -31,7 +30,7 @@ from torch.utils.data import default_collate
 from data import create_dataset
 from data.base_dataset import BaseDataset
 from models import create_model
-from models.base_model import BaseModel, Explanation
+from models.base_model import BaseModel
 from options.parser import DATA, OUTPUT, Parser, add_debug, add_device
 from options.test_options import load_model
 from script.transfer import (
@@ -69,28 +68,18 @@ SMALLEST = 256  # pixels; smaller pictures are enlarged to be looked at
 NEAR = 0.1  # of the body height: how near attention must be to count as on the joint
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """One pair and what the network says of it; pictures and points have the size ``frame``."""
 
     title: str
     source: np.ndarray  # uint8 (H, W, 3)
     result: np.ndarray
     frame: tuple[int, int]
-    explanation: Explanation
     own: np.ndarray | None  # keypoints (18, 2) of the source in ``frame``, None for objects
     target: np.ndarray | None  # of the target pose
-
-    @cached_property
-    def attention(self) -> np.ndarray | None:
-        """(blocks, heads, h, w, h', w'); None for a model without."""
-        maps = self.explanation.attention
-        return torch.stack(maps)[:, 0].cpu().numpy() if maps else None
-
-    @cached_property
-    def flows(self) -> list[np.ndarray]:
-        """Flow fields (2, h, w), coarse to fine."""
-        return [flow[0].cpu().numpy() for flow in self.explanation.flows]
+    attention: np.ndarray | None  # (blocks, heads, h, w, h', w'); None for a model without
+    flows: list[np.ndarray]  # flow fields (2, h, w), coarse to fine
+    gates: list[np.ndarray]  # (C, h, w), of every scale
 
     def map_of(self, point: np.ndarray) -> np.ndarray:
         """The mean attention map (h', w') over the source of a point of the result."""
@@ -179,16 +168,21 @@ def sample_of_photos(opt: Namespace, model: BaseModel) -> dict:
 
 def explain(model: BaseModel, sample: dict) -> Case:
     """Run the network on one sample and keep what is looked at, enlarged if it is small."""
-    explanation = model.explain(model.prepare(default_collate([sample])))
+    told = model.explain(model.prepare(default_collate([sample])))
     size = tuple(model.opt.annotation_size)
     larger = max(1, -(-SMALLEST // size[0]))
     frame = (size[0] * larger, size[1] * larger)
     given = (sample.get(f"{role}_keypoints") for role in ("source", "target"))
     points = (None if k is None else in_frame(k, size, frame) for k in given)
-    pictures = sample["source_image"].permute(1, 2, 0).numpy(), to_uint8(explanation.fake_target[0])
+    pictures = sample["source_image"].permute(1, 2, 0).numpy(), to_uint8(told.fake_target[0])
+    attention, flows, gates = (
+        [one[0].cpu().numpy() for one in tensors]
+        for tensors in (told.attention, told.flows, told.gates)
+    )
     return Case(
         f"{sample['source_name']} to {sample['target_name']}",
-        *(resize_linear(picture, frame) for picture in pictures), frame, explanation, *points,
+        *(resize_linear(picture, frame) for picture in pictures), frame, *points,
+        np.stack(attention) if attention else None, flows, gates,
     )  # fmt: skip
 
 
@@ -238,8 +232,7 @@ def write_pictures(opt: Namespace, case: Case, frame: tuple[int, int], folder: P
         names = [f"flow at {f.shape[1]} x {f.shape[2]}" for f in flows]
         maps = show.arrow_sheet(*pictures, points, of_fields, names)
     else:
-        gates = [gate[0].cpu().numpy() for gate in case.explanation.gates]
-        save_image(folder / "figure.png", show.gate_sheet(*pictures, gates))
+        save_image(folder / "figure.png", show.gate_sheet(*pictures, case.gates))
         return [folder / "figure.png"]
     pose = None if case.target is None else skeleton_picture(case.target, case.frame)
     figure = show.correspondence_figure(pose, *pictures, points, origins)
@@ -330,7 +323,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         raise UserError(f"--pair {opt.pair}: {opt.dataroot} has the pairs 0 to {len(dataset) - 1}")
     case = explain(model, sample)
-    if opt.html and case.explanation.gates:
+    if opt.html and case.gates:
         raise UserError("--html: MAGPT's gates belong to no point of the source; leave it out")
     frame = tuple(model.opt.annotation_size)
     written = write_pictures(opt, case, frame, make_folder(folder))

@@ -11,7 +11,6 @@ from PIL import Image
 
 from api import PoseTransfer
 from models import create_model
-from models.base_model import Explanation
 from models.networks.dptn import (
     DPTNConfig,
     DPTNGenerator,
@@ -157,12 +156,8 @@ def case_of(attention=None, flows=(), shift=0):
     own = points + np.array([0, shift])
     own[3] = -1
     picture = np.full((*FRAME, 3), 128, np.uint8)
-    explanation = Explanation(
-        torch.zeros(1, 3, *FRAME),
-        attention=[torch.from_numpy(attention)[None]] if attention is not None else [],
-        flows=[torch.from_numpy(flow)[None] for flow in flows],
-    )
-    return command.Case("title", picture, picture, FRAME, explanation, own, points)
+    attention = None if attention is None else attention[None]
+    return command.Case("title", picture, picture, FRAME, own, points, attention, list(flows), [])
 
 
 def test_joint_masses_tell_attention_on_the_joint_from_attention_elsewhere():

@@ -66,7 +66,7 @@ def test_the_time_left_is_that_of_this_stage_alone(monkeypatch):
     console = Console(2, 10, throughput, stream)
     for samples in (1, 2, 3):
         throughput.count(1000 + samples)  # 1000 samples of stage 1 came before
-        console.losses(Losses(1, samples, 1000 + samples, {}, {}, 1.0, 0.0))
+        console.losses(Losses(1, samples, 1000 + samples, {}, {}, 1.0))
     assert lefts == [19, 18, 17]
 
 

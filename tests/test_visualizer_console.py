@@ -47,7 +47,6 @@ def _record(total: int = 40, **changes) -> Losses:
         "losses": {"app_gen_t": 1.23456, "style": 0.0},
         "lrs": LRS,
         "seconds_per_sample": 0.0123456,
-        "data_share": 0.1,
     }
     return Losses(**{**values, **changes})
 

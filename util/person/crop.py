@@ -91,21 +91,21 @@ def cut(image: Image.Image, box: Box) -> Image.Image:
 def to_frame(keypoints: np.ndarray, box: Box, frame: tuple[int, int]) -> np.ndarray:
     """Photo keypoints (18, 2) as whole pixels of ``frame`` (h, w), onto which the box is scaled."""
     points = np.asarray(keypoints, dtype=np.float64)
-    return _marked(np.floor(_scaled(points, box, frame)), present(points), 1.0)
+    return marked(np.floor(_scaled(points, box, frame)), present(points), 1.0)
 
 
 def in_photo(keypoints: np.ndarray, box: Box, frame: tuple[int, int]) -> np.ndarray:
     """Keypoints of a ``frame`` (h, w) in pixels of the photo; the other way of ``to_frame``."""
     points = np.asarray(keypoints, dtype=np.float64)
     moved = points * np.array(box.size) / np.array(frame) + (box.top, box.left)
-    return _marked(moved, present(points))
+    return marked(moved, present(points))
 
 
 def _scaled(points: np.ndarray, box: Box, frame: tuple[int, int]) -> np.ndarray:
     return (points - (box.top, box.left)) * np.array(frame) / np.array(box.size)
 
 
-def _marked(points: np.ndarray, known: np.ndarray, step: float = 1e-6) -> np.ndarray:
+def marked(points: np.ndarray, known: np.ndarray, step: float = 1e-6) -> np.ndarray:
     """``points`` with -1 where they are not known, and only there: just outside is not missing."""
     points = np.where(points == MISSING, MISSING - step, points)
     return np.where(known[..., None], points, float(MISSING))
@@ -137,7 +137,7 @@ def movement_to_frame(poses: np.ndarray, frame: tuple[int, int], fps: float) -> 
         path = np.stack([np.interp(times, seen, axis) for axis in np.array(centres).T], axis=1)
         path = uniform_filter1d(path, max(1, round(FOLLOWING * fps)), axis=0, mode="nearest")
         scaled = (poses - path[:, None]) * (frame[0] / height) + np.array(frame) / 2
-    return _marked(scaled, known)
+    return marked(scaled, known)
 
 
 def paste(image: Image.Image, result: Image.Image, box: Box) -> Image.Image:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from util.errors import UserError
-from util.skeleton import JOINTS, MISSING, present
+from util.person.crop import marked
+from util.skeleton import JOINTS, present
 
 PELVIS = len(JOINTS)  # a nineteenth joint: the midpoint of the hips
 NECK, FACE = 1, [0, 14, 15, 16, 17]
@@ -36,6 +37,7 @@ TELLS_SIZE = ("torso", "upper arm", "forearm", "thigh", "shin", "head")  # width
 # A part seen shorter than the first share of its usual length is taken for foreshortened.
 SURELY_SHORT, SURELY_WHOLE = 0.6, 0.8
 CROWN = 0.7  # from the middle of the face to the top of the head, in distances to the neck
+DIGITS = 6  # of coordinates: a network cuts them to whole pixels, and 45 may not become 44
 INSET = 0.03  # of the frame: where a figure is moved to, joints keep this distance from its edges
 
 
@@ -70,17 +72,7 @@ def retarget(
         out[:, joint] = np.where(hangs[:, None], moved, out[:, joint])
     after, before = (np.concatenate([p[known], _crowns(p, known)]) for p in (out, points))
     _keep_in_frame(after, before, frame, out)
-    return _marked(out[:, :PELVIS], known[:, :PELVIS]).reshape(poses.shape)
-
-
-def _marked(points: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """``points`` with -1 where they are not known, and nowhere else.
-
-    Rounded to a millionth: a network cuts coordinates to whole pixels, and 45 may not become 44.
-    """
-    points = np.round(points, 6)
-    points = np.where(points == MISSING, MISSING - 1e-6, points)
-    return np.where(known[..., None], points, float(MISSING))
+    return marked(out[:, :PELVIS].round(DIGITS), known[:, :PELVIS]).reshape(poses.shape)
 
 
 def _with_pelvis(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -188,7 +180,7 @@ def _on_the_way(points: np.ndarray, known: np.ndarray, root: int, t: float) -> n
         else:  # nothing to hang on: straight, as the root
             if known[:, joint].all():
                 out[joint] = (1 - t) * points[0, joint] + t * points[1, joint]
-    return _marked(out[:PELVIS], ~np.isnan(out[:PELVIS, 0]))
+    return marked(out[:PELVIS].round(DIGITS), ~np.isnan(out[:PELVIS, 0]))
 
 
 def _turned(limbs: np.ndarray, t: float, is_width: bool) -> np.ndarray:
@@ -241,13 +233,11 @@ def smooth(poses: np.ndarray, fps: float, cutoff: float = CUTOFF) -> np.ndarray:
     known = present(poses)
     if not known.any():
         return poses.copy()
-    extents = [
-        float(np.ptp(p[k], axis=0).max()) for p, k in zip(poses, known, strict=True) if k.any()
-    ]
+    extents = [np.ptp(p[k], axis=0).max() for p, k in zip(poses, known, strict=True) if k.any()]
     size = max(float(np.median(extents)), 1.0)
     forwards = _one_euro(poses, known, fps, cutoff, size)
     backwards = _one_euro(poses[::-1], known[::-1], fps, cutoff, size)[::-1]
-    return _marked((forwards + backwards) / 2, known)
+    return marked(((forwards + backwards) / 2).round(DIGITS), known)
 
 
 def _one_euro(

@@ -84,7 +84,7 @@ class Console(Sink):
     epoch, position and time left in front.
 
     :param epochs: planned length, for the estimate of the time left.
-    :param stream: stdout by default; where it is no terminal, nothing is redrawn.
+    :param stream: None is silent, but for warnings; where it is no terminal, nothing is redrawn.
     :param clock: seconds; replaced in tests.
     """
 
@@ -95,13 +95,13 @@ class Console(Sink):
         epochs: int,
         samples_per_epoch: int,
         throughput: Throughput,
-        stream: TextIO | None = None,
+        stream: TextIO | None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.epochs, self.samples_per_epoch = epochs, samples_per_epoch
         self.throughput = throughput
-        self.stream = stream or sys.stdout
-        self.live = self.stream.isatty()
+        self.stream = stream
+        self.live = stream is not None and stream.isatty()
         self._clock, self._drawn = clock, -REDRAW_SECONDS
         self._line = ""  # what the live line shows now
         self._lock = threading.Lock()  # warnings may come from another thread
@@ -131,7 +131,7 @@ class Console(Sink):
         text = text.replace(GLUE, " ")
         with self._lock:
             self._erase()
-            self._write(text + "\n")
+            self._write(f"{text}\n")
 
     def warn(self, text: str) -> None:
         """Write one warning to stderr without breaking the live line, if anybody can read it."""
@@ -168,19 +168,9 @@ class Console(Sink):
             self._line = ""
 
     def _write(self, text: str) -> None:
-        self.stream.write(text)
-        self.stream.flush()
-
-
-class SilentConsole(Console):
-    """The console of the other processes of a distributed run: no output but warnings."""
-
-    def __init__(self) -> None:
-        super().__init__(0, 0, Throughput())
-        self.live = False
-
-    def message(self, text: str) -> None:
-        """Nothing: the first process says it."""
+        if self.stream is not None:
+            self.stream.write(text)
+            self.stream.flush()
 
 
 def warn(text: str) -> None:

@@ -68,16 +68,12 @@ class Request:
         """The body as a JSON object; a UserError when it is none."""
         try:
             value = json.loads(self.body)
+            if isinstance(value, dict):
+                return value
+            found = f"a JSON {type(value).__name__}, not an object of fields"
         except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"the request is not JSON ({str(error)[:80]}); reload the page"
-            ) from error
-        if not isinstance(value, dict):
-            found = type(value).__name__
-            raise UserError(
-                f"the request is a JSON {found}, not an object of fields; reload the page"
-            )
-        return value
+            found = f"not JSON ({str(error)[:80]})"
+        raise UserError(f"the request is {found}; reload the page and try again")
 
 
 @dataclass(frozen=True)

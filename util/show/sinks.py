@@ -81,15 +81,14 @@ class LossHistory:
 
 @dataclass(frozen=True)
 class Losses:
-    """The losses of one iteration; the times are means over the last iterations."""
+    """The losses of one iteration."""
 
     epoch: int
     samples_in_epoch: int
     total_samples: int
     losses: Mapping[str, float]
     lrs: Mapping[str, float]  # "G" and "D"
-    seconds_per_sample: float
-    data_share: float  # of the time, spent waiting for the loader; 0 .. 1
+    seconds_per_sample: float  # mean over the last iterations
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from util.show.console import Console, OneColour, SilentConsole
+from util.show.console import Console, OneColour, Throughput
 from util.show.sinks import Images, Losses, LossHistory, Metrics, Pictures, Sink
 
 T = TypeVar("T")
@@ -70,8 +70,8 @@ class Visualizer:
         self.total_samples = total_samples
         self.history.append("Loss", losses, total_samples)
         self.history.append("LR", lrs, total_samples)
-        speed = self.throughput.seconds_per_sample, self.throughput.data_share
-        record = Losses(epoch, samples_in_epoch, total_samples, losses, lrs, *speed)
+        pace = self.throughput.seconds_per_sample
+        record = Losses(epoch, samples_in_epoch, total_samples, losses, lrs, pace)
         self._tell(lambda sink: sink.losses(record))
 
     def log_metrics(self, metrics: Mapping[str, float], epoch: int, total_samples: int) -> None:
@@ -158,4 +158,4 @@ class NullVisualizer(Visualizer):
     """For the other processes of a distributed run: same methods, no output, no files."""
 
     def __init__(self) -> None:
-        super().__init__(SilentConsole())
+        super().__init__(Console(0, 0, Throughput(), None))
