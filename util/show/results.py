@@ -225,12 +225,9 @@ def write_turntables(
         strip, film = (f"{TURNED}/{stem(source)}.{end}" for end in ("png", "gif"))
         white = np.full_like(first, 255)
         save_image(results / strip, grid([[first, *made], [white, *true]], gap=2))
-        frames = [grid([pair]) for pair in zip(made, true, strict=True)]
-        if not dataset.full_turn:  # back again
-            frames += frames[-2:0:-1]
-        larger = max(1, -(-SMALLEST // size[0]))
-        frames = (frame.repeat(larger, axis=0).repeat(larger, axis=1) for frame in frames)
-        write_gif(results / film, frames, FPS, plays=0)
+        frames = [_enlarged(grid([pair])) for pair in zip(made, true, strict=True)]
+        back = () if dataset.full_turn else frames[-2:0:-1]
+        write_gif(results / film, [*frames, *back], FPS, plays=0)
         figures = (picture(film, "turned", f"{stem(source)}, turned"),
                    picture(strip, "all views", stem(source)))  # fmt: skip
         cards.append(tags.article(tags.h3(clean_text(stem(source))), *figures, cls="card"))
@@ -242,3 +239,8 @@ def write_turntables(
         write_page(results / TURNTABLES, page)
         if (results / PAGE_IMAGES / ROWS).is_file():
             write_pages(results)  # with a link to this one
+
+
+def _enlarged(frame: np.ndarray) -> np.ndarray:
+    larger = max(1, -(-SMALLEST // frame.shape[0]))
+    return frame.repeat(larger, axis=0).repeat(larger, axis=1)
