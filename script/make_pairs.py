@@ -7,7 +7,8 @@ r"""Make pairs lists for your own data set: every two images of one person.
 People are told apart by ``--identity``: ``prefix`` (text before the first "_"), ``folder``,
 ``deepfashion``, ``market``, or a regular expression with one group; names of published data sets
 are recognised. With ``--test_share`` whole people go to the test set, so that no person is in both.
-With ``--images`` the photographs are copied to train/ and test/.
+With ``--images`` the photographs are copied to train/ and test/. Of Market-1501, distractors and
+images without both shoulders and hips are left out, as published.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import itertools
 import random
 import sys
 from argparse import Namespace
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
+
+import numpy as np
 
 from data.prepare.identities import group_by_identity, is_distractor, recognise_rule
 from options.parser import OUTPUT, Parser, add_debug
@@ -29,8 +32,11 @@ from util.errors import UserError
 from util.files import make_folder, write_file
 from util.kinds import REQUIRED, choice, flag, natural, number, positive_int, text
 from util.run.main import run_main
+from util.skeleton import present
 from util.tables.layouts import LAYOUTS, PHASES
 from util.tables.patn import read_keypoints, write_keypoints, write_pairs
+
+TORSO = (2, 5, 8, 11)  # both shoulders, both hips
 
 
 def parse_arguments(arguments: list[str] | None = None) -> Namespace:
@@ -51,13 +57,15 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     return parser.parse(arguments)
 
 
-def read_people(options: Namespace, names: Collection[str]) -> dict[str, list[str]]:
-    """Identity -> its images, without the distractors of Market."""
+def read_people(options: Namespace, table: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+    """Identity -> its images; of Market, as published, those that show the torso of a person."""
+    names = list(table)
     if options.identity is None:
         options.identity = recognise_rule(names)
         print(f"people are told apart by --identity {options.identity}")
     if options.identity == "market":
-        names = [name for name in names if not is_distractor(name)]
+        shown = {name for name in names if present(table[name])[list(TORSO)].all()}
+        names = [name for name in names if name in shown and not is_distractor(name)]
     return group_by_identity(names, options.identity)
 
 

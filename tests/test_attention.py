@@ -11,13 +11,9 @@ from PIL import Image
 
 from api import PoseTransfer
 from models import create_model
-from models.networks.dptn import (
-    DPTNConfig,
-    DPTNGenerator,
-    PoseTransformerModule,
-    TextureTransferBlock,
-)
+from models.networks.dptn import DPTNConfig, DPTNGenerator
 from models.networks.pose2pose import Pose2PoseConfig, Pose2PoseGenerator
+from models.networks.ptm import PoseTransformerModule, TextureTransferBlock
 from script import attention as command
 from tests.browser import Browser, needs_chromium
 from tests.helpers import random_batch, train_options

@@ -78,9 +78,11 @@ def test_images_are_copied_to_their_phase(tmp_path):
         make(table, tmp_path / "more", *arguments)
 
 
-def test_distractors_of_market_are_in_no_pair(tmp_path):
+def test_pairs_of_market_show_the_torso_and_no_distractor(tmp_path):
     names = ("0001_c1_a.jpg", "0001_c1_b.jpg", "-1_c1_a.jpg", "-1_c1_b.jpg", "0000_c1_a.jpg")
-    write_keypoints(tmp_path / "k.csv", {name: np.full((18, 2), 30.0) for name in names})
+    table = {name: np.full((18, 2), 30.0) for name in (*names, "0001_c1_c.jpg")}
+    table["0001_c1_c.jpg"][8] = -1  # right hip
+    write_keypoints(tmp_path / "k.csv", table)
     arguments = ["--keypoints", str(tmp_path / "k.csv"), "--output", str(tmp_path / "out")]
     assert make_pairs.main([*arguments, "--dataset_mode", "market"]) == 0
     pairs = read_pairs(tmp_path / "out" / "market-pairs-train.csv")

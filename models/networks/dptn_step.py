@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from models.networks.discriminators import ResDiscriminator
-from models.networks.dptn import Encoder, PoseTransformerModule, add_decoder
+from models.networks.dptn import Encoder, add_decoder
 from models.networks.layers import channels_at, check_sides, in_turn
+from models.networks.ptm import PoseTransformerModule
 from util.errors import UserError
 
 
