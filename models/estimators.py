@@ -1,4 +1,4 @@
-"""The joints of the people in a photograph: estimators by name, and the choice of one person.
+"""The people in a photograph, by name: estimators of their joints, networks for their masks.
 
 The walk of a photo: :class:`PersonFinder` asks the estimator for people, each with the 18 joints of
 :mod:`util.skeleton` in pixels of the photo, and takes one of them.
@@ -10,6 +10,7 @@ import importlib
 import os
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +19,8 @@ from PIL import Image
 
 from models.networks.openpose import OpenPoseBody, decode_people, from_file_keys, network_input
 from util.errors import UserError
-from util.keypoint_formats import to_openpose18
+from util.keypoint_formats import JOINT_SCORE, to_openpose18
+from util.person.background import Masker, grabcut_mask
 from util.run.checkpoint import load_state
 from util.run.weights import PublishedFile, find_weights, load_weights
 from util.skeleton import JOINTS, MIN_JOINTS, MISSING, Person, choose_person, present
@@ -27,19 +29,26 @@ ADVICE = (
     "give your copy with --weights, or poses as JSON files (--pose, --source_keypoints), which "
     "need no estimator: python -m script.mediapipe_keypoints writes them"
 )
+TORCHVISION = "https://download.pytorch.org/models"
+KEYPOINT_RCNN, MASK_RCNN = "keypointrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"
 KEYPOINT_RCNN_FILE = PublishedFile(
-    "torchvision's keypointrcnn_resnet50_fpn",
-    "keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
-    "https://download.pytorch.org/models/keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
-    sha256="fc266e95",
-    advice=ADVICE,
-)
+    f"torchvision's {KEYPOINT_RCNN}", f"{KEYPOINT_RCNN}_coco-fc266e95.pth",
+    f"{TORCHVISION}/{KEYPOINT_RCNN}_coco-fc266e95.pth", "fc266e95", ADVICE,
+)  # fmt: skip
+MASK_RCNN_FILE = PublishedFile(
+    f"torchvision's {MASK_RCNN}", f"{MASK_RCNN}_coco-bf2d0c1e.pth",
+    f"{TORCHVISION}/{MASK_RCNN}_coco-bf2d0c1e.pth", "bf2d0c1e",
+    "give your copy with --mask_weights, or choose --mask grabcut, which needs no weights",
+)  # fmt: skip
 OPENPOSE_FILE = PublishedFile(
     "the OpenPose COCO-18 body network",
     "openpose_body_coco_pose_iter_440000.pth",
     "https://www.dropbox.com/s/mun9eh2509pw32n/openpose_body_coco_pose_iter_440000.pth?dl=1",
     advice=ADVICE,
 )
+
+Device = str | torch.device
+Weights = str | os.PathLike | None
 
 
 class KeypointEstimator(Protocol):
@@ -50,48 +59,55 @@ class KeypointEstimator(Protocol):
         ...
 
 
-class TorchvisionEstimator:
-    """torchvision's Keypoint R-CNN (He et al., ICCV 2017): needs no further package."""
+class _TorchvisionDetector:
+    """One of torchvision's detection networks (He et al., ICCV 2017) with the content of a file."""
 
-    PERSON_SCORE = 0.7
-    JOINT_LOGIT = 2.0  # the heat map's peak; hidden joints stay below
+    NETWORK, SETTINGS = "", {}
 
-    def __init__(
-        self,
-        state: Mapping[str, torch.Tensor],  # content of KEYPOINT_RCNN_FILE
-        device: str | torch.device = "cpu",
-        min_size: int = 800,  # pixels of the shorter side inside the network
-    ):
+    def __init__(self, state: Mapping[str, torch.Tensor], device: Device = "cpu", **settings: int):
         # Imported here: the detection models take a second that other commands need not wait for.
-        from torchvision.models.detection import keypointrcnn_resnet50_fpn
+        from torchvision.models import detection
 
-        self.device = torch.device(device)
+        make, self.device = getattr(detection, self.NETWORK), torch.device(device)
         with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
-            network = keypointrcnn_resnet50_fpn(
-                weights=None, weights_backbone=None, min_size=min_size, box_detections_per_img=20
-            )
-        load_state(network, state, "the Keypoint R-CNN weight file")
+            network = make(weights=None, weights_backbone=None, **self.SETTINGS | settings)
+        load_state(network, state, f"the weight file of {self.NETWORK}")
         self.network = network.eval().to(self.device)
 
     @torch.no_grad()
+    def detect(self, image: Image.Image) -> dict[str, torch.Tensor]:
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        return self.network([pixels.to(self.device).float() / 255])[0]
+
+
+class TorchvisionEstimator(_TorchvisionDetector):
+    """torchvision's Keypoint R-CNN: needs no further package."""
+
+    NETWORK, SETTINGS = KEYPOINT_RCNN, {"box_detections_per_img": 20}
+    PERSON_SCORE = 0.7
+    JOINT_LOGIT = 2.0  # the heat map's peak; hidden joints stay below
+
     def estimate(self, image: Image.Image) -> list[Person]:
         """People by falling detection score."""
-        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-        found = self.network([pixels.to(self.device).float() / 255])[0]
+        found = self.detect(image)
         keep = found["scores"] > self.PERSON_SCORE
         points = found["keypoints"][keep][..., :2].cpu().numpy()  # (P, 17, 2), x, y
         logits = found["keypoints_scores"][keep].cpu().numpy().astype(np.float64)
         scores = 1 / (1 + np.exp(-logits.clip(-50, 50)))
-        threshold = 1 / (1 + np.exp(-self.JOINT_LOGIT))
-        keypoints, scores = to_openpose18(points, scores, "coco17", threshold)
-        return [Person(k, s) for k, s in zip(keypoints, scores, strict=True)]
+        return people_of_coco(points, scores, 1 / (1 + np.exp(-self.JOINT_LOGIT)))
+
+
+def people_of_coco(points: np.ndarray, scores: np.ndarray, threshold: float) -> list[Person]:
+    """People of COCO's joints (P, 17, 2), x, y, whose joints score (P, 17) above a threshold."""
+    found = to_openpose18(points, scores, "coco17", threshold)
+    return [Person(*each) for each in zip(*found, strict=True)]
 
 
 class OpenPoseEstimator:
     """The OpenPose COCO-18 body network: the joints that the data sets' own annotations come from.
 
     The network is given as a callable, (1, 3, h, w) -> (affinity maps, heat maps).
-    ``color_order``: the network was trained on ``bgr``; the published MAGPT API feeds it ``rgb``.
+    ``bgr``: the channel order it was trained on; the published MAGPT API feeds it RGB.
     """
 
     # The network sees 184 rows; the decoder needs 456 bytes for every pixel of the picture.
@@ -100,38 +116,32 @@ class OpenPoseEstimator:
     def __init__(
         self,
         network: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
-        device: str | torch.device = "cpu",
-        color_order: str = "bgr",
+        device: Device = "cpu",
+        bgr: bool = True,
     ):
-        if color_order not in ("bgr", "rgb"):
-            raise UserError(f"color_order is {color_order!r}; expected 'bgr' or 'rgb'")
-        self.network = network
-        self.device = torch.device(device)
-        self.color_order = color_order
+        self.network, self.device, self.bgr = network, torch.device(device), bgr
 
     @torch.no_grad()
     def estimate(self, image: Image.Image) -> list[Person]:
         """People in the order in which the decoder started them, as published."""
-        image = image.convert("RGB")
-        small = image.copy()
+        small = image.convert("RGB")
         small.thumbnail((self.MAX_SIDE, self.MAX_SIDE), Image.Resampling.BICUBIC)
         scale = np.array([image.height / small.height, image.width / small.width])
         pixels = np.array(small)
-        if self.color_order == "bgr":
-            pixels = np.ascontiguousarray(pixels[:, :, ::-1])
+        pixels = np.ascontiguousarray(pixels[:, :, ::-1]) if self.bgr else pixels
         paf, heat = self.network(torch.from_numpy(network_input(pixels)).to(self.device))
         keypoints, scores = decode_people(heat.cpu().numpy(), paf.cpu().numpy(), pixels.shape[:2])
         in_photo = (keypoints + 0.5) * scale - 0.5  # pixel centres
         in_photo = np.where(present(keypoints)[..., None], in_photo, float(MISSING))
-        return [Person(k, s) for k, s in zip(in_photo, scores, strict=True)]
+        return [Person(*each) for each in zip(in_photo, scores, strict=True)]
 
 
 class RtmlibEstimator:
     """RTMPose through the optional package rtmlib; it downloads its weights itself."""
 
-    JOINT_SCORE = 0.3
-
-    def __init__(self, device: str | torch.device = "cpu"):
+    def __init__(self, weights: Weights, device: Device):
+        if weights is not None:
+            raise UserError("the estimator rtmlib finds its weights itself; leave --weights out")
         try:
             rtmlib = importlib.import_module("rtmlib")
         except ImportError as error:
@@ -154,51 +164,35 @@ class RtmlibEstimator:
         if len(boxes) == 0:  # rtmlib itself would take the whole picture for a person
             return []
         points, scores = self.body.pose_model(pixels, bboxes=boxes)
-        keypoints, scores = to_openpose18(points, scores, "coco17", self.JOINT_SCORE)
-        return [Person(k, s) for k, s in zip(keypoints, scores, strict=True)]
+        return people_of_coco(points, scores, JOINT_SCORE)
 
 
-Weights = str | os.PathLike | None
-
-
-def _torchvision(weights: Weights, device: str | torch.device) -> TorchvisionEstimator:
+def _torchvision(weights: Weights, device: Device) -> TorchvisionEstimator:
     path = find_weights(KEYPOINT_RCNN_FILE, weights)
     return TorchvisionEstimator(load_weights(KEYPOINT_RCNN_FILE, path), device)
 
 
-def _openpose(
-    weights: Weights, device: str | torch.device, color_order: str = "bgr"
-) -> OpenPoseEstimator:
+def _openpose(weights: Weights, device: Device, bgr: bool = True) -> OpenPoseEstimator:
     path = find_weights(OPENPOSE_FILE, weights)
     with torch.device("meta"):
         network = OpenPoseBody()
     network = network.to_empty(device="cpu")
     load_state(network, from_file_keys(load_weights(OPENPOSE_FILE, path)), str(path))
-    return OpenPoseEstimator(network.eval().to(device), device, color_order)
+    return OpenPoseEstimator(network.eval().to(device), device, bgr)
 
 
-def _openpose_rgb(weights: Weights, device: str | torch.device) -> OpenPoseEstimator:
-    return _openpose(weights, device, color_order="rgb")
-
-
-def _rtmlib(weights: Weights, device: str | torch.device) -> RtmlibEstimator:
-    if weights is not None:
-        raise UserError("the estimator rtmlib finds its weights itself; leave --weights out")
-    return RtmlibEstimator(device)
-
-
-ESTIMATORS = {
+ESTIMATORS: dict[str, Callable[[Weights, Device], KeypointEstimator]] = {
     "torchvision": _torchvision,
     "openpose": _openpose,
-    "openpose_rgb": _openpose_rgb,  # the channel order of the published MAGPT API
-    "rtmlib": _rtmlib,
+    "openpose_rgb": partial(_openpose, bgr=False),  # as the published MAGPT API feeds it
+    "rtmlib": RtmlibEstimator,
 }
 
 
 def create_estimator(
     name: str = "torchvision",  # a key of ESTIMATORS, or your own class as "module:Class"
     weights: Weights = None,  # None: the published file, from a cache or downloaded
-    device: str | torch.device = "cpu",
+    device: Device = "cpu",
 ) -> KeypointEstimator:
     """An estimator with its weights loaded; a UserError when they cannot be had."""
     if name in ESTIMATORS:
@@ -232,7 +226,7 @@ class PersonFinder:
         self,
         estimator: KeypointEstimator | str = "torchvision",
         weights: Weights = None,
-        device: str | torch.device = "cpu",
+        device: Device = "cpu",
         rule: str = "best",  # a key of PERSON_RULES
         min_joints: int = MIN_JOINTS,
         allow_nobody: bool = False,  # 18 missing joints instead of an error
@@ -243,7 +237,6 @@ class PersonFinder:
 
     @property
     def estimator(self) -> KeypointEstimator:
-        """The estimator, loaded at the first call."""
         with self._lock:
             if isinstance(self._estimator, str):
                 self._estimator = create_estimator(self._estimator, self._weights, self._device)
@@ -269,3 +262,41 @@ class PersonFinder:
                 "than a list of api.Person; see its protocol in models/estimators.py"
             )
         return people
+
+
+# ---- masks ---------------------------------------------------------------------------------------
+
+MASKS = ("grabcut", "maskrcnn", "none")
+PERSON = 1  # COCO's label
+SCORE = 0.5
+
+
+class MaskRcnn(_TorchvisionDetector):
+    """torchvision's Mask R-CNN: the person that holds most of the joints."""
+
+    NETWORK = MASK_RCNN
+
+    def __call__(self, picture: Image.Image, keypoints: np.ndarray) -> np.ndarray:
+        """float32 (H, W); GrabCut's mask where the network sees nobody."""
+        found = self.detect(picture)
+        people = (found["labels"] == PERSON) & (found["scores"] > SCORE)
+        masks = found["masks"][people, 0].cpu().numpy()
+        if not len(masks):
+            return grabcut_mask(picture, keypoints)
+        points = np.asarray(keypoints)[present(np.asarray(keypoints))]
+        y, x = points.clip(0, np.array(masks.shape[1:]) - 1).astype(int).T
+        return masks[(masks[:, y, x] > 0.5).sum(axis=1).argmax()]
+
+
+def create_masker(
+    name: str,  # one of MASKS
+    weights: Weights = None,  # of maskrcnn; None: from a cache or downloaded
+    device: Device = "cpu",
+) -> Masker | None:
+    """The function that makes masks; None for "none"."""
+    if name == "maskrcnn":
+        path = find_weights(MASK_RCNN_FILE, weights)
+        return MaskRcnn(load_weights(MASK_RCNN_FILE, path), device)
+    if weights is not None:
+        raise UserError("--mask_weights belongs to --mask maskrcnn; leave it out")
+    return grabcut_mask if name == "grabcut" else None

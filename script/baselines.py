@@ -32,10 +32,9 @@ from options.test_options import TestOptions
 from util.errors import UserError
 from util.files import check_writable, make_folder, write_file
 from util.image import resize_linear
-from util.metrics.measure import averaged
-from util.metrics.pairs import score_pair
+from util.metrics.pairs import ArrayPair, score_pair
 from util.metrics.protocols import find_protocol
-from util.metrics.registry import MetricUnavailableError, columns_for
+from util.metrics.registry import averaged, columns_for
 from util.names import is_flat_deepfashion_name, stem, unflatten_deepfashion_name
 from util.run.main import run_main
 from util.run.progress import progress_bar
@@ -43,7 +42,6 @@ from util.show.console import OneColour, warn
 from util.tensors import to_uint8
 
 VIEWS = ("generated", "copy", "wrong source")
-Pair = tuple[np.ndarray, np.ndarray]
 
 
 def identity_of(name: str) -> str:
@@ -65,7 +63,9 @@ def other_person(dataset, index: int) -> int:
     raise UserError("all test pairs show the same person; a second one is needed for comparison")
 
 
-def generated_views(model, dataset, loader, size: tuple[int, int]) -> Iterator[dict[str, Pair]]:
+def generated_views(
+    model, dataset, loader, size: tuple[int, int]
+) -> Iterator[dict[str, ArrayPair]]:
     """Per test pair: (ground truth, image) for each of VIEWS, uint8 (h, w, 3) at ``size``."""
     index = 0
     for batch in progress_bar(loader, desc="compare", unit="batch"):
@@ -80,9 +80,13 @@ def generated_views(model, dataset, loader, size: tuple[int, int]) -> Iterator[d
         for i in range(count):
             if batch["source_name"][i] == batch["target_name"][i]:
                 continue  # a copy would be perfect: one view of a turned object is its source
-            source, target = (photograph(dataset, batch, role, i) for role in ("source", "target"))
-            truth = resized(target, size)
-            images = (own[i], source, wrong[i])
+            photos = []  # files, which the network's size has not touched, where there are any
+            for role in ("source", "target"):
+                pixels = dataset.photograph(batch[f"{role}_name"][i])
+                sample = batch[f"{role}_image"][i].permute(1, 2, 0).numpy()
+                photos.append(sample if pixels is None else pixels)
+            truth = resized(photos[1], size)
+            images = (own[i], photos[0], wrong[i])
             yield {v: (truth, resized(x, size)) for v, x in zip(VIEWS, images, strict=True)}
         index += count
 
@@ -94,19 +98,9 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def photograph(dataset, batch, role: str, i: int) -> np.ndarray:
-    """The file of a source or target, which the network's size has not touched, where there is one.
-
-    uint8 (h, w, 3); of a data set that is no files, the image of the sample.
-    """
-    pixels = dataset.photograph(batch[f"{role}_name"][i])
-    return batch[f"{role}_image"][i].permute(1, 2, 0).numpy() if pixels is None else pixels
-
-
 def compare(opt) -> dict[str, dict[str, float]]:
-    """PSNR (dB) and SSIM of the three views, means over all test pairs."""
-    model = load_for_test(opt)
-    dataset = create_dataset(opt)
+    """PSNR (dB) and SSIM of the three views, means over all test pairs, and how many there are."""
+    model, dataset = load_for_test(opt), create_dataset(opt)
     loader = create_dataloader(dataset, opt)
     columns = columns_for(find_protocol("standard"), ("psnr", "ssim"))
     values: dict[str, list[list[float]]] = {view: [] for view in VIEWS}
@@ -114,24 +108,17 @@ def compare(opt) -> dict[str, dict[str, float]]:
     size = tuple(opt.result_size or dataset.annotation_size)
     for pair in generated_views(model, dataset, loader, size):
         colours.see(pair["generated"][1])
-        for view in VIEWS:
-            scores, refused = score_pair(*pair[view], columns)
-            if refused:
-                raise MetricUnavailableError(next(iter(refused.values())))
-            values[view].append(scores)
+        for view, images in pair.items():
+            values[view].append(score_pair(*images, columns))
     if colours.found:
         warn(colours.sentence("generated images"))
     print(headline(size, tuple(opt.result_size or model.result_size), dataset.annotation_size))
-    return {
-        view: {
-            **{
-                column.name: float(averaged(np.array(each)).mean())
-                for column, each in zip(columns, zip(*rows, strict=True), strict=True)
-            },
-            "pairs": len(rows),
-        }
-        for view, rows in values.items()
-    }
+    table = {}
+    for view, rows in values.items():
+        means = [float(averaged(each).mean()) for each in np.array(rows).T]
+        table[view] = dict(zip((column.name for column in columns), means, strict=True))
+        table[view]["pairs"] = len(rows)
+    return table
 
 
 def headline(
@@ -154,20 +141,18 @@ def headline(
 
 def main() -> None:
     """Print the comparison and write it to ``<results_dir>/baselines.json``."""
+    from pandas import DataFrame  # slow to import
+
     opt = TestOptions().parse()
     output = Path(opt.results_dir) / "baselines.json"
     check_writable(output)
     table = compare(opt)
-    columns = [k for k in table["generated"] if k != "pairs"]
-    print(
-        f"{table['generated']['pairs']} test pairs".ljust(28)
-        + "".join(c.rjust(14) for c in columns)
-    )
-    for view, row in table.items():
-        print(view.ljust(28) + "".join(f"{row[c]:14.4f}" for c in columns))
-    for view in VIEWS[1:]:
-        gains = (table["generated"][c] - table[view][c] for c in columns)
-        print(f"generated minus {view}".ljust(28) + "".join(f"{g:+14.4f}" for g in gains))
+    frame = DataFrame(table).drop("pairs").T
+    gains = frame.loc["generated"] - frame.loc[list(VIEWS[1:])]
+    gains = gains.rename(index="generated minus {}".format)
+    print(f"{table['generated']['pairs']} test pairs")
+    for rows, number in ((frame, "{:.4f}"), (gains, "{:+.4f}")):
+        print(rows.to_string(float_format=number.format))
     make_folder(output.parent)
     write_file(output, json.dumps(table, indent=1).encode())
 

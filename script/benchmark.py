@@ -46,7 +46,7 @@ from options.parser import BATCH, DEVICE, OUTPUT, WORKERS, Parser, add_debug
 from options.train_options import TrainOptions
 from util.files import write_file
 from util.kinds import choice, natural, path, positive_int, several, size, text
-from util.metrics import CHEAP_METRICS, score_pairs
+from util.metrics.pairs import CHEAP_METRICS, score_pairs
 from util.run.device import PRECISIONS, choose_device, seed_everything
 from util.run.main import run_main
 from util.sampling import block_extract, resample2d

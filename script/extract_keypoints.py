@@ -17,7 +17,7 @@ import json
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -34,7 +34,7 @@ from script.transfer import (
     subject_of_photo,
 )
 from util.errors import UserError
-from util.files import OutputError, check_writable, make_folder, write_file
+from util.files import check_writable, make_folder, write_file
 from util.image import list_photos, load_image, save_image
 from util.kinds import REQUIRED, choice, flag, text
 from util.run.device import choose_device
@@ -51,7 +51,6 @@ SETTINGS = ("dataset_mode", "crop", "estimator", "person", "min_joints")  # must
 
 
 def build_parser() -> Parser:
-    """The command line of this script."""
     parser = Parser(__doc__)
     add = parser.option
     photos = "folder of photos; folders inside it are read too"
@@ -73,93 +72,68 @@ def name_photos(folder: Path, photos: list[Path]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for photo in photos:
         name = photo.relative_to(folder).with_suffix(".png").as_posix()
-        if name in named:
+        if named.setdefault(name, photo) != photo:
             raise UserError(
                 f"{named[name]} and {photo} would both become {name}; rename one of them"
             )
-        named[name] = photo
     return named
 
 
-class Journal:
-    """What was found in every photo so far, a line of JSON each, so that a killed run goes on.
+def resume(journal: Path, settings: dict[str, Any], overwrite: bool) -> dict[str, dict[str, Any]]:
+    """What was found in every photo so far, by name, when a killed run goes on.
 
-    The first line holds the settings. A line that was cut off is forgotten, and so is what was
-    found in a photo that has changed since. Memory holds keypoints, never pictures.
+    The journal holds a line of JSON for each photo; its first line holds the settings. It is
+    written anew without a line that was cut off.
     """
-
-    def __init__(self, path: Path, settings: dict[str, Any], overwrite: bool):
-        self.path = path
-        lines = [] if overwrite or not path.is_file() else _json_lines(path)
-        if lines and lines[0] != settings:
-            changed = [key for key in settings if lines[0].get(key) != settings[key]]
-            raise UserError(
-                f"{path.parent} holds an unfinished run with other settings "
-                f"({', '.join(changed)}); start it as before, choose another --output, or pass "
-                "--overwrite"
-            )
-        self.found = {line["name"]: line for line in lines[1:] if "name" in line}
-        kept = [settings, *self.found.values()]
-        make_folder(path.parent)
-        write_file(path, "".join(f"{json.dumps(line)}\n" for line in kept).encode())
-
-    def knows(self, name: str, state: list[int], picture: Path) -> bool:
-        """Whether a photo in this ``state`` is done: refused, or cropped to ``picture``."""
-        line = self.found.get(name, {})
-        return line.get("state") == state and ("refused" in line or picture.is_file())
-
-    def add(self, name: str, **facts: Any) -> None:
-        """Remember what was found in a photo."""
-        self.found[name] = {"name": name, **facts}
-        try:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(f"{json.dumps(self.found[name])}\n")
-        except OSError as error:
-            raise OutputError(
-                f"{self.path} cannot be written ({error.strerror}): free some space and start "
-                "again; finished photos are kept."
-            ) from None
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
     lines = []
-    for line in path.read_text("utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
-            content = json.loads(line)
-            if isinstance(content, dict):
-                lines.append(content)
-    return lines
+    if journal.is_file() and not overwrite:
+        for line in journal.read_text("utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                lines.append(json.loads(line))
+    lines = [line for line in lines if isinstance(line, dict)]
+    if lines and lines[0] != settings:
+        changed = [key for key in settings if lines[0].get(key) != settings[key]]
+        raise UserError(
+            f"{journal.parent} holds an unfinished run with other settings "
+            f"({', '.join(changed)}); start it as before, choose another --output, or pass "
+            "--overwrite"
+        )
+    found = {line["name"]: line for line in lines[1:] if "name" in line}
+    make_folder(journal.parent)
+    kept = "".join(f"{json.dumps(line)}\n" for line in (settings, *found.values()))
+    write_file(journal, kept.encode())
+    return found
 
 
 def extract(
     photos: dict[str, Path],
-    journal: Journal,
+    found: dict[str, dict[str, Any]],
+    journal: TextIO,
     images: Path,
     find: PersonFinder,
-    frame: tuple[int, int],
-    crop: str,
+    opt: Namespace,
 ) -> None:
-    """Write the pictures of all photos that the journal does not know, and enter them there."""
+    """Write the pictures of all photos that are not known, and enter them into the journal.
+
+    Memory holds keypoints, never pictures. A photo that has changed is not known any more.
+    """
     find.estimator  # noqa: B018 - missing weights concern all photos, not the first
+    frame = LAYOUTS[opt.dataset_mode].annotation_size
     for name, photo in progress_bar(photos.items(), desc="estimate", unit="photo"):
-        status = photo.stat()
-        state = [status.st_size, status.st_mtime_ns]
-        if journal.knows(name, state, images / name):
+        status, known = photo.stat(), found.get(name, {})
+        line = {"name": name, "state": [status.st_size, status.st_mtime_ns]}
+        done = "refused" in known or (images / name).is_file()
+        if done and known.get("state") == line["state"]:
             continue
         try:
-            subject = subject_of_photo(photo, find, frame, crop)
+            subject = subject_of_photo(photo, find, frame, opt.crop)
         except UserError as error:
-            journal.add(name, state=state, refused=str(error))
-            continue
-        save_image(images / name, subject.tile(frame, skeleton=False))
-        journal.add(name, state=state, keypoints=subject.keypoints.tolist())
-
-
-def overview(images: Path, people: dict[str, np.ndarray]) -> np.ndarray:
-    """The first pictures with their skeletons, for a look at what the estimator found."""
-    first = list(people.items())[: SHEET_COLUMNS * SHEET_ROWS]
-    tiles = [draw_skeleton(np.asarray(load_image(images / name)), points) for name, points in first]
-    return grid(in_rows(tiles, SHEET_COLUMNS))
+            line["refused"] = str(error)
+        else:
+            save_image(images / name, subject.tile(frame, skeleton=False))
+            line["keypoints"] = subject.keypoints.tolist()
+        found[name] = line
+        print(json.dumps(line), file=journal, flush=True)
 
 
 def place_to_write(opt: Namespace) -> Path:
@@ -180,37 +154,34 @@ def place_to_write(opt: Namespace) -> Path:
     return output
 
 
-def run(opt: Namespace) -> None:
-    """Do what the options say and report."""
+def main(argv: list[str] | None = None) -> None:
+    opt = build_parser().parse(argv)
     output, folder = place_to_write(opt), Path(opt.photos)
-    table = output / "keypoints.csv"
+    table, images, sheet = (output / n for n in ("keypoints.csv", "images", "skeletons.jpg"))
     photos = name_photos(folder, list_photos(folder))
-    frame = LAYOUTS[opt.dataset_mode].annotation_size
     find = person_finder(opt, choose_device(opt.device))
     settings = {key: getattr(opt, key) for key in SETTINGS} | {"photos": str(folder.resolve())}
-    journal = Journal(output / JOURNAL, settings, opt.overwrite)
-    extract(photos, journal, output / "images", find, frame, opt.crop)
-    lines = [journal.found[name] for name in photos]
-    for reason in (line["refused"] for line in lines if "refused" in line):
-        print(f"left out: {reason}")
-    people = {line["name"]: np.array(line["keypoints"]) for line in lines if "refused" not in line}
+    found, people = resume(output / JOURNAL, settings, opt.overwrite), {}
+    with (output / JOURNAL).open("a", encoding="utf-8") as journal:
+        extract(photos, found, journal, images, find, opt)
+    for line in (found[name] for name in photos):
+        if "refused" in line:
+            print(f"left out: {line['refused']}")
+        else:
+            people[line["name"]] = np.array(line["keypoints"])
     if not people:
         raise UserError(f"none of the {len(photos)} photos in {folder} shows a usable person")
-    save_image(output / "skeletons.jpg", overview(output / "images", people), QUALITY)
+    first = list(people.items())[: SHEET_COLUMNS * SHEET_ROWS]  # what the estimator found
+    tiles = [draw_skeleton(np.asarray(load_image(images / name)), points) for name, points in first]
+    save_image(sheet, grid(in_rows(tiles, SHEET_COLUMNS)), QUALITY)
     write_keypoints(table, people)
-    journal.path.unlink()
-    print(f"{len(people)} of {len(photos)} photos: {table}, {output / 'images'}")
-    print(f"look at {output / 'skeletons.jpg'}, then make pairs:")
+    (output / JOURNAL).unlink()
+    print(f"{len(people)} of {len(photos)} photos: {table}, {images}")
+    print(f"look at {sheet}, then make pairs:")
     print(
-        f"  python -m script.make_pairs --keypoints {table} --images {output / 'images'} "
-        f"--output dataset/{folder.resolve().name} --dataset_mode {opt.dataset_mode} --test_share "
-        "0.1"
+        f"  python -m script.make_pairs --keypoints {table} --images {images} --output "
+        f"dataset/{folder.resolve().name} --dataset_mode {opt.dataset_mode} --test_share 0.1"
     )
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Parse and run."""
-    run(build_parser().parse(argv))
 
 
 if __name__ == "__main__":

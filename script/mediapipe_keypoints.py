@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from argparse import Namespace
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from options.parser import OUTPUT, Parser, add_debug
 from util.errors import UserError
 from util.files import check_writable, make_folder, write_file
 from util.image import as_photo, list_photos
-from util.kinds import REQUIRED, fraction, several, text
+from util.kinds import REQUIRED, several, text
 from util.run.main import run_main
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -39,17 +39,15 @@ PACKAGE = "mediapipe==0.10.21"
 
 
 def build_parser() -> Parser:
-    """The command line of this script."""
     parser = Parser(__doc__)
     add = parser.option
     add("inputs", several(text), REQUIRED, "photos, folders of photos, or one video", metavar="P")
     add(OUTPUT, text, REQUIRED, "folder for a JSON file a photo; of a video, the JSON file")
-    add("--least", fraction, 0.5, "least confidence of MediaPipe that somebody is there")
     add_debug(add)
     return parser
 
 
-def load_solution(least: float, still: bool) -> Any:
+def load_solution(still: bool) -> Any:
     """MediaPipe's pose network for single pictures or for the pictures of a video."""
     try:
         solutions = importlib.import_module("mediapipe.python.solutions.pose")
@@ -58,39 +56,30 @@ def load_solution(least: float, still: bool) -> Any:
             f"this needs the package mediapipe ({error}): in an environment of its own, pip "
             f'install "{PACKAGE}" pillow, which brings its networks; newer ones do not'
         ) from error
-    return solutions.Pose(
-        static_image_mode=still, model_complexity=1, min_detection_confidence=least
-    )
+    return solutions.Pose(static_image_mode=still, model_complexity=1)
 
 
 def landmarks_of(pose: Any, pixels: np.ndarray) -> dict[str, Any]:
     """The landmarks of an RGB picture (H, W, 3), none when nobody is there, and its size."""
     found = pose.process(pixels).pose_landmarks
-    marks = found.landmark if found else ()
-    return {
-        "width": pixels.shape[1],
-        "height": pixels.shape[0],
-        "landmarks": [
-            {key: round(getattr(mark, key), 5) for key in ("x", "y", "z", "visibility")}
-            for mark in marks
-        ],
-    }
+    marks = [
+        {key: round(getattr(mark, key), 5) for key in ("x", "y", "z", "visibility")}
+        for mark in (found.landmark if found else ())
+    ]
+    return {"width": pixels.shape[1], "height": pixels.shape[0], "landmarks": marks}
 
 
 def photos_to_files(photos: list[Path], folder: Path, pose: Any) -> None:
     """One JSON file a photo; who is not found is said."""
-    names = [f"{photo.stem}.json" for photo in photos]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise UserError(f"two photos would both be written as {twice[0]}; rename one of them")
     make_folder(folder)
-    for photo, name in zip(photos, names, strict=True):
+    for photo in photos:
+        path = folder / f"{photo.stem}.json"
         content = landmarks_of(pose, np.asarray(as_photo(photo)))
-        if not content["landmarks"]:
+        if content["landmarks"]:
+            write_file(path, json.dumps(content).encode())
+            print(f"wrote {path}")
+        else:
             print(f"left out: {photo}: nobody was found")
-            continue
-        write_file(folder / name, json.dumps(content).encode())
-        print(f"wrote {folder / name}")
 
 
 def video_to_file(path: Path, output: Path, pose: Any) -> None:
@@ -107,8 +96,8 @@ def video_to_file(path: Path, output: Path, pose: Any) -> None:
     print(f"wrote {output}: {len(frames)} pictures")
 
 
-def run(opt: Namespace) -> None:
-    """Do what the options say."""
+def main(argv: list[str] | None = None) -> None:
+    opt = build_parser().parse(argv)
     inputs, output = [Path(item) for item in opt.inputs], Path(opt.output)
     videos = [path for path in inputs if path.suffix.lower() in VIDEOS]
     if videos:
@@ -117,20 +106,16 @@ def run(opt: Namespace) -> None:
         if not videos[0].is_file():
             raise UserError(f"{videos[0]}: no such video")
         check_writable(output)
-        video_to_file(videos[0], output, load_solution(opt.least, still=False))
+        video_to_file(videos[0], output, load_solution(still=False))
         return
-    photos = []
-    for path in inputs:
-        photos += list_photos(path) if path.is_dir() else [path]
+    photos = [p for path in inputs for p in (list_photos(path) if path.is_dir() else [path])]
     for photo in photos:
         as_photo(photo)  # refused before anything is written
+    (name, count), *_ = Counter(photo.stem for photo in photos).most_common(1)
+    if count > 1:
+        raise UserError(f"two photos would both be written as {name}.json; rename one of them")
     check_writable(output / "x.json")
-    photos_to_files(photos, output, load_solution(opt.least, still=True))
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Parse and run."""
-    run(build_parser().parse(sys.argv[1:] if argv is None else argv))
+    photos_to_files(photos, output, load_solution(still=True))
 
 
 if __name__ == "__main__":

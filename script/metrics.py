@@ -12,6 +12,7 @@ was refused, the rest is computed and saved.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sys
@@ -23,31 +24,25 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
 
-import numpy as np
-from PIL import Image
-
 from options.parser import OUTPUT, RESULTS, Parser, add_batch, add_debug, add_device, add_workers
 from util.errors import UserError
 from util.files import check_writable
 from util.kinds import REQUIRED, Add, choice, flag, positive_int, several, text
+from util.metrics import report
 from util.metrics.evaluate import evaluate_folder
 from util.metrics.folder import asked_results
-from util.metrics.inception import default_cache_dir
 from util.metrics.keypoints import KeypointTable, default_table, read_table
-from util.metrics.measure import Evaluation, Settings
+from util.metrics.networks import WEIGHT_OPTIONS, WEIGHTS
 from util.metrics.page import show_on_result_page, write_evaluation_page
-from util.metrics.protocols import PROTOCOLS, Protocol, find_protocol
-from util.metrics.registry import MetricUnavailableError, columns_for, list_metrics
-from util.metrics.report import (
-    check_output_folder,
-    compare,
-    comparison_table,
-    report_folder,
-    table,
-    write_comparison,
-    write_report,
+from util.metrics.protocols import PROTOCOLS, find_protocol
+from util.metrics.registry import (
+    Column,
+    Evaluation,
+    Settings,
+    columns_for,
+    list_metrics,
 )
-from util.metrics.weights import WEIGHTS
+from util.metrics.sets import default_cache_dir
 from util.names import check_relative_name
 from util.parallel import allotted_cpus
 from util.run.device import choose_device
@@ -55,45 +50,23 @@ from util.run.main import run_main
 from util.tables.patn import read_pairs
 
 EXIT_REFUSED = 3
-PAIRINGS = ("result_name", "same_name")
 MASK_METRICS = ("mask_lpips", "mask_ssim", "mask_psnr", "mask_l1")
 
 
 def make_parser() -> Parser:
     """Options of the published scripts, and ours."""
     parser = Parser(__doc__, prog="python -m script.metrics")
-    _add_inputs(parser.group("images"))
-    _add_definitions(parser.group("what is measured"))
-    _add_keypoints(parser.group("keypoints"))
-    add = parser.group("running")
-    add("--no_html", flag, False, "no page")
-    add_running(add)
-    add_weights(parser.group("weight files (default: torch hub cache)"))
-    return parser
-
-
-def _add_inputs(add: Add) -> None:
+    add = parser.group("images")
     add_truth(add)
     add(RESULTS, several(text), REQUIRED, "folder(s) of generated images", "distorated_path")
     add("--name", text, "metrics", "name of this measurement: its folder in --output_dir")
     output = "where reports are written; default: ./eval_results, NAME_metrics if NAME has results"
     add(f"--output_dir {OUTPUT}", text, None, output)
-    labels = "one row label for each result folder in the comparison"
-    add("--labels", several(text), None, labels)
-    pairing = "<source>_2_<target>_vis names, or equal names in both folders"
-    add("--pairing", choice(PAIRINGS), "result_name", pairing)
+    pairing = choice(("result_name", "same_name"))
+    add("--pairing", pairing, "result_name", "<source>_2_<target>_vis names, or equal names")
     add("--pairs", text, None, "pairs CSV (from, to): its results must exist, and no others")
-    missing = "leave unmatched images out and say so in the report, instead of stopping"
-    add("--allow_missing", flag, False, missing)
-
-
-def add_truth(add: Add) -> None:
-    """Options for the folders that results are compared with."""
-    add("--gt_path", text, REQUIRED, "folder of ground-truth images")
-    add("--fid_real_path", text, None, "folder of real images for FID and KID: the training images")
-
-
-def _add_definitions(add: Add) -> None:
+    add("--allow_missing", flag, False, "leave unmatched images out and say so in the report")
+    add = parser.group("what is measured")
     add("--protocol", several(choice(PROTOCOLS)), ["dptn"], "definitions")
     metrics = "default: those of the protocol's published table; all: " + ", ".join(list_metrics())
     add("--metrics", several(text), None, metrics, metavar="METRIC")
@@ -102,24 +75,29 @@ def _add_definitions(add: Add) -> None:
     remainder = "last partial batch of FID and LPIPS, against the protocol; changes column names"
     add("--remainder", choice(("keep", "drop")), None, remainder)
     add("--rank_by", text, None, "column that orders the pairs of index.html")
-
-
-def _add_keypoints(add: Add) -> None:
-    frame, sides = several(positive_int, 2), ("H", "W")
-    targets = "of the targets, for masks and PCKh; default: <gt_path>/../*annotation-<folder>.csv"
-    add("--annotation", text, None, targets)
-    of_targets = "their frame; default: that of the published tables, or of the images they overlap"
-    add("--annotation_size", frame, None, of_targets, metavar=sides)
+    add, frame, sides = parser.group("keypoints"), several(positive_int, 2), ("H", "W")
+    add("--annotation", text, None, "of targets; default: <gt_path>/../*annotation-<folder>.csv")
+    size = "their frame; default: that of the published tables, or of the images they overlap"
+    add("--annotation_size", frame, None, size, metavar=sides)
     add("--result_keypoints", text, None, "keypoints of the generated images")
-    of_results = "their frame; default: as --annotation_size"
-    add("--result_keypoints_size", frame, None, of_results, metavar=sides)
+    add("--result_keypoints_size", frame, None, size, metavar=sides)
     estimator = "of missing keypoints: torchvision, openpose, openpose_rgb, rtmlib, or module:Class"
     add("--estimator", text, None, estimator)
     add("--estimator_weights", text, None, "weight file of the estimator")
+    add = parser.group("running")
+    add("--no_html", flag, False, "no page")
+    add_running(add, parser.group("weight files (default: torch hub cache)"))
+    return parser
 
 
-def add_running(add: Add) -> None:
-    """Options about the machine, of every command that measures folders."""
+def add_truth(add: Add) -> None:
+    """Options for the folders that results are compared with."""
+    add("--gt_path", text, REQUIRED, "folder of ground-truth images")
+    add("--fid_real_path", text, None, "folder of real images for FID and KID: the training images")
+
+
+def add_running(add: Add, add_weights: Add) -> None:
+    """Options about the machine and the weight files, of every command that measures folders."""
     add_device(add)
     add_batch(add, 16, "images at once in the networks; no effect on the numbers")
     add_workers(add, allotted_cpus(), "processes and reading threads")
@@ -127,16 +105,12 @@ def add_running(add: Add) -> None:
     add("--no_cache", flag, False, "neither use nor keep statistics of real sets")
     add("--offline", flag, False, "never try to download weights")
     add_debug(add)
-
-
-def add_weights(add: Add) -> None:
-    """An option for the weight file of every network that a metric uses."""
-    for key, weight in WEIGHTS.items():
-        add(weight.option, text, None, weight.file.what, f"weights_{key}", metavar="PATH")
+    for key, option in WEIGHT_OPTIONS.items():
+        add_weights(option, text, None, WEIGHTS[key].what, f"weights_{key}", metavar="PATH")
 
 
 def running_settings(options: Namespace) -> dict[str, object]:
-    """The options of :func:`add_running` and :func:`add_weights` as arguments of Settings."""
+    """The options of :func:`add_running` as arguments of Settings."""
     if options.cache_dir is not None:
         check_writable(Path(options.cache_dir) / "statistics.npz")
     cache_dir = Path(options.cache_dir or default_cache_dir())
@@ -150,45 +124,31 @@ def running_settings(options: Namespace) -> dict[str, object]:
     }
 
 
-class Estimate:
-    """The keypoint estimator as the metrics want it, loaded at the first image."""
-
-    def __init__(self, name: str, weights: str | None, device: str):
-        from models.estimators import PersonFinder  # a measurement needs no model otherwise
-
-        rule = "first" if name.startswith("openpose") else "best"  # MAGPT takes the first person
-        self.find = PersonFinder(name, weights, device, rule, min_joints=0, allow_nobody=True)
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Keypoints (18, 2) of a uint8 image (H, W, 3); all missing when nobody is found."""
-        try:
-            return self.find(Image.fromarray(image), "image")
-        except UserError as error:
-            raise MetricUnavailableError(f"keypoints cannot be estimated: {error}") from error
-
-
-def make_settings(options: Namespace, metrics: Sequence[str]) -> Settings:
-    """Options as the settings of a measurement."""
+def make_settings(options: Namespace, columns: Sequence[Column]) -> Settings:
+    """Options as the settings of a measurement of these columns."""
     running = running_settings(options)
     if options.pairs and options.pairing == "same_name":
         raise UserError(
             "--pairs names results as test.py does, --pairing same_name wants equal names in both "
             "folders; give one of them."
         )
-    needed = options.annotation or any(m.startswith("mask_") or m == "pckh" for m in metrics)
-    theirs, estimator = options.result_keypoints, options.estimator
-    device = running["device"]
+    theirs, size = options.result_keypoints, options.result_keypoints_size
+    name, find = options.estimator, None
+    if name:
+        from models.estimators import PersonFinder  # a measurement needs no model otherwise
+
+        rule = "first" if name.startswith("openpose") else "best"  # MAGPT takes the first person
+        weights, device = options.estimator_weights, running["device"]
+        find = PersonFinder(name, weights, device, rule, min_joints=0, allow_nobody=True)
     return Settings(
         **running,
         pairing=options.pairing,
         allow_missing=options.allow_missing,
         asked=asked_results(read_pairs(options.pairs)) if options.pairs else None,
-        keypoints=target_table(options, bool(needed)),
-        result_keypoints=read_table(Path(theirs), options.result_keypoints_size)
-        if theirs
-        else None,
-        estimator=Estimate(estimator, options.estimator_weights, device) if estimator else None,
-        estimator_name=estimator or "",
+        keypoints=target_table(options, any(c.masked or c.name == "pckh" for c in columns)),
+        result_keypoints=read_table(Path(theirs), size) if theirs else None,
+        estimator=find,
+        estimator_name=name or "",
     )
 
 
@@ -197,53 +157,48 @@ def target_table(options: Namespace, needed: bool) -> KeypointTable | None:
 
     Where no metric needs them the page shows them as poses; a damaged file is then no error.
     """
-    path = Path(options.annotation) if options.annotation else default_table(Path(options.gt_path))
-    if path is None or (options.no_html and not needed):
+    path = options.annotation or default_table(Path(options.gt_path))
+    if path is None or not (needed or options.annotation or not options.no_html):
         return None
     try:
-        return read_table(path, options.annotation_size)
+        return read_table(Path(path), options.annotation_size)
     except UserError:
-        if needed:
+        if needed or options.annotation:
             raise
         return None
 
 
-def labels_of(options: Namespace) -> list[str]:
-    """A name for each result folder: given, or the folder's own, made different from the others."""
-    folders = [Path(folder).resolve() for folder in options.distorated_path]
-    if options.labels:
-        labels = options.labels
-    else:
-        names = [folder.name for folder in folders]
-        labels = [
-            name if names.count(name) == 1 else f"{folder.parent.name}_{name}"
-            for name, folder in zip(names, folders, strict=True)
-        ]
-    if len(labels) != len(folders) or len(set(labels)) != len(labels):
+def labels_of(folders: Sequence[str]) -> list[str]:
+    """A label for each result folder: as much of the end of its path as tells it from the others.
+
+    UserError for a folder that is given twice, and where a label cannot be a file name.
+    """
+    paths = [Path(folder).resolve() for folder in folders]
+    if len(set(paths)) < len(paths):
         raise UserError(
-            f"{len(folders)} result folders have the labels {', '.join(labels)}; expected one "
-            "different label for each: use --labels."
+            f"--distorated_path has {len(paths)} folders, {len(set(paths))} of them different; "
+            "expected every folder once: leave out the others."
         )
-    return [check_relative_name(label, "--labels") for label in labels]
+    ends = ([path.parts[-depth:] for path in paths] for depth in itertools.count(1))
+    parts = next(each for each in ends if len(set(each)) == len(paths))
+    return [check_relative_name("_".join(each), "--distorated_path") for each in parts]
 
 
-def asked_metrics(options: Namespace, protocols: Sequence[Protocol]) -> list[str] | None:
-    """Metrics of the command line; None leaves every protocol its own."""
-    if not options.calculate_mask:
-        return options.metrics
-    defaults = [metric for protocol in protocols for metric in protocol.defaults]
-    return list(dict.fromkeys([*(options.metrics or defaults), *MASK_METRICS]))
-
-
-def check_rank_by(rank_by: str | None, protocols: Sequence[Protocol], metrics) -> None:
-    """Raise UserError when the page cannot be ordered by this column."""
-    columns = [
-        f"{protocol.label}.{column.name}"
-        for protocol in protocols
-        for column in columns_for(protocol, metrics)
-    ]
-    if rank_by and not any(rank_by in (name, name.split(".", 1)[1]) for name in columns):
-        raise UserError(f"--rank_by {rank_by}: expected one of {', '.join(columns)}.")
+def place_of(options: Namespace) -> Path:
+    """The folder of the report, checked; its name is that of the measurement."""
+    if os.path.isabs(options.name):
+        raise UserError(
+            f"--name {options.name} is a path; expected the name of this measurement, a folder in "
+            "--output_dir (the results are --distorated_path)"
+        )
+    options.name = check_relative_name(os.path.normpath(options.name), "--name")
+    folders = options.distorated_path
+    output = Path(options.output_dir or "eval_results") / options.name
+    # GFLA's published commands generate into ./eval_results/fashion and measure it as fashion.
+    if options.output_dir is None and output.resolve() in [Path(f).resolve() for f in folders]:
+        output = output.with_name(f"{output.name}_metrics")
+    report.check_output_folder(output, [options.gt_path, options.fid_real_path, *folders])
+    return output
 
 
 def terminal_width() -> int | None:
@@ -251,65 +206,49 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def measure(
-    options: Namespace, folder: str, output: Path, protocols, metrics, settings, title: str
-) -> Evaluation:
-    """Measure one folder, print its table, write its report."""
-    evaluation = evaluate_folder(
-        folder, options.gt_path, options.fid_real_path, protocols, metrics, settings
-    )
-    print(f"\n{folder}")
-    print(table(evaluation, terminal_width()))
-    write_report(evaluation, settings, output)
-    if not options.no_html:
-        page = {title: evaluation}
-        path = write_evaluation_page(page, output, options.rank_by, title, settings.keypoints)
-        show_on_result_page(evaluation, path)
-    print(f"written: {output}/metrics.json, metrics.csv{'' if options.no_html else ', index.html'}")
-    return evaluation
-
-
-def write_together(
-    evaluations: dict[str, Evaluation], output: Path, name: str, options: Namespace, settings
-) -> None:
+def write_all(evaluations: dict[str, Evaluation], output: Path, options: Namespace) -> None:
     """The comparison of all folders; for several also its table on the screen and their page."""
-    comparison = compare(evaluations)
-    if len(evaluations) > 1:
-        print("\n" + comparison_table(comparison, terminal_width()), end="")
-    written = write_comparison(comparison, output)
-    if len(evaluations) > 1 and not options.no_html:
-        written.append(
-            write_evaluation_page(evaluations, output, options.rank_by, name, settings.keypoints)
-        )
-    if len(evaluations) > 1:
-        print("written:", ", ".join(map(str, written)))
+    written = report.write_comparison(evaluations, output)
+    if len(evaluations) == 1:
+        return
+    print("\n" + report.comparison_table(evaluations))
+    if not options.no_html:
+        page = write_evaluation_page(evaluations, output, options.rank_by, options.name)
+        written.append(page)
+    print("written:", ", ".join(map(str, written)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure every folder and report; returns the exit status."""
+    """Measure every folder, print its table and write its report; returns the exit status."""
     options = make_parser().parse(arguments)
     names = dict.fromkeys(options.protocol)
     protocols = [find_protocol(name, options.market, options.remainder) for name in names]
-    metrics = asked_metrics(options, protocols)
-    check_rank_by(options.rank_by, protocols, metrics)
-    if os.path.isabs(options.name):
-        raise UserError(
-            f"--name {options.name} is a path; expected the name of this measurement, a folder in "
-            "--output_dir (the results are --distorated_path)"
-        )
-    name = check_relative_name(os.path.normpath(options.name), "--name")
-    output = report_folder(options.output_dir, name, options.distorated_path)
-    check_output_folder(output, [options.gt_path, options.fid_real_path, *options.distorated_path])
-    labels = labels_of(options)
-    wanted = metrics or [metric for protocol in protocols for metric in protocol.defaults]
-    settings = make_settings(options, wanted)
+    metrics = options.metrics
+    if options.calculate_mask:
+        metrics = metrics or [metric for protocol in protocols for metric in protocol.defaults]
+        metrics = list(dict.fromkeys([*metrics, *MASK_METRICS]))
+    columns = {f"{p.label}.{c.name}": c for p in protocols for c in columns_for(p, metrics)}
+    short = [column.name for column in columns.values()]
+    if options.rank_by and options.rank_by not in [*columns, *short]:
+        raise UserError(f"--rank_by {options.rank_by}: expected one of {', '.join(columns)}.")
+    output, folders = place_of(options), options.distorated_path
+    labels = labels_of(folders)
+    settings = make_settings(options, columns.values())
     evaluations = {}
-    for label, folder in zip(labels, options.distorated_path, strict=True):
+    for label, folder in zip(labels, folders, strict=True):
         place = output if len(labels) == 1 else output / label
-        evaluations[label] = measure(
-            options, folder, place, protocols, metrics, settings, f"{name}: {label}"
+        evaluation = evaluations[label] = evaluate_folder(
+            folder, options.gt_path, options.fid_real_path, protocols, metrics, settings
         )
-    write_together(evaluations, output, name, options, settings)
+        print(f"\n{folder}\n{report.table(evaluation, terminal_width())}")
+        report.write_report(evaluation, place)
+        if not options.no_html:
+            title = f"{options.name}: {label}"
+            page = write_evaluation_page({title: evaluation}, place, options.rank_by, title)
+            show_on_result_page(evaluation, page)
+        files = "metrics.json, metrics.csv" + ("" if options.no_html else ", index.html")
+        print(f"written: {place}/{files}")
+    write_all(evaluations, output, options)
     refused = any(evaluation.refused for evaluation in evaluations.values())
     return EXIT_REFUSED if refused else 0
 

@@ -23,8 +23,7 @@ import numpy as np
 from PIL import Image
 
 from api import GENERATOR_FILE, PoseTransfer
-from models.estimators import ESTIMATORS, PersonFinder
-from models.segmentation import MASKS, create_masker
+from models.estimators import ESTIMATORS, MASKS, PersonFinder, create_masker
 from options.parser import OUTPUT, Parser, add_debug, add_device
 from util.errors import UserError
 from util.files import check_writable

@@ -15,7 +15,7 @@ import torch
 
 from script.metrics import main
 from tests.metric_helpers import arguments, made_backbone, make_folders
-from util.metrics import inception
+from util.metrics import networks
 
 SIZE = (32, 32)
 
@@ -34,7 +34,7 @@ class ThinNetwork(torch.nn.Module):
 
 
 def build(definition, store, device) -> ThinNetwork:
-    """Stands in for build_inception."""
+    """Stands in for Inception."""
     store.used[definition.weights] = {"file": "thin", "sha256": "0", "published": True}
     return ThinNetwork()
 
@@ -53,7 +53,7 @@ def measure(folder: Path, count: int) -> None:
         (folder / "done").touch()
         print(f"made {count} images in each folder")
         return
-    inception.build_inception = build
+    networks.InceptionFeatures = build
     metrics = ("psnr", "ssim", "l1", "mae", "lpips_alex_v0.1", "fid")
     words = arguments(options, "--metrics", *metrics, "--no_cache")
     words[words.index("--workers") + 1] = "2"

@@ -9,7 +9,7 @@ from PIL import Image
 from data.synthetic.identity import sample_identity
 from data.synthetic.picture import light, render
 from data.synthetic.pose import sample_pose
-from models.segmentation import MaskRcnn, create_masker
+from models.estimators import MaskRcnn, create_masker
 from tests.photo_helpers import photo, standing
 from util.errors import UserError
 from util.person.background import grabcut_mask, replace_person, without_person

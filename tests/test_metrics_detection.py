@@ -7,18 +7,23 @@ import torch
 from torchvision.models.detection import ssd300_vgg16
 
 from tests.metric_helpers import made_backbone, make_folders, picture
-from util.metrics.detection import PersonDetector, best_person
 from util.metrics.evaluate import evaluate_folder
-from util.metrics.lpips import build_lpips, lpips_distances
-from util.metrics.measure import Settings
+from util.metrics.networks import (
+    WeightStore,
+    build_detector,
+    build_lpips,
+    lpips_distances,
+    person_scores,
+)
 from util.metrics.protocols import LPIPS, find_protocol
-from util.metrics.weights import WeightStore
+from util.metrics.registry import Settings
 
 
-def test_best_person_is_the_highest_score_of_the_person_label():
+def test_the_score_is_that_of_the_best_detection_of_the_person_label():
     labels, scores = torch.tensor([3, 1, 1]), torch.tensor([0.9, 0.4, 0.6])
-    assert best_person(labels, scores) == pytest.approx(0.6)
-    assert best_person(labels[:1], scores[:1]) == 0
+    found = [{"labels": labels[:n], "scores": scores[:n]} for n in (3, 1)]
+    images = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
+    assert person_scores(lambda inputs: found, "cpu", images) == pytest.approx([0.6, 0])
 
 
 @pytest.mark.slow
@@ -37,8 +42,9 @@ def test_detection_score_is_the_mean_of_the_best_person_of_torchvisions_ssd300(t
     with torch.no_grad():
         found = network(list(inputs))
     expected = [float(one["scores"][one["labels"] == 1].max()) for one in found]
-    detector = PersonDetector(WeightStore({"ssd300": path}))
-    np.testing.assert_allclose(detector.scores(torch.from_numpy(images)), expected, rtol=1e-5)
+    detector = build_detector(WeightStore({"ssd300": path}))
+    scores = person_scores(detector, "cpu", torch.from_numpy(images))
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
 
     folders = make_folders(tmp_path, count=2)
     evaluation = evaluate_folder(

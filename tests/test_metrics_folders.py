@@ -24,7 +24,7 @@ from tests.metric_helpers import (
 from util.errors import UserError
 from util.files import OutputError
 from util.metrics import report as report_module
-from util.metrics import score_pairs
+from util.metrics.pairs import score_pairs
 from util.run.main import run_main
 from util.tables.manifest import update_manifest
 
@@ -217,7 +217,7 @@ def test_a_narrow_terminal_gets_lines_that_fit_and_all_numbers(
     assert any(row.endswith("…") for row in rows)  # a definition, not a number
     psnr = [row.split() for row in rows if row.startswith("dptn.psnr ")]
     value = f"{float(psnr[0][1]):.4f}"
-    assert psnr[-1] == ["dptn.psnr", "*", value, "*", value]  # equal folders, both the best
+    assert psnr[-1] == ["dptn.psnr", "↑", "*", value, "*", value]  # equal folders, both the best
 
 
 def test_several_folders_make_one_comparison(folders, tmp_path, capsys):
@@ -234,7 +234,8 @@ def test_several_folders_make_one_comparison(folders, tmp_path, capsys):
     assert table[2].startswith("| results | **")
     assert table[3].startswith("| results_b | ")
     assert "**" not in table[3]
-    assert table[2] in capsys.readouterr().out
+    value = table[2].split("**")[1]
+    assert f"* {value}" in capsys.readouterr().out
     latex = (folder / "comparison.tex").read_text()
     assert r"results\_b & " in latex
     assert r"\textbf{" in latex
@@ -242,12 +243,16 @@ def test_several_folders_make_one_comparison(folders, tmp_path, capsys):
     assert not (folder / "results_b" / "index.html").exists()
 
 
-def test_result_folders_of_one_name_need_labels(folders, tmp_path):
-    words = arguments(folders, *QUICK)
-    at = words.index("--distorated_path")
-    words.insert(at + 2, folders["--distorated_path"])
-    with pytest.raises(UserError, match="use --labels"):
-        main(words)
+def test_result_folders_of_one_name_are_told_apart_by_the_folders_above(folders, tmp_path):
+    shutil.copytree(folders["--distorated_path"], tmp_path / "b" / "results")
+    words = arguments(folders, *QUICK, "--name", "both", "--no_html")
+    at = words.index("--distorated_path") + 2
+    assert main([*words[:at], str(tmp_path / "b" / "results"), *words[at:]]) == 0
+    table = (tmp_path / "out" / "both" / "comparison.md").read_text()
+    labels = [row.split()[1] for row in table.splitlines()[2:]]
+    assert labels == [f"{tmp_path.name}_results", "b_results"]
+    with pytest.raises(UserError, match="has 2 folders, 1 of them different"):
+        main([*words[:at], folders["--distorated_path"], *words[at:]])
 
 
 def test_results_in_another_format_than_the_published_ones_get_a_note(folders):

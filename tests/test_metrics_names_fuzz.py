@@ -32,15 +32,15 @@ def check(images: list[str], places: list[tuple[int, int]], give_pairs: bool) ->
             name = result_name(source, target)
             truth.setdefault(name, set()).add(target)
             _touch(folder / "results" / name)
-        asked = asked_results(dict.fromkeys(pairs)) if give_pairs else None
-        found = pair_results(folder / "results", folder / "gt", asked=asked)
+        asked = asked_results(list(dict.fromkeys(pairs))) if give_pairs else None
+        found, _ = pair_results(folder / "results", folder / "gt", asked=asked)
     except UserError:
         return
     finally:
         shutil.rmtree(folder)
-    for pair in found.pairs:
-        assert pair.target in truth[pair.name]
-    assert len(found.pairs) == len(truth)
+    for pair in found:
+        assert pair.gt.name in truth[pair.name]
+    assert len(found) == len(truth)
 
 
 def _touch(path: Path) -> None:

@@ -3,6 +3,7 @@
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import lpips
 import numpy as np
@@ -17,11 +18,14 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torchvision.models import inception_v3
 
 from tests.metric_helpers import made_backbone, made_inception, make_folders, noisy, picture
-from util.metrics import MetricUnavailableError, find_protocol, score_pairs
 from util.metrics.evaluate import evaluate_folder
-from util.metrics.inception import build_inception
-from util.metrics.lpips import build_lpips, lpips_distances
-from util.metrics.measure import Settings, measure_all
+from util.metrics.networks import (
+    InceptionFeatures,
+    WeightStore,
+    build_lpips,
+    lpips_distances,
+)
+from util.metrics.pairs import score_pairs
 from util.metrics.protocols import (
     FID,
     KID,
@@ -29,10 +33,11 @@ from util.metrics.protocols import (
     PYTORCH_FID,
     TORCHVISION_HISTORICAL,
     InceptionScore,
+    find_protocol,
     kept,
 )
+from util.metrics.registry import MetricUnavailableError, Settings, Task, columns_for
 from util.metrics.sets import Features, Moments, SplitScores, frechet_distance, squared_mmd
-from util.metrics.weights import WeightStore
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +173,7 @@ def test_standard_features_and_logits_equal_those_of_pytorch_fid(tmp_path, monke
         pytorch_fid_inception, "load_state_dict_from_url", lambda url, progress: dict(state)
     )
     theirs = pytorch_fid_inception.InceptionV3([3]).eval()
-    network = build_inception(PYTORCH_FID, WeightStore({"pytorch-fid": path}))
+    network = InceptionFeatures(PYTORCH_FID, WeightStore({"pytorch-fid": path}))
     images = torch.from_numpy(np.stack([picture(0), picture(1)]))
     expected = theirs(images.permute(0, 3, 1, 2).float() / 255)[0].flatten(1)
     ours = network(images)
@@ -224,7 +229,7 @@ def test_a_weight_file_of_another_network_is_refused(tmp_path, inception_file):
     with pytest.raises(MetricUnavailableError, match="backbone lacks"):
         build_lpips(LPIPS(), WeightStore({"alex": path}))
     with pytest.raises(MetricUnavailableError, match="does not fit"):
-        build_inception(PYTORCH_FID, WeightStore({"pytorch-fid": inception_file}))
+        InceptionFeatures(PYTORCH_FID, WeightStore({"pytorch-fid": inception_file}))
 
 
 def _splits(logits: np.ndarray, **definition) -> np.ndarray:
@@ -279,9 +284,11 @@ def test_values_of_a_batch_are_copied_and_let_go():
         parts.append(weakref.ref(values))
         return values
 
-    stream = [(torch.arange(3.0),), (torch.arange(3.0, 5.0),)] * 3
-    values = measure_all(stream, measure, 15)
-    assert values.tolist() == [0.0, 2.0, 4.0, 6.0, 8.0] * 3
+    evaluation = SimpleNamespace(pairs=list(range(7)), settings=Settings(batch_size=3))
+    column = columns_for(find_protocol("magpt"), ["detection_score"])[0]
+    task = Task(find_protocol("magpt"), [column], evaluation)
+    values = task.measured(column, lambda i: (np.array(float(i)),), measure)
+    assert values.tolist() == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0]
     assert max(alive) <= 1  # only the one that was copied last
 
 

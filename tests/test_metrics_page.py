@@ -12,7 +12,7 @@ from tests.browser import Browser, needs_chromium
 from tests.live_page import LivePage
 from tests.metric_helpers import SIZE, arguments, make_folders, noisy, picture, save
 from util.metrics.evaluate import evaluate_folder
-from util.metrics.page import rank
+from util.metrics.page import groups, rank
 from util.metrics.protocols import find_protocol
 from util.tables.patn import write_keypoints
 
@@ -37,21 +37,26 @@ def evaluated(folders, results=None):
 @pytest.mark.parametrize("column", [None, "psnr", "standard.psnr", "l1"])
 def test_best_median_and_worst_pairs_are_those_of_the_column(folders, column):
     ranking = rank({"run": evaluated(folders)}, column)
-    assert ranking.column == ("standard.l1" if column == "l1" else "standard.psnr")
-    assert ranking.groups() == {
+    assert ranking.attrs["column"] == ("standard.l1" if column == "l1" else "standard.psnr")
+    assert places(groups(ranking)) == {
         "Best pairs": ORDER[:3], "Median pairs": ORDER[3:6], "Worst pairs": ORDER[6:],
     }  # fmt: skip
-    shown = ranking.groups(1)
-    assert [shown[heading] for heading in shown] == [ORDER[:1], ORDER[4:5], ORDER[-1:]]
+    shown = places(groups(ranking, 1))
+    assert list(shown.values()) == [ORDER[:1], ORDER[4:5], ORDER[-1:]]
+
+
+def places(groups):
+    """Numbers of the results in each group, from their names s_2_tNN_vis."""
+    return {heading: [int(stem[5:7]) for stem in rows.index] for heading, rows in groups.items()}
 
 
 def test_no_pair_is_shown_twice_however_few_there_are(tmp_path):
     for count in range(1, 12):
         folders = make_folders(tmp_path / str(count), count=count, size=(16, 11))
-        groups = rank({"run": evaluated(folders)}).groups()
-        places = [place for group in groups.values() for place in group]
-        assert len(places) == len(set(places))
-        assert 0 in places
+        found = places(groups(rank({"run": evaluated(folders)})))
+        shown = [place for group in found.values() for place in group]
+        assert len(shown) == len(set(shown))
+        assert 0 in shown
 
 
 @pytest.fixture

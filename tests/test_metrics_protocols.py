@@ -16,11 +16,9 @@ from torchvision.models import inception_v3
 from tests.metric_helpers import made_backbone, made_inception, make_folders, noisy, picture
 from tests.test_metrics_networks import low_rank_frechet
 from util.metrics.evaluate import evaluate_folder
-from util.metrics.inception import build_inception
-from util.metrics.lpips import build_lpips
-from util.metrics.measure import Settings
+from util.metrics.networks import InceptionFeatures, WeightStore, build_lpips
 from util.metrics.protocols import LPIPS, PYTORCH_FID, find_protocol
-from util.metrics.weights import WeightStore
+from util.metrics.registry import Settings
 
 COUNT, BATCH = 6, 4
 
@@ -117,7 +115,7 @@ def test_patn_is_what_patns_script_computes(tmp_path):
     assert found["l1"].value == pytest.approx(np.mean(l1), abs=1e-12)
     assert found["l1"].definition.startswith("mean |a - b| of values in [-1, 1]")
 
-    network = build_inception(PYTORCH_FID, WeightStore(weights))
+    network = InceptionFeatures(PYTORCH_FID, WeightStore(weights))
     logits = network.logits(network(torch.from_numpy(np.stack(fake))), bias=False)
     p = torch.softmax(logits.double(), 1).numpy()
     scores = []

@@ -11,15 +11,18 @@ from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from util.errors import UserError
-from util.metrics import PROTOCOLS, MetricUnavailableError, find_protocol, score_pairs
+from util.metrics.pairs import score_pairs
 from util.metrics.protocols import (
+    PROTOCOLS,
     SSIM_GAUSSIAN,
     SSIM_GAUSSIAN_FULL,
     SSIM_SIGMA12,
     SSIM_UNIFORM7,
     SSIM_WINDOW51,
+    find_protocol,
 )
 from util.metrics.reconstruction import l1, mae, ms_ssim, pad_to_square, psnr, ssim
+from util.metrics.registry import MetricUnavailableError
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -205,6 +208,6 @@ def test_mistakes_in_a_call_are_sentences(fashion):
     with pytest.raises(UserError, match="no pair to score"):
         score_pairs([])
     with pytest.raises(UserError, match="must agree"):
-        psnr(gt, pred[:-1])
+        score_pairs([(gt, pred[:-1])])
     with pytest.raises(UserError, match="expected uint8"):
-        psnr(gt / 255, pred / 255)
+        score_pairs([(gt / 255, pred / 255)])

@@ -8,16 +8,11 @@ import util.metrics
 from script.metrics import main
 from tests.metric_helpers import arguments, make_folders, picture
 from util.errors import UserError
-from util.metrics import (
-    PROTOCOLS,
-    find_protocol,
-    higher_is_better,
-    list_metrics,
-    registry,
-    score_pairs,
-)
-from util.metrics.registry import columns_for
-from util.metrics.weights import WEIGHTS
+from util.metrics import registry
+from util.metrics.networks import WEIGHTS
+from util.metrics.pairs import higher_is_better, score_pairs
+from util.metrics.protocols import PROTOCOLS, find_protocol
+from util.metrics.registry import columns_for, list_metrics
 
 PLUGIN = """
 from util.metrics.registry import Column, register_metric
@@ -58,7 +53,7 @@ def test_every_deviation_from_a_protocol_changes_its_label(name):
 
 
 def test_weight_files_are_the_published_ones_with_their_hashes():
-    assert {key: weight.file.name for key, weight in WEIGHTS.items()} == {
+    assert {key: weight.name for key, weight in WEIGHTS.items()} == {
         "alex": "alexnet-owt-7be5be79.pth",
         "vgg": "vgg16-397923af.pth",
         "squeeze": "squeezenet1_1-b8a52dc0.pth",
@@ -67,7 +62,7 @@ def test_weight_files_are_the_published_ones_with_their_hashes():
         "ssd300": "ssd300_vgg16_coco-b556d3b4.pth",
     }
     for weight in WEIGHTS.values():
-        assert weight.file.name.endswith(f"-{weight.file.sha256}.pth")
+        assert weight.name.endswith(f"-{weight.sha256}.pth")
 
 
 def test_a_metric_is_one_new_file(tmp_path, monkeypatch):

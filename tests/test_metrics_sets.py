@@ -11,11 +11,9 @@ import torch.nn.functional as F
 from script.metrics import EXIT_REFUSED, main
 from tests.metric_helpers import arguments, later, make_folders, noisy, picture, save
 from util.errors import UserError
-from util.metrics import inception
-from util.metrics.inception import StatisticsCache
-from util.metrics.protocols import FID as FIDDefinition
+from util.metrics import networks
 from util.metrics.protocols import PYTORCH_FID, InceptionScore
-from util.metrics.sets import Moments, split_assignment
+from util.metrics.sets import split_assignment
 
 
 class SmallNetwork(torch.nn.Module):
@@ -38,7 +36,7 @@ def folders(tmp_path, monkeypatch):
         store.used[definition.weights] = {"file": "small", "sha256": "0", "published": True}
         return SmallNetwork()
 
-    monkeypatch.setattr(inception, "build_inception", build)
+    monkeypatch.setattr(networks, "InceptionFeatures", build)
     monkeypatch.setattr(SmallNetwork, "seen", 0)
     return make_folders(tmp_path, count=20, real=30, size=(16, 11))
 
@@ -144,21 +142,15 @@ def test_fid_of_the_small_network_equals_its_formula(folders):
     assert found == pytest.approx(low_rank_frechet(*sets), rel=1e-9)
 
 
-def test_a_damaged_cache_entry_is_computed_again(tmp_path):
-    save(tmp_path / "a.png", picture(0))
-    cache = StatisticsCache(tmp_path / "cache", [tmp_path / "a.png"], {"network": "x"})
-    moments = Moments(FIDDefinition(PYTORCH_FID), 10)
-    moments.add(torch.randn(10, 3))
-    assert cache.keep("moments", moments.state()) is None
-    again = Moments(FIDDefinition(PYTORCH_FID), 10)
-    again.restore(cache.restore("moments"))
-    np.testing.assert_array_equal(again.covariance(), moments.covariance())
-    (entry,) = (tmp_path / "cache").iterdir()
+def test_damaged_statistics_are_computed_again(folders):
+    first = measured(folders, *FID)["dptn.fid"]
+    (entry,) = (Path(folders["--output_dir"]) / "cache").iterdir()
     entry.write_bytes(entry.read_bytes()[:100])
-    assert cache.restore("moments") is None
-    other = StatisticsCache(tmp_path / "cache", [tmp_path / "a.png"], {"network": "y"})
-    cache.keep("moments", moments.state())
-    assert other.restore("moments") is None
+    SmallNetwork.seen = 0
+    assert measured(folders, *FID)["dptn.fid"] == first
+    assert SmallNetwork.seen == 20 + 30
+    assert measured(folders, *FID)["dptn.fid"] == first
+    assert SmallNetwork.seen == 20 + 30 + 20
 
 
 def test_every_image_is_in_one_split_or_in_the_dropped_rest():

@@ -119,18 +119,13 @@ def test_a_large_photo_is_decoded_small_and_its_joints_lie_in_the_photo():
         assert (b.keypoints[~seen] == -1).all()
 
 
-@pytest.mark.parametrize(("order", "first_channel"), [("bgr", 2), ("rgb", 0)])
-def test_the_network_sees_bgr_unless_published_behaviour_is_asked_for(order, first_channel):
+@pytest.mark.parametrize(("bgr", "first_channel"), [(True, 2), (False, 0)])
+def test_the_network_sees_bgr_unless_published_behaviour_is_asked_for(bgr, first_channel):
     network = SpyNetwork()
     image = Image.new("RGB", (256, 256), (10, 100, 200))
-    OpenPoseEstimator(network, color_order=order).estimate(image)
+    OpenPoseEstimator(network, bgr=bgr).estimate(image)
     value = (10, 100, 200)[first_channel] / 255 - 0.5
     assert network.image[0, 0].mean().item() == pytest.approx(value, abs=1e-6)
-
-
-def test_an_unknown_colour_order_is_refused():
-    with pytest.raises(UserError, match="expected 'bgr' or 'rgb'"):
-        OpenPoseEstimator(SpyNetwork(), color_order="gbr")
 
 
 def test_first_takes_the_published_person_and_best_the_most_certain_one():

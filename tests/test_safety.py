@@ -21,8 +21,8 @@ from tests.conftest import ROOT
 from tests.test_architecture import SOURCES
 from tests.training_child import write_tiny_data
 from util.errors import UserError
+from util.metrics.networks import WEIGHTS, WeightStore
 from util.metrics.registry import MetricUnavailableError
-from util.metrics.weights import WEIGHTS, WeightStore
 from util.names import result_name
 from util.run import checkpoint
 from util.run.weights import PublishedFile, load_weights

@@ -26,7 +26,7 @@ from tests.test_options import PUBLISHED_TEST, PUBLISHED_TRAIN
 from tests.visdom_server import VisdomServer
 from util.errors import UserError
 from util.image import load_image, mark_of
-from util.metrics import score_pairs
+from util.metrics.pairs import score_pairs
 from util.names import parse_result_name, result_name
 from util.tables.patn import read_pairs
 

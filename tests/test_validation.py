@@ -10,7 +10,7 @@ import torch
 import train as train_command
 from models.training import TrainingRun, Validator
 from tests.training_child import SMALL, TinyModel, write_tiny_data
-from util.metrics import score_pairs
+from util.metrics.pairs import score_pairs
 
 SIZE = (16, 16)
 

@@ -7,7 +7,7 @@ heat maps. The released weights are for non-commercial research.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -44,14 +44,6 @@ class Peak(NamedTuple):
     y: int
     score: float
     id: int  # running number over all joints
-
-
-class Connection(NamedTuple):
-    """Two peaks accepted as the ends of one limb."""
-
-    a: int  # peak id
-    b: int
-    score: float
 
 
 def network_input(image: np.ndarray) -> np.ndarray:
@@ -100,38 +92,31 @@ def find_peaks(heat: np.ndarray) -> list[list[Peak]]:
     return peaks
 
 
-def _limb_score(start: Peak, end: Peak, field: np.ndarray) -> float | None:
-    """How well the affinity ``field`` (H, W, 2) supports a limb; None when it does not."""
+def _limb_score(start: Peak, end: Peak, field: np.ndarray) -> float:
+    """How well the affinity ``field`` (H, W, 2) supports a limb; 0 when it does not."""
     vector = np.array([end.x - start.x, end.y - start.y], dtype=np.float64)
     length = float(np.hypot(*vector))
     if length == 0:
-        return None
+        return 0.0
     columns = np.rint(np.linspace(start.x, end.x, SAMPLES)).astype(int)
     rows = np.rint(np.linspace(start.y, end.y, SAMPLES)).astype(int)
     along = field[rows, columns] @ (vector / length)
-    score = along.mean() + min(0.5 * field.shape[0] / length - 1, 0)
     supported = np.count_nonzero(along > PAF_THRESHOLD) > 0.8 * SAMPLES
-    return float(score) if supported and score > 0 else None
+    score = float(along.mean() + min(0.5 * field.shape[0] / length - 1, 0))
+    return max(score, 0.0) if supported else 0.0
 
 
-def find_connections(peaks: list[list[Peak]], paf: np.ndarray) -> list[list[Connection]]:
-    """For each of :data:`AFFINITIES` the greedy matching of its ends, best score first."""
-    result = []
-    for joint_a, joint_b, channel_x, channel_y in AFFINITIES:
-        field = paf[:, :, [channel_x, channel_y]]
-        candidates = []
-        for a in peaks[joint_a]:
-            for b in peaks[joint_b]:
-                score = _limb_score(a, b, field)
-                if score is not None:
-                    candidates.append(Connection(a.id, b.id, score))
-        candidates.sort(key=lambda c: c.score, reverse=True)
-        chosen: list[Connection] = []
-        for candidate in candidates:
-            if all(candidate.a != c.a and candidate.b != c.b for c in chosen):
-                chosen.append(candidate)
-        result.append(chosen)
-    return result
+Link = tuple[float, int, int]  # score of a limb, ids of the peaks at its ends A and B
+
+
+def _connect(starts: list[Peak], ends: list[Peak], field: np.ndarray) -> list[Link]:
+    """The greedy matching of the ends of one kind of limb, best score first."""
+    links = [(_limb_score(a, b, field), a.id, b.id) for a in starts for b in ends]
+    chosen: list[Link] = []
+    for score, a, b in sorted(links, key=lambda link: link[0], reverse=True):
+        if score > 0 and all(a != link[1] and b != link[2] for link in chosen):
+            chosen.append((score, a, b))
+    return chosen
 
 
 class _Person:
@@ -142,41 +127,35 @@ class _Person:
         self.score = 0.0
         self.count = 0
 
-    def set_joint(self, joint: int, connection: Connection, peak_score: float) -> None:
-        """Take over end B of a connection."""
-        self.ids[joint] = connection.b
+    def set_joint(self, joint: int, peak: int, score: float) -> None:
+        self.ids[joint] = peak
         self.count += 1
-        self.score += peak_score + connection.score
+        self.score += score
 
-    def overlaps(self, other: _Person) -> bool:
-        """Whether some joint is present in both."""
-        return bool(((self.ids >= 0) & (other.ids >= 0)).any())
-
-    def absorb(self, other: _Person, connection: Connection) -> None:
+    def absorb(self, other: _Person, score: float) -> None:
         """Merge a person with no joint in common."""
         self.ids = np.maximum(self.ids, other.ids)
         self.count += other.count
-        self.score += other.score + connection.score
+        self.score += other.score + score
 
 
-def _assemble(connections: list[list[Connection]], scores: list[float]) -> list[_Person]:
+def _assemble(peaks: list[list[Peak]], paf: np.ndarray, scores: list[float]) -> list[_Person]:
     """Join limbs to people, limb by limb in the order of :data:`AFFINITIES`."""
     people: list[_Person] = []
-    for limb, (joint_a, joint_b, _, _) in enumerate(AFFINITIES):
-        for link in connections[limb]:
-            touching = [p for p in people if p.ids[joint_a] == link.a or p.ids[joint_b] == link.b]
-            if len(touching) >= 2 and not touching[0].overlaps(touching[1]):
-                touching[0].absorb(touching[1], link)
+    for limb, (joint_a, joint_b, *channels) in enumerate(AFFINITIES):
+        for score, a, b in _connect(peaks[joint_a], peaks[joint_b], paf[:, :, channels]):
+            touching = [p for p in people if p.ids[joint_a] == a or p.ids[joint_b] == b]
+            if len(touching) >= 2 and not np.logical_and(*(p.ids >= 0 for p in touching[:2])).any():
+                touching[0].absorb(touching[1], score)
                 people.remove(touching[1])
             elif touching:
-                if len(touching) >= 2 or touching[0].ids[joint_b] != link.b:
-                    touching[0].set_joint(joint_b, link, scores[link.b])
+                if len(touching) >= 2 or touching[0].ids[joint_b] != b:
+                    touching[0].set_joint(joint_b, b, scores[b] + score)
             elif limb < STARTING_LIMBS:
-                person = _Person()
-                person.ids[[joint_a, joint_b]] = link.a, link.b
-                person.count = 2
-                person.score = scores[link.a] + scores[link.b] + link.score
-                people.append(person)
+                people.append(_Person())
+                people[-1].set_joint(joint_a, a, scores[a])
+                people[-1].set_joint(joint_b, b, scores[b])
+                people[-1].score += score
     return [p for p in people if p.count >= MIN_JOINTS and p.score / p.count >= MIN_MEAN_SCORE]
 
 
@@ -189,11 +168,9 @@ def decode_people(
 
     The order is that in which people were started, the published one, not that of their scores.
     """
-    heat_map = maps_to_image(heat, image_size)
-    peaks = find_peaks(heat_map)
-    connections = find_connections(peaks, maps_to_image(paf, image_size))
+    peaks = find_peaks(maps_to_image(heat, image_size))
     flat = [peak for of_joint in peaks for peak in of_joint]
-    people = _assemble(connections, [peak.score for peak in flat])
+    people = _assemble(peaks, maps_to_image(paf, image_size), [peak.score for peak in flat])
     keypoints = np.full((len(people), JOINT_COUNT, 2), -1)
     scores = np.zeros((len(people), JOINT_COUNT))
     for i, person in enumerate(people):
@@ -208,58 +185,45 @@ PAF_MAPS = 38  # branch L1
 HEAT_MAPS = 19  # branch L2: 18 joints and the background
 STAGES = 6
 
-# (name, input channels, output channels); None is a 2x2 max-pool.
-_TRUNK = (
-    ("conv1_1", 3, 64), ("conv1_2", 64, 64), None,
-    ("conv2_1", 64, 128), ("conv2_2", 128, 128), None,
-    ("conv3_1", 128, 256), ("conv3_2", 256, 256), ("conv3_3", 256, 256), ("conv3_4", 256, 256),
-    None,
-    ("conv4_1", 256, 512), ("conv4_2", 512, 512),
-    ("conv4_3_CPM", 512, 256), ("conv4_4_CPM", 256, 128),
+# Layers of a sequence: (name, input channels, output channels, kernel); None is a 2x2 max-pool.
+Layers = Sequence[tuple[str, int, int, int] | None]
+TRUNK: Layers = (
+    ("conv1_1", 3, 64, 3), ("conv1_2", 64, 64, 3), None,
+    ("conv2_1", 64, 128, 3), ("conv2_2", 128, 128, 3), None,
+    ("conv3_1", 128, 256, 3), *((f"conv3_{i}", 256, 256, 3) for i in (2, 3, 4)), None,
+    ("conv4_1", 256, 512, 3), ("conv4_2", 512, 512, 3),
+    ("conv4_3_CPM", 512, 256, 3), ("conv4_4_CPM", 256, 128, 3),
 )  # fmt: skip
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
-
-
-def _with_relu(layers: OrderedDict[str, nn.Module], relu_at_end: bool) -> nn.Sequential:
+def _sequence(layers: Layers, relu_at_end: bool) -> nn.Sequential:
     """A ReLU after every convolution; after the last one only if ``relu_at_end``."""
     out: OrderedDict[str, nn.Module] = OrderedDict()
-    for name, layer in layers.items():
-        out[name] = layer
-        if isinstance(layer, nn.Conv2d):
+    for i, layer in enumerate(layers):
+        if layer is None:
+            out[f"pool{i}"] = nn.MaxPool2d(2)
+        else:
+            name, inputs, outputs, kernel = layer
+            out[name] = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
             out[f"relu_{name}"] = nn.ReLU(inplace=True)
     if not relu_at_end:
         out.popitem()
     return nn.Sequential(out)
 
 
-def _trunk() -> nn.Sequential:
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for i, layer in enumerate(_TRUNK):
-        if layer is None:
-            layers[f"pool{i}"] = nn.MaxPool2d(2)
-        else:
-            layers[layer[0]] = _conv(layer[1], layer[2], 3)
-    return _with_relu(layers, relu_at_end=True)
-
-
 def _branch(stage: int, branch: int) -> nn.Sequential:
     """Stage 1 has three 3x3 convolutions, later stages five 7x7; both end with two 1x1."""
     maps = PAF_MAPS if branch == 1 else HEAT_MAPS
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
     if stage == 1:
         sizes = [(128, 128, 3)] * 3 + [(128, 512, 1), (512, maps, 1)]
-        names = [f"conv5_{i}_CPM_L{branch}" for i in range(1, 6)]
+        name = f"conv5_{{}}_CPM_L{branch}"
     else:
         first = (PAF_MAPS + HEAT_MAPS + 128, 128, 7)
         sizes = [first] + [(128, 128, 7)] * 4 + [(128, 128, 1), (128, maps, 1)]
-        names = [f"Mconv{i}_stage{stage}_L{branch}" for i in range(1, 8)]
-    for name, size in zip(names, sizes, strict=True):
-        layers[name] = _conv(*size)
+        name = f"Mconv{{}}_stage{stage}_L{branch}"
+    layers = [(name.format(i), *size) for i, size in enumerate(sizes, 1)]
     # The released network rectifies its last heat maps; the decoder's thresholds expect that.
-    return _with_relu(layers, relu_at_end=stage == STAGES and branch == 2)
+    return _sequence(layers, relu_at_end=stage == STAGES and branch == 2)
 
 
 class OpenPoseBody(nn.Module):
@@ -267,7 +231,7 @@ class OpenPoseBody(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model0 = _trunk()
+        self.model0 = _sequence(TRUNK, relu_at_end=True)
         for branch in (1, 2):
             for stage in range(1, STAGES + 1):
                 setattr(self, f"model{stage}_{branch}", _branch(stage, branch))

@@ -7,21 +7,34 @@ Nothing is ever skipped in silence: a problem is an error that lists the files.
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import torch
 from PIL import Image
 
 from util.errors import UserError
 from util.files import read_json
 from util.image import load_image, mark_of, resize_linear, upright_size
 from util.metrics.protocols import Resize
-from util.names import IMAGE_EXTENSIONS, PAGE_IMAGES, is_image, result_name, result_splits, stem
+from util.names import (
+    IMAGE_EXTENSIONS,
+    PAGE_IMAGES,
+    check_result_names,
+    is_image,
+    result_name,
+    result_splits,
+    stem,
+)
 from util.run.progress import progress_bar
 
+GENERATION_FILE = "generation.json"
 SHOWN = 20  # files of one kind in an error
 
 
@@ -50,9 +63,10 @@ def list_images(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"there is no folder {str(folder)!r}; expected a folder of images.")
-    found = (p for p in folder.rglob("*") if _is_result(p.relative_to(folder)) and not p.is_dir())
     # As text: comparing Path objects would leave a list of parts in each, for as long as it lives.
-    images = sorted(found, key=str)
+    found = (path for path in folder.rglob("*") if is_image(path.relative_to(folder).as_posix()))
+    images = [p for p in found if PAGE_IMAGES not in p.relative_to(folder).parts and not p.is_dir()]
+    images.sort(key=str)
     refuse({f"in {folder} that are no files": [p.name for p in images if not p.is_file()]})
     if not images:
         raise UserError(
@@ -62,41 +76,15 @@ def list_images(folder: str | Path) -> list[Path]:
     return images
 
 
-def _is_result(path: PurePath) -> bool:
-    return is_image(path.as_posix()) and PAGE_IMAGES not in path.parts
-
-
-GENERATION_FILE = "generation.json"
-
-
-def read_generation(results: str | Path) -> dict[str, object] | None:
-    """The content of generation.json (model, checkpoint, sha256 …), or None without that file."""
+def read_generation(results: str | Path) -> dict[str, object]:
+    """The content of generation.json (model, checkpoint, sha256 …), empty without that file."""
     path = Path(results) / GENERATION_FILE
     if not path.is_file():
-        return None
+        return {}
     content = read_json(path, "delete it or run test.py again.")
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold a JSON object; delete it or run test.py again.")
     return content
-
-
-def count_problem(generation: Mapping[str, object] | None, found: int) -> str | None:
-    """Why ``found`` images are not what test.py was to generate, or None."""
-    expected = (generation or {}).get("pairs")
-    if not isinstance(expected, int) or expected == found:
-        return None
-    why = "test.py was interrupted" if found < expected else "images of another run are among them"
-    return f"{found} images, while {GENERATION_FILE} announces {expected}: {why}"
-
-
-def describe_generation(generation: Mapping[str, object] | None) -> str:
-    """One line for the screen: what made the images."""
-    if not generation:
-        return f"generator: unknown (no {GENERATION_FILE})"
-    parts = [f"{key} {generation[key]}" for key in ("model", "name", "checkpoint", "which_epoch")
-             if generation.get(key) is not None]  # fmt: skip
-    digest = str(generation.get("sha256") or "")[:12]
-    return "generator: " + ", ".join(parts + ([f"sha256 {digest}…"] if digest else []))
 
 
 @dataclass(frozen=True)
@@ -126,43 +114,57 @@ class ImageReader:
         return image if self.reference is None else self.reference(image)
 
 
+Item = TypeVar("Item")
+
+
+def batches(
+    items: Sequence[Item],
+    read: Callable[[Item], tuple[np.ndarray, ...]],
+    batch_size: int,
+    threads: int,
+    description: str,
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Stack what ``read`` gives (tuples of equal arrays) into tensors of ``batch_size`` items.
+
+    A bounded number of images is read ahead. Images that cannot be read do not stop the pass; at
+    its end they raise one UserError with the list, so that nothing is measured without them.
+    """
+    damaged, rows, rest = [], [], iter(items)
+    bar = progress_bar(total=len(items), desc=description, unit="image")
+    with bar, ThreadPoolExecutor(max(1, threads)) as pool:
+        waiting = deque(pool.submit(read, item) for item in islice(rest, max(2 * batch_size, 8)))
+        while waiting:
+            try:
+                rows.append(waiting.popleft().result())
+            except UserError as error:
+                damaged.append(str(error))
+            bar.update()
+            waiting.extend(pool.submit(read, item) for item in islice(rest, 1))
+            if rows and (len(rows) == batch_size or not waiting):
+                yield tuple(torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))
+                rows = []
+    refuse({"unreadable": damaged})
+
+
 @dataclass
 class ImageFacts:
-    """What the headers of a folder's images say.
+    """What the headers of a folder's images say: size ("WxH") of every readable file, counts of
+    formats and marks of runs."""
 
-    Counts of sizes ("WxH"), formats and marks of runs, the size of every file, unreadable files.
-    """
-
-    sizes: Counter = field(default_factory=Counter)
     formats: Counter = field(default_factory=Counter)
     runs: Counter = field(default_factory=Counter)
     size_of: dict[Path, str] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
 
     @property
-    def usual_size(self) -> str:
-        """The most frequent size, "WxH"."""
-        return self.sizes.most_common(1)[0][0]
-
-    def odd_sizes(self) -> list[str]:
-        """Files whose size differs from the most frequent one, as lines for an error."""
-        if len(self.sizes) < 2:
-            return []
-        usual = self.usual_size
-        return [f"{p.name} is {s}, most are {usual}" for p, s in self.size_of.items() if s != usual]
+    def sizes(self) -> Counter:
+        """How many files have each size."""
+        return Counter(self.size_of.values())
 
     def frame(self, path: Path) -> tuple[int, int]:
         """(h, w) of one file."""
         width, height = self.size_of[path].split("x")
         return int(height), int(width)
-
-    def summary(self) -> dict[str, object]:
-        """The facts that go into the report."""
-        return {
-            "count": len(self.size_of),
-            "sizes": dict(self.sizes.most_common()),
-            "formats": dict(self.formats.most_common()),
-        }
 
 
 def inspect_images(paths: Sequence[Path], what: str) -> ImageFacts:
@@ -179,7 +181,6 @@ def inspect_images(paths: Sequence[Path], what: str) -> ImageFacts:
             facts.unreadable.append(f"{path.name} ({reason})")
             continue
         facts.size_of[path] = sys.intern(f"{width}x{height}")  # one text for thousands of files
-        facts.sizes[facts.size_of[path]] += 1
     return facts
 
 
@@ -209,37 +210,17 @@ class ImagePair:
         """File name of the generated image."""
         return self.result.name
 
-    @property
-    def target(self) -> str:
-        """File name of the ground truth."""
-        return self.gt.name
+
+Stems = tuple[str, str]  # of a source and a target
 
 
-@dataclass
-class Pairing:
-    """Pairs in the order of the sorted result paths, and what ``allow_missing`` left out."""
-
-    pairs: list[ImagePair]
-    left_out: dict[str, list[str]] = field(default_factory=dict)
-
-
-def asked_results(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, str]]:
+def asked_results(pairs: Sequence[tuple[str, str]]) -> dict[str, Stems]:
     """Stem of the result -> stems of source and target, of the rows of a pairs file.
 
     Raises UserError when two rows have one result name.
     """
-    asked: dict[str, tuple[str, str]] = {}
-    rows: dict[str, tuple[str, str]] = {}
-    for pair in pairs:
-        name = Path(result_name(*pair)).stem
-        if name in rows and rows[name] != pair:
-            raise UserError(
-                f"the pairs {' to '.join(rows[name])} and {' to '.join(pair)} have one result "
-                f"name, {name}; expected a different one for each: rename the images."
-            )
-        rows[name] = pair
-        asked[name] = stem(pair[0]), stem(pair[1])
-    return asked
+    check_result_names(pairs, page=False)
+    return {Path(result_name(*pair)).stem: (stem(pair[0]), stem(pair[1])) for pair in pairs}
 
 
 def pair_results(
@@ -247,77 +228,57 @@ def pair_results(
     gt: str | Path,
     rule: str = "result_name",
     allow_missing: bool = False,
-    asked: Mapping[str, tuple[str, str]] | None = None,
-) -> Pairing:
+    asked: Mapping[str, Stems] | None = None,
+) -> tuple[list[ImagePair], dict[str, list[str]]]:
     """Pair every image of ``results`` with its ground truth in the folder ``gt``.
 
     ``rule``: ``result_name`` takes the target from ``<source>_2_<target>_vis.<ext>``; ``same_name``
     wants equal stems in both folders (MAGPT's real and fake folders, ``<n>@<file id>``). ``asked``
-    (see :func:`asked_results`) are the results that must exist, and no others. Unmatched and
-    missing images raise one UserError with the list, or with ``allow_missing`` are returned in
-    ``left_out``; duplicates and names that fit several pairs always raise.
+    (see :func:`asked_results`) are the results that must exist, and no others. Returns the pairs in
+    the order of the sorted result paths, and what was left out by kind: unmatched and missing
+    images raise one UserError with the list unless ``allow_missing``; duplicates and names that fit
+    several pairs always do.
     """
-    problems: dict[str, list[str]] = {}
-    images = _without_twins(list_images(results), "results", problems)
-    targets = _without_twins(list_images(gt), "ground truth", problems, Path(gt))
-    refuse(problems)
-    pairs = []
+    images, twins = _by_stem(list_images(results))
+    targets, twins_of_gt = _by_stem(list_images(gt), Path(gt))
+    refuse({"twice in the results": twins, "twice in the ground truth": twins_of_gt})
+    pairs, ambiguous, left_out = [], [], defaultdict(list)
     for key, path in images.items():
-        splits = [(key, key)] if rule == "same_name" else _splits(path.name, key, targets, asked)
-        problem = _problem(path, splits, gt, targets, asked is not None)
-        if problem:
-            problems.setdefault(problem[0], []).append(problem[1])
+        splits = [("", key)] if rule == "same_name" else _splits(path.name, key, targets, asked)
+        if not splits:
+            left_out[UNREADABLE_NAME if asked is None else NOT_ASKED].append(path.name)
             continue
-        ((source, target),) = splits
-        source = "" if rule == "same_name" else source
-        pairs.append(ImagePair(path, targets[target], target.rpartition("@")[2], source))
-    refuse({AMBIGUOUS: problems.get(AMBIGUOUS, [])}, "rename the images, or give --pairs")
-    missing = sorted(set(asked or ()) - set(images))
-    if missing:
-        problems["expected but not generated"] = missing
+        source, target = splits[0]
+        if len(splits) > 1:
+            ambiguous.append(path.name)
+        elif target not in targets:
+            left_out["without ground truth"].append(f"{path.name} (wants {target} in {gt})")
+        else:
+            pairs.append(ImagePair(path, targets[target], target.rpartition("@")[2], source))
+    refuse({AMBIGUOUS: ambiguous}, "rename the images, or give --pairs")
+    left_out["expected but not generated"] += sorted(set(asked or ()) - set(images))
     if not allow_missing:
-        refuse(problems, "correct the folders, or leave them out with --allow_missing")
+        refuse(left_out, "correct the folders, or leave them out with --allow_missing")
     if not pairs:
         raise UserError(f"no image of {str(results)!r} has a ground truth in {str(gt)!r}.")
-    return Pairing(pairs, problems)
+    return pairs, {kind: names for kind, names in left_out.items() if names}
 
 
-def _problem(
-    path: Path,
-    splits: Sequence[tuple[str, str]],
-    gt: str | Path,
-    targets: Mapping[str, Path],
-    asked: bool,
-) -> tuple[str, str] | None:
-    """Kind of problem and a line about a result that is of no pair, or of several; else None."""
-    if len(splits) != 1:
-        kinds = {0: NOT_ASKED if asked else UNREADABLE_NAME}
-        return kinds.get(len(splits), AMBIGUOUS), path.name
-    if splits[0][1] not in targets:
-        return "without ground truth", f"{path.name} (wants {splits[0][1]} in {gt})"
-    return None
-
-
-def _without_twins(
-    images: Sequence[Path], what: str, problems: dict[str, list[str]], root: Path | None = None
-) -> dict[str, Path]:
-    """Images by stem (nested ones by their path without slashes); twins go to ``problems``."""
+def _by_stem(images: Sequence[Path], root: Path | None = None) -> tuple[dict[str, Path], list[str]]:
+    """Images by stem (below ``root`` by their path without slashes), and which have the same."""
     by_stem: dict[str, Path] = {}
+    twins = []
     for path in images:
         key = path.stem if root is None else stem(path.relative_to(root).as_posix())
         if key in by_stem:
-            twins = f"{by_stem[key].name} and {path.name}"
-            problems.setdefault(f"twice in the {what}", []).append(twins)
+            twins.append(f"{by_stem[key].name} and {path.name}")
         by_stem[key] = path
-    return by_stem
+    return by_stem, twins
 
 
 def _splits(
-    name: str,
-    key: str,
-    targets: Mapping[str, Path],
-    asked: Mapping[str, tuple[str, str]] | None,
-) -> list[tuple[str, str]]:
+    name: str, key: str, targets: Mapping[str, Path], asked: Mapping[str, Stems] | None
+) -> list[Stems]:
     """Source and target that a result can show: one, none, or several when nothing decides."""
     if asked is not None:
         return [asked[key]] if key in asked else []

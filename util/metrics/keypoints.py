@@ -8,40 +8,28 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from util.errors import UserError
-from util.metrics.folder import refuse
-from util.metrics.measure import Score, Task
+from util.metrics.folder import ImageFacts, refuse
 from util.metrics.protocols import Protocol
-from util.metrics.registry import Column, MetricUnavailableError, register_metric
+from util.metrics.registry import Column, MetricUnavailableError, Score, Task, register_metric
 from util.names import stem
 from util.run.progress import progress_bar
 from util.skeleton import in_frame, present
 from util.tables.layouts import LAYOUTS, PHASES
 from util.tables.patn import read_keypoints
-from util.tables.uncropped import read_magpt_keypoints
+from util.tables.uncropped import FramedKeypoints, read_magpt_keypoints
 
 Size = tuple[float, float]  # (h, w)
 
 
 @dataclass(frozen=True)
 class KeypointTable:
-    """Keypoints (18, 2) (y, x), -1 = missing, by stem of their image.
-
-    ``frames``: the size (h, w) they live in, one for all or one for each; None while unknown.
-    """
+    """The keypoints of a file by stem of their image; their frame is None while unknown."""
 
     where: str  # the file, for messages
-    points: Mapping[str, np.ndarray]
-    frames: Mapping[str, Size] | Size | None = None
-
-    def frame(self, name: str) -> Size:
-        """(h, w) of the frame of one image's keypoints."""
-        return self.frames[name] if isinstance(self.frames, Mapping) else self.frames
-
-    def in_frame(self, name: str, size: Size) -> np.ndarray:
-        """The keypoints of an image in a frame of ``size`` (h, w)."""
-        return in_frame(self.points[name], self.frame(name), size)
+    people: Mapping[str, FramedKeypoints]
 
 
 def read_table(path: Path, frame: Size | None = None) -> KeypointTable:
@@ -51,17 +39,24 @@ def read_table(path: Path, frame: Size | None = None) -> KeypointTable:
             is_magpt = stream.readline().startswith("file_id")
     except OSError as error:
         raise UserError(f"the keypoint file {path} cannot be read ({error.strerror}).") from error
-    if not is_magpt:
-        points = {stem(name): keypoints for name, keypoints in read_keypoints(path).items()}
-        return KeypointTable(str(path), points, frame)
-    table = read_magpt_keypoints(path)
-    frames = {name: keypoints.frame for name, keypoints in table.items()}
-    return KeypointTable(str(path), {name: k.points for name, k in table.items()}, frame or frames)
+    if is_magpt:
+        people = read_magpt_keypoints(path)
+    else:
+        people = {stem(k): FramedKeypoints(v, frame) for k, v in read_keypoints(path).items()}
+    return _in(frame, KeypointTable(str(path), people))
+
+
+def _in(frame: Size | None, table: KeypointTable) -> KeypointTable:
+    """The table with all keypoints in one frame, where that is given."""
+    if frame is None:
+        return table
+    people = {name: person._replace(frame=frame) for name, person in table.people.items()}
+    return replace(table, people=people)
 
 
 def default_table(gt: Path) -> Path | None:
     """The annotation file beside a ground-truth folder, when there is exactly one."""
-    found = sorted(gt.resolve().parent.glob(f"*annotation-{gt.resolve().name}.csv"))
+    found = list(gt.resolve().parent.glob(f"*annotation-{gt.resolve().name}.csv"))
     return found[0] if len(found) == 1 else None
 
 
@@ -71,53 +66,53 @@ REACHED = 0.8  # least share of height and width that the joints of a whole tabl
 REACHED_BY_NAME = 0.5  # the same where the name of the file speaks for the frame
 
 
-def with_frame(table: KeypointTable, sizes: Mapping[str, Size], option: str) -> KeypointTable:
+def with_frame(
+    table: KeypointTable | None, facts: ImageFacts, files: Mapping[str, Path], option: str
+) -> KeypointTable | None:
     """The table with its frame, found from the images that it describes where nothing says it.
 
-    ``sizes``: stem -> (h, w) of the image files. A frame is believed when the images have the size
-    of a published table, when the file has its name, or when the joints reach over the images.
-    UserError, naming ``option``, when none of this holds or the joints do not lie in the frame.
+    ``files``: stem -> image, of which ``facts`` knows the size. A frame is believed when the images
+    have the size of a published table, when the file has its name, or when the joints reach over
+    the images. UserError, naming ``option``, when none of this holds or the joints do not lie in
+    the frame.
     """
-    names = [name for name in sizes if name in table.points]
-    if not names:
+    known = [name for name in files if table and name in table.people]
+    if not known:
         return table
-    points = np.concatenate([table.points[name] for name in names])
-    points = points[present(points)]
-    if table.frames is None:
-        table = replace(table, frames=_guess(table, points, {sizes[name] for name in names}))
-    if table.frames is None:
-        y, x = points.max(axis=0, initial=0)
-        found = " and ".join(f"{h:g}x{w:g}" for h, w in sorted({sizes[name] for name in names})[:3])
+    given = [table.people[name] for name in known]
+    points = np.concatenate([person.points for person in given])
+    found = present(points)
+    reached = points[found].max(axis=0, initial=0)
+    images = sorted({facts.frame(files[name]) for name in known})
+    frame = given[0].frame or _guess(Path(table.where).name, reached, images)
+    if frame is None:
+        shown = " and ".join(f"{h:g}x{w:g}" for h, w in images[:3])
         raise UserError(
-            f"{table.where} does not say in which frame its keypoints are: they reach y = {y:g} "
-            f"and x = {x:g}, the images are {found} (height x width); give the frame with {option} "
-            "HEIGHT WIDTH (256 176 for the published fashion tables)."
+            f"{table.where} does not say in which frame its keypoints are: they reach y = "
+            f"{reached[0]:g} and x = {reached[1]:g}, the images are {shown} (height x width); give "
+            f"the frame with {option} HEIGHT WIDTH (256 176 for the published fashion tables)."
         )
-    frames = np.concatenate([np.tile(table.frame(n), (len(table.points[n]), 1)) for n in names])
-    frames = frames[present(np.concatenate([table.points[name] for name in names]))]
-    inside = ((points >= 0) & (points <= frames)).all(axis=1)
+    frames = np.repeat([person.frame or frame for person in given], len(points) // len(given), 0)
+    inside = ((points >= 0) & (points <= frames)).all(axis=1)[found]
     if len(inside) and inside.mean() < INSIDE:
-        height, width = table.frame(names[0])
         raise UserError(
             f"only {inside.mean():.0%} of the joints in {table.where} lie inside their frame of "
-            f"{height:g}x{width:g} (height x width); give the right frame with {option}."
+            f"{frame[0]:g}x{frame[1]:g} (height x width); give the right frame with {option}."
         )
-    return table
+    return table if given[0].frame else _in(frame, table)
 
 
-def _guess(table: KeypointTable, points: np.ndarray, sizes: set[Size]) -> Size | None:
-    published = [layout.annotation_size for layout in PUBLISHED]
-    if len(sizes) == 1 and next(iter(sizes)) in published:
-        return next(iter(sizes))
-    reached = points.max(axis=0, initial=0)
+def _guess(file: str, reached: np.ndarray, images: list[Size]) -> Size | None:
+    """The frame of a table's keypoints, which reach ``reached`` (y, x) on images of these sizes."""
+    size = images[0] if len(images) == 1 else None
+    if size in [layout.annotation_size for layout in PUBLISHED]:
+        return size
     for layout in PUBLISHED:
         names = {name.format(phase=phase) for name in layout.annotations for phase in PHASES}
         share = (reached / layout.annotation_size).min()
-        if Path(table.where).name in names and share >= REACHED_BY_NAME:
+        if file in names and share >= REACHED_BY_NAME:
             return layout.annotation_size
-    if len(sizes) == 1 and (reached / next(iter(sizes))).min() >= REACHED:
-        return next(iter(sizes))
-    return None
+    return size if size and (reached / size).min() >= REACHED else None
 
 
 # Limb list of the PATN, GFLA and DPTN scripts, joints counted from 1.
@@ -154,17 +149,15 @@ def _fill_bar(mask: np.ndarray, start: np.ndarray, end: np.ndarray) -> None:
     from skimage.draw import polygon  # slow to import, seldom needed
 
     length = np.linalg.norm(end - start)
-    if length == 0:
-        return
-    direction = (end - start) / length
-    normal = np.array([-direction[1], direction[0]]) * RADIUS
-    corners = np.stack([start + normal, start - normal, end - normal, end + normal])
-    mask[polygon(corners[:, 0], corners[:, 1], shape=mask.shape)] = 1
+    if length > 0:
+        normal = (end - start)[::-1] * (-1, 1) / length * RADIUS
+        corners = np.stack([start + normal, start - normal, end - normal, end + normal])
+        mask[polygon(corners[:, 0], corners[:, 1], shape=mask.shape)] = 1
 
 
-def target_mask(table: KeypointTable, name: str, size: tuple[int, int]) -> np.ndarray:
-    """Body mask (H, W) of a target image's keypoints for images of ``size`` (h, w)."""
-    return body_mask(table.in_frame(name, size), size)
+def target_mask(person: FramedKeypoints, size: tuple[int, int]) -> np.ndarray:
+    """Body mask (H, W) of a target's keypoints for images of ``size`` (h, w)."""
+    return body_mask(in_frame(*person, size), size)
 
 
 def apply_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -176,28 +169,10 @@ HEAD = (0, 1, 14, 15, 16, 17)  # nose, neck, eyes, ears
 THRESHOLD = 0.5  # of the head box
 
 
-@dataclass(frozen=True)
-class PCKh:
-    """Correct and valid joints of every image, (N,) each; the score is their ratio over the set."""
+def pckh(actual: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of correct and of valid joints (N,); PCKh is their ratio over all images.
 
-    correct: np.ndarray
-    valid: np.ndarray
-
-    @property
-    def value(self) -> float:
-        """Sum of correct over sum of valid joints; NaN without a valid joint."""
-        total = self.valid.sum()
-        return float(self.correct.sum() / total) if total else float("nan")
-
-    @property
-    def standard_error(self) -> float:
-        """Standard error of the ratio, from the spread of the images around it."""
-        spread = self.correct - self.value * self.valid
-        return float(np.sqrt((spread**2).sum()) / max(self.valid.sum(), 1))
-
-
-def pckh(actual: np.ndarray, predicted: np.ndarray) -> PCKh:
-    """PCKh of keypoints (N, 18, 2) (y, x), -1 = missing, in one frame for each image.
+    Keypoints are (N, 18, 2) (y, x), -1 = missing, in one frame for each image.
 
     A joint that the ground truth has is valid; it is correct when the prediction has it too and is
     nearer than half the head box on each axis (strictly, not Euclidean). The box spans the present
@@ -211,54 +186,46 @@ def pckh(actual: np.ndarray, predicted: np.ndarray) -> PCKh:
     measurable = (box > 0).all(axis=1)
     near = (np.abs(actual - predicted) < THRESHOLD * box[:, None]).all(axis=2)
     valid = present(actual) & measurable[:, None]
-    return PCKh((valid & present(predicted) & near).sum(axis=1), valid.sum(axis=1))
+    return (valid & present(predicted) & near).sum(axis=1), valid.sum(axis=1)
 
 
 def score_pckh(task: Task) -> list[Score]:
     """PCKh of every pair, from keypoint files or the estimator."""
-    (column,) = task.columns
-    actual, predicted = _collect(task)
-    result = pckh(actual, predicted)
-    if not result.valid.sum():
+    (column,), settings, pairs = task.columns, task.settings, task.evaluation.pairs
+    _check_sources(task)
+    actual, predicted = np.empty((2, len(pairs), 18, 2))
+    for i, pair in enumerate(progress_bar(pairs, desc=task.name(column), unit="pair")):
+        truth = _person(task, settings.keypoints, pair.key, pair.gt)
+        found = _person(task, settings.result_keypoints, pair.result.stem, pair.result)
+        actual[i], predicted[i] = truth.points, in_frame(*found, truth.frame)
+    correct, valid = pckh(actual, predicted)
+    if not valid.sum():
         raise MetricUnavailableError(
             "no ground-truth image has a joint and two joints of the head; check the keypoint file."
         )
     details = {
-        "correct": int(result.correct.sum()),
-        "valid": int(result.valid.sum()),
-        "images_without_head": int((result.valid == 0).sum()),
+        "correct": int(correct.sum()),
+        "valid": int(valid.sum()),
+        "images_without_head": int((valid == 0).sum()),
     }
+    value = float(correct.sum() / valid.sum())
+    # Of a ratio, from the spread of the images around it.
+    error = float(np.sqrt(((correct - value * valid) ** 2).sum()) / valid.sum())
     with np.errstate(invalid="ignore"):
-        per_image = result.correct / result.valid
-    return [
-        task.score(
-            column,
-            result.value,
-            int((result.valid > 0).sum()),
-            standard_error=result.standard_error,
-            per_image=per_image,
-            details=details,
-        )
-    ]
+        more = {"standard_error": error, "per_image": correct / valid, "details": details}
+    return [task.score(column, value, int((valid > 0).sum()), **more)]
 
 
-def _collect(task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """True and predicted keypoints of all pairs, (N, 18, 2) each, in the frame of the true ones."""
-    settings, pairs = task.settings, task.evaluation.pairs
-    _check_sources(task)
-    actual, predicted = np.empty((2, len(pairs), 18, 2))
-    for i, pair in enumerate(progress_bar(pairs, desc=task.name(task.columns[0]), unit="pair")):
-        table = settings.keypoints
-        if table is not None and pair.key in table.points:
-            actual[i], frame = table.points[pair.key], table.frame(pair.key)
-        else:
-            actual[i], frame = _estimate(task, pair.gt)
-        table = settings.result_keypoints
-        if table is not None and pair.result.stem in table.points:
-            predicted[i] = table.in_frame(pair.result.stem, frame)
-        else:
-            predicted[i] = in_frame(*_estimate(task, pair.result), frame)
-    return actual, predicted
+def _person(task: Task, table: KeypointTable | None, name: str, path: Path) -> FramedKeypoints:
+    """The keypoints of an image, from its table or the estimator."""
+    if table is not None and name in table.people:
+        return table.people[name]
+    image = task.reader(network=False).read_result(path)
+    try:
+        found = task.settings.estimator(Image.fromarray(image), path.name)
+    except UserError as error:
+        raise MetricUnavailableError(f"keypoints cannot be estimated: {error}") from error
+    return FramedKeypoints(found, image.shape[:2])
 
 
 def _check_sources(task: Task) -> None:
@@ -271,17 +238,12 @@ def _check_sources(task: Task) -> None:
             "PCKh needs keypoints of the targets and of the generated images; give --annotation "
             "and --result_keypoints, or --estimator."
         )
-    known = settings.keypoints.points, settings.result_keypoints.points
+    known = settings.keypoints.people, settings.result_keypoints.people
     problems = {
         "targets without keypoints": sorted({p.key for p in pairs} - set(known[0])),
         "results without keypoints": sorted({p.result.stem for p in pairs} - set(known[1])),
     }
     refuse(problems, "complete the keypoint files, or give --estimator")
-
-
-def _estimate(task: Task, path: Path) -> tuple[np.ndarray, Size]:
-    image = task.reader.read_result(path)
-    return np.asarray(task.settings.estimator(image), dtype=np.float64), image.shape[:2]
 
 
 @register_metric("pckh")

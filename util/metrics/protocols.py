@@ -28,6 +28,12 @@ class SSIM:
     sample_covariance: bool
     data_range: str = "full"
 
+    def __str__(self) -> str:
+        size = f"sigma {self.size:g}" if self.kernel == "gaussian" else self.size
+        covariance = "sample" if self.sample_covariance else "population"
+        span = "255" if self.data_range == "full" else "max - min of the result"
+        return f"SSIM, {self.kernel} window {size}, {covariance} covariance, data range {span}"
+
 
 @dataclass(frozen=True)
 class LPIPS:
@@ -49,6 +55,11 @@ class Inception:
 
     weights: str
     scaling: str
+
+    def __str__(self) -> str:
+        if self.weights == "torchvision":
+            return f"torchvision Inception v3, {self.scaling} input scaling"
+        return "TensorFlow Inception (pytorch-fid weights)"
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,10 @@ SSIM_SIGMA12 = SSIM("gaussian", 1.2, sample_covariance=False, data_range="predic
 SSIM_UNIFORM7 = SSIM("uniform", 7, sample_covariance=True)
 
 
+PAPER_FID = FID(TORCHVISION_HISTORICAL, batch=64, remainder="drop")
+TF_SCORE = InceptionScore(PYTORCH_FID, splits=10, logits_bias=False)
+
+
 @dataclass(frozen=True)
 class Protocol:
     """How one group of papers measures; ``label`` heads every column and names every deviation.
@@ -125,9 +140,9 @@ class Protocol:
     padding: str
     ssim: Mapping[str, SSIM]
     lpips: Mapping[str, LPIPS]
-    fid: FID
-    inception_score: InceptionScore
     defaults: tuple[str, ...]
+    fid: FID = PAPER_FID
+    inception_score: InceptionScore = TF_SCORE
     kid: KID = KID(PYTORCH_FID)
     resize: Resize | None = None
     network_resize: Resize | None = None
@@ -148,8 +163,6 @@ class Protocol:
 
 _RECONSTRUCTION = ("psnr", "ssim", "l1", "mae")
 _UNPADDED = ("psnr_unpadded", "ssim_unpadded")
-_PAPER_FID = FID(TORCHVISION_HISTORICAL, batch=64, remainder="drop")
-_TF_SCORE = InceptionScore(PYTORCH_FID, splits=10, logits_bias=False)
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
@@ -160,8 +173,6 @@ PROTOCOLS: dict[str, Protocol] = {
             padding="white",
             ssim={"ssim": SSIM_WINDOW51, "ssim_256": SSIM_GAUSSIAN},
             lpips={"lpips": LPIPS("alex", "0.1")},
-            fid=_PAPER_FID,
-            inception_score=_TF_SCORE,
             counts=(48_674, 8_570),
             image_format="JPEG",
             published_by="DPTN (CVPR 2022)",
@@ -175,8 +186,7 @@ PROTOCOLS: dict[str, Protocol] = {
             padding="white",
             ssim={"ssim": SSIM_GAUSSIAN},
             lpips={"lpips": LPIPS("alex", "0.1")},
-            fid=_PAPER_FID,
-            inception_score=replace(_TF_SCORE, padded=True),
+            inception_score=replace(TF_SCORE, padded=True),
             l1_range=2,
             counts=(48_674, 8_570),
             published_by="PATN (CVPR 2019)",
@@ -193,8 +203,6 @@ PROTOCOLS: dict[str, Protocol] = {
                 "lpips": LPIPS("alex", "0.1", batch=64, remainder="drop"),
                 "lpips_v0.0": LPIPS("alex", "0.0", batch=64, remainder="drop"),
             },
-            fid=_PAPER_FID,
-            inception_score=_TF_SCORE,
             counts=(48_674, 8_570),
             image_format="JPEG",
             published_by="GFLA (CVPR 2020)",
@@ -208,8 +216,6 @@ PROTOCOLS: dict[str, Protocol] = {
             padding="none",
             ssim={"ssim": SSIM_SIGMA12, "ssim_window51": SSIM_WINDOW51},
             lpips={"lpips": LPIPS("alex", "0.1", batch=64, remainder="drop")},
-            fid=_PAPER_FID,
-            inception_score=_TF_SCORE,
             network_resize=Resize("opencv", (256, 176)),
             counts=(48_674, 8_570),
             image_format="PNG",
@@ -224,7 +230,6 @@ PROTOCOLS: dict[str, Protocol] = {
             padding="none",
             ssim={"ssim": SSIM_UNIFORM7},
             lpips={f"lpips_{net}": LPIPS(net, "0.1") for net in ("alex", "vgg", "squeeze")},
-            fid=_PAPER_FID,
             inception_score=InceptionScore(TORCHVISION_SYMMETRIC, drop_rest=True),
             image_format="JPEG",
             defaults=("ssim", "lpips", "inception_score"),
@@ -235,8 +240,7 @@ PROTOCOLS: dict[str, Protocol] = {
             padding="white",
             ssim={"ssim": SSIM_WINDOW51, "ssim_256": SSIM_GAUSSIAN_FULL},
             lpips={"lpips": LPIPS("alex", "0.1")},
-            fid=FID(TORCHVISION_HISTORICAL, batch=64, remainder="keep"),
-            inception_score=_TF_SCORE,
+            fid=replace(PAPER_FID, remainder="keep"),
             resize=Resize("pil", (256, 176)),
             counts=(48_674, 8_570),
             defaults=(*_RECONSTRUCTION, "lpips", "fid"),
@@ -248,9 +252,7 @@ PROTOCOLS: dict[str, Protocol] = {
             ssim={"ssim": SSIM_GAUSSIAN_FULL},
             lpips={"lpips_alex": LPIPS("alex", "0.1"), "lpips_vgg": LPIPS("vgg", "0.1")},
             fid=FID(PYTORCH_FID),
-            inception_score=InceptionScore(
-                PYTORCH_FID, splits=10, shuffle_seed=2020, logits_bias=False
-            ),
+            inception_score=replace(TF_SCORE, shuffle_seed=2020),
             real_set="the folder given with --fid_real_path",
             defaults=(*_RECONSTRUCTION, "ms_ssim", "lpips", "fid"),
         ),
@@ -258,17 +260,19 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
-def find_protocol(
-    name: str | Protocol, market: bool = False, remainder: str | None = None
-) -> Protocol:
+def find_protocol(name: str, market: bool = False, remainder: str | None = None) -> Protocol:
     """The protocol of a name, with deviations spelled out in its label.
 
     ``market`` takes the Market-1501 form of a protocol (no padding, no resize, 128x64 as it is);
     ``remainder`` (``keep`` / ``drop``) overrides what FID and LPIPS do with the last batch.
     Raises UserError for an unknown name.
     """
-    protocol = name if isinstance(name, Protocol) else _by_name(name)
-    if market and "market" not in protocol.variants:
+    if name not in PROTOCOLS:
+        near = get_close_matches(name, PROTOCOLS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(PROTOCOLS)}."
+        raise UserError(f"there is no evaluation protocol {name!r}; {hint}")
+    protocol = PROTOCOLS[name]
+    if market:
         protocol = replace(
             protocol,
             padding="none",
@@ -277,7 +281,7 @@ def find_protocol(
             counts=(12_936, 12_000) if protocol.counts else None,
             published=protocol.published_market,
             defaults=tuple(m for m in protocol.defaults if m not in _UNPADDED),
-            variants=(*protocol.variants, "market"),
+            variants=("market",),
         )
     if remainder and remainder != protocol.fid.remainder:
         protocol = replace(
@@ -298,11 +302,3 @@ def kept(count: int, rule: LPIPS | FID) -> int:
         return count
     batch = min(rule.batch, count)
     return count // batch * batch
-
-
-def _by_name(name: str) -> Protocol:
-    if name in PROTOCOLS:
-        return PROTOCOLS[name]
-    near = get_close_matches(name, PROTOCOLS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(PROTOCOLS)}."
-    raise UserError(f"there is no evaluation protocol {name!r}; {hint}")

@@ -11,37 +11,24 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from util.errors import UserError
 from util.files import check_writable, make_folder, write_file
-from util.metrics.folder import describe_generation
-from util.metrics.measure import Evaluation, Score, Settings
+from util.metrics.folder import GENERATION_FILE
+from util.metrics.registry import Evaluation
 from util.tables.manifest import folder_record
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-LIBRARIES = (
-    *("numpy", "scipy", "scikit-image", "opencv-python-headless", "pillow", "torch"),
-    *("torchvision", "torchmetrics", "lpips", "pytorch-fid", "torch-fidelity"),
+OMITTED = ("column", "per_image", "details")  # of a score, in metrics.json
+LIBRARIES = (  # that a number can depend on
+    *("numpy", "scipy", "scikit-image", "opencv-python-headless", "pillow"),
+    *("torch", "torchvision", "lpips", "pytorch-fid"),
 )
-
-
-def report_folder(output_dir: str | None, name: str, results: Sequence[str | Path]) -> Path:
-    """``<output_dir>/<name>``; by default in ./eval_results, and beside the results if they have
-    that name.
-
-    GFLA's published commands generate into ./eval_results/fashion and measure it as ``fashion``.
-    """
-    if output_dir is not None:
-        return Path(output_dir) / name
-    output = Path("eval_results") / name
-    if output.resolve() in [Path(folder).resolve() for folder in results]:
-        return output.with_name(f"{output.name}_metrics")
-    return output
 
 
 def check_output_folder(output: Path, measured: Sequence[str | Path | None]) -> None:
@@ -58,13 +45,20 @@ def check_output_folder(output: Path, measured: Sequence[str | Path | None]) -> 
         raise UserError(f"{str(error).rstrip('.')} with --output_dir.") from None
 
 
-def write_report(evaluation: Evaluation, settings: Settings, output: str | Path) -> Path:
-    """Write metrics.json and metrics.csv (one row per image) into the folder ``output``."""
-    output = make_folder(output)
-    text = json.dumps(report_dict(evaluation, settings), indent=1, ensure_ascii=False)
+def write_report(evaluation: Evaluation, output: Path) -> None:
+    """Write metrics.json and metrics.csv into the folder ``output``.
+
+    The table has a row for each result (``name``): its target and every score of two images.
+    """
+    from pandas import DataFrame, Index  # slow to import
+
+    make_folder(output)
+    text = json.dumps(report_dict(evaluation), indent=1, ensure_ascii=False)
     write_file(output / "metrics.json", text.encode("utf-8", "surrogateescape"))
-    write_csv(output / "metrics.csv", per_image(evaluation))
-    return output
+    columns = {"target": [pair.gt.name for pair in evaluation.pairs]}
+    columns |= {score.column: score.per_image for score in evaluation.image_scores}
+    names = Index([pair.name for pair in evaluation.pairs], name="name")
+    write_csv(output / "metrics.csv", DataFrame(columns, names))
 
 
 def write_csv(path: Path, frame: DataFrame) -> None:
@@ -79,76 +73,51 @@ def _harmless(cell: object) -> object:
     return f"'{cell}" if dangerous else cell
 
 
-def per_image(evaluation: Evaluation) -> DataFrame:
-    """A row for each result (index ``name``): its target and every score of two images."""
-    from pandas import DataFrame, Index  # slow to import
-
-    scores = [score for score in evaluation.scores if score.per_image is not None]
-    columns = {"target": [pair.target for pair in evaluation.pairs]}
-    columns |= {score.column: score.per_image for score in scores}
-    return DataFrame(columns, Index([pair.name for pair in evaluation.pairs], name="name"))
-
-
-def report_dict(evaluation: Evaluation, settings: Settings) -> dict[str, object]:
+def report_dict(evaluation: Evaluation) -> dict[str, object]:
     """The content of metrics.json."""
+    real, settings = evaluation.real, evaluation.settings
+    installed = {str(each.name).lower(): each.version for each in distributions()}
+    libraries = {name: installed[name] for name in LIBRARIES if name in installed}
     return {
         "results": str(evaluation.results),
         "ground_truth": str(evaluation.gt),
-        "real": None if evaluation.real is None else str(evaluation.real),
-        "metrics": {score.column: _score_dict(score) for score in evaluation.scores},
+        "real": None if real is None else str(real),
+        "metrics": {
+            score.column: {k: number(v) for k, v in vars(score).items() if k not in OMITTED}
+            | score.details
+            for score in evaluation.scores
+        },
         "refused": evaluation.refused,
         "pairs": len(evaluation.pairs),
         "left_out": evaluation.left_out,
         "notes": evaluation.notes,
-        "images": {name: facts.summary() for name, facts in evaluation.images.items()},
-        "protocols": [{"label": p.label, **asdict(p)} for p in evaluation.protocols],
-        "checkpoint": evaluation.generation,
-        "weights": evaluation.weights.used,
-        "settings": {
-            "device": settings.device,
-            "pairing": settings.pairing,
-            "allow_missing": settings.allow_missing,
-            "estimator": settings.estimator_name,
-            "reference": settings.reference_name,
+        "images": {
+            name: {
+                "count": len(facts.size_of),
+                "sizes": dict(facts.sizes.most_common()),
+                "formats": dict(facts.formats.most_common()),
+            }
+            for name, facts in evaluation.images.items()
         },
+        "protocols": [{"label": p.label, **asdict(p)} for p in evaluation.protocols],
+        "checkpoint": evaluation.generation or None,
+        "weights": evaluation.weights.used,
+        "settings": {key: vars(settings)[key] for key in ("device", "pairing", "allow_missing")}
+        | {"estimator": settings.estimator_name, "reference": settings.reference_name},
         "prepared": {
             "ground_truth": folder_record(evaluation.gt),
-            "real": None if evaluation.real is None else folder_record(evaluation.real),
+            "real": None if real is None else folder_record(real),
         },
-        "versions": library_versions(),
+        "versions": {"python": platform.python_version()} | libraries,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 
-def _score_dict(score: Score) -> dict[str, object]:
-    return {
-        "value": number(score.value),
-        "std": number(score.std),
-        "standard_error": number(score.standard_error),
-        "count": score.count,
-        "published": score.published,
-        "higher_is_better": score.higher_is_better,
-        "definition": score.definition,
-        **score.details,
-    }
-
-
-def number(value: float | None) -> float | str | None:
-    """A float as JSON has it: NaN becomes null, infinity the string "inf"."""
-    if value is None or math.isnan(value):
-        return None
-    return value if math.isfinite(value) else str(value)
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of every library that a number can depend on."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+def number(value: object) -> object:
+    """A value as JSON has it: NaN becomes null, infinity the string "inf"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 HEADS = ("column", "value", "± s.e.", "images", "published", "definition")
@@ -167,21 +136,30 @@ def score_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
 
 def remarks(evaluation: Evaluation) -> list[str]:
     """What belongs to the numbers, a sentence each: notes, what was left out, what was refused."""
-    lines = []
+    lines, scores = [], evaluation.scores
     for protocol in evaluation.protocols:
         known = [
             f"{score.column} {score.published:g}"
-            for score in evaluation.of(protocol)
-            if score.published is not None
+            for score in scores
+            if score.column.startswith(f"{protocol.label}.") and score.published is not None
         ]
         if known:
             lines.append(f"published by {protocol.published_by}: {', '.join(known)}")
     lines += [f"note: {note}" for note in evaluation.notes]
-    lines += [
-        f"note: {s.column}: {s.details['note']}" for s in evaluation.scores if "note" in s.details
-    ]
+    lines += [f"note: {s.column}: {s.details['note']}" for s in scores if "note" in s.details]
     lines += [f"left out, {kind}: {len(names)}" for kind, names in evaluation.left_out.items()]
     return lines + [f"{name}: not computed: {why}" for name, why in evaluation.refused.items()]
+
+
+def origin(evaluation: Evaluation) -> str:
+    """What made the images, in a line."""
+    generation = evaluation.generation
+    if not generation:
+        return f"generator: unknown (no {GENERATION_FILE})"
+    keys = [key for key in ("model", "name", "checkpoint", "which_epoch") if generation.get(key)]
+    parts = [f"{key} {generation[key]}" for key in keys]
+    digest = str(generation.get("sha256") or "")[:12]
+    return "generator: " + ", ".join(parts + [f"sha256 {digest}…"] * bool(digest))
 
 
 def counted(evaluation: Evaluation) -> str:
@@ -199,7 +177,7 @@ def table(evaluation: Evaluation, width: int | None = None) -> str:
 
     ``width``: of a terminal, beyond which definitions are cut; the page and metrics.json have all.
     """
-    lines = [describe_generation(evaluation.generation), f"images: {counted(evaluation)}"]
+    lines = [origin(evaluation), f"images: {counted(evaluation)}"]
     rows = aligned([HEADS, *score_rows(evaluation)])
     if width is not None:
         rows = [row if len(row) <= width else row[: width - 1] + "…" for row in rows]
@@ -223,55 +201,27 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 ABSENT = "–"
 
 
-def compare(evaluations: Mapping[str, Evaluation]) -> DataFrame:
-    """A row for each folder; columns have full names, so protocols never share one.
+def comparison(evaluations: Mapping[str, Evaluation], best: str) -> list[list[str]]:
+    """Heads with an arrow to the better end, then a row for each folder, its label first.
 
-    ``attrs["higher_is_better"]`` tells by column where more is better.
+    Columns have full names, so protocols never share one. ``best`` is a pattern for the best value.
     """
-    from pandas import DataFrame
-
-    rows = {label: {s.column: s.value for s in e.scores} for label, e in evaluations.items()}
+    values = {label: {s.column: s.value for s in e.scores} for label, e in evaluations.items()}
     upward = {s.column: s.higher_is_better for e in evaluations.values() for s in e.scores}
-    frame = DataFrame.from_dict(rows, orient="index", columns=None if upward else [])
-    frame = frame.reindex(columns=list(upward)).rename_axis("results")
-    frame.attrs["higher_is_better"] = upward
-    return frame
+    known = {c: [row[c] for row in values.values() if c in row] for c in upward}
+    wins = {c: (max if upward[c] else min)(known[c]) for c in upward if len(known[c]) > 1}
+    rows = [["results", *(f"{c} {'↑' if higher else '↓'}" for c, higher in upward.items())]]
+    for label, row in values.items():
+        texts = {c: f"{row[c]:.4f}" if c in row else ABSENT for c in upward}
+        won = {c for c in wins if row.get(c) == wins[c]}
+        marked = (best.format(text) if c in won else text for c, text in texts.items())
+        rows.append([label, *marked])
+    return rows
 
 
-def cells(comparison: DataFrame, bold: str) -> list[list[str]]:
-    """Rows of text, label first; ``bold`` is a pattern such as ``**{}**`` for the best value."""
-    best = {}
-    for column, upward in comparison.attrs["higher_is_better"].items():
-        if comparison[column].notna().sum() > 1:
-            best[column] = comparison[column].max() if upward else comparison[column].min()
-    lines = []
-    for label, row in comparison.iterrows():
-        texts = [ABSENT if math.isnan(value) else f"{value:.4f}" for value in row]
-        marked = [
-            bold.format(text) if row[column] == best.get(column) else text
-            for text, column in zip(texts, comparison.columns, strict=True)
-        ]
-        lines.append([str(label), *marked])
-    return lines
-
-
-def markdown(comparison: DataFrame) -> str:
-    """The comparison in Markdown, best values bold."""
-    upward = comparison.attrs["higher_is_better"].items()
-    head = ["results", *(f"{name} {'↑' if higher else '↓'}" for name, higher in upward)]
-    lines = [head, ["---", *("---:" for _ in upward)], *cells(comparison, "**{}**")]
-    rows = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
-    return "".join(f"| {row} |\n" for row in rows)
-
-
-def comparison_table(comparison: DataFrame, width: int | None = None) -> str:
-    """The comparison for the screen: as Markdown, or where a terminal of ``width`` is too narrow
-    for it, with a line for each column; best values are starred there."""
-    text = markdown(comparison)
-    if width is None or max(map(len, text.splitlines())) <= width:
-        return text
-    rows = [["results", *comparison.columns], *cells(comparison, "* {}")]
-    return "\n".join(aligned(list(zip(*rows, strict=True)))) + "\n"
+def comparison_table(evaluations: Mapping[str, Evaluation]) -> str:
+    """The comparison for the screen, a line for each column; best values are starred."""
+    return "\n".join(aligned(list(zip(*comparison(evaluations, "* {}"), strict=True))))
 
 
 _LATEX = str.maketrans(
@@ -280,27 +230,31 @@ _LATEX = str.maketrans(
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
     }
 )
 
 
-def latex(comparison: DataFrame) -> str:
-    """The comparison as a LaTeX tabular (package booktabs), best values bold."""
-    arrows = {True: r"$\uparrow$", False: r"$\downarrow$"}
-    upward = comparison.attrs["higher_is_better"].items()
-    heads = [f"{name.translate(_LATEX)} {arrows[higher]}" for name, higher in upward]
-    lines = [rf"\begin{{tabular}}{{l{'r' * len(heads)}}}", r"\toprule"]
-    lines += [" & ".join(["results", *heads]) + r" \\", r"\midrule"]
-    for label, *row in cells(comparison, r"\textbf{{{}}}"):
-        row = [cell.replace(ABSENT, "--") for cell in row]
-        lines.append(" & ".join([label.translate(_LATEX), *row]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+def write_comparison(evaluations: Mapping[str, Evaluation], folder: Path) -> list[Path]:
+    """Write comparison.md, .tex (a tabular of booktabs) and .csv into ``folder``; their paths."""
+    from pandas import DataFrame, Index
 
-
-def write_comparison(comparison: DataFrame, folder: Path) -> list[Path]:
-    """Write comparison.md, .tex and .csv into ``folder``; returns their paths."""
+    head, *rows = comparison(evaluations, "**{}**")
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    cells = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
+    markdown = "".join(f"| {line} |\n" for line in cells)
+    head, *rows = comparison(evaluations, r"\textbf{{{}}}")
+    lines = [[cell.translate(_LATEX) for cell in head]]
+    lines += [[label.translate(_LATEX), *row] for label, *row in rows]
+    first, *others = (" & ".join(line).replace(ABSENT, "--") + r" \\" for line in lines)
+    latex = [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule", first, r"\midrule"]
+    latex += [*others, r"\bottomrule", r"\end{tabular}", ""]
+    values = {label: {s.column: s.value for s in e.scores} for label, e in evaluations.items()}
+    frame = DataFrame(list(values.values()), Index(list(values), name="results"))
+    paths = [folder / f"comparison.{extension}" for extension in ("md", "tex", "csv")]
     make_folder(folder)
-    write_file(folder / "comparison.md", markdown(comparison).encode("utf-8"))
-    write_file(folder / "comparison.tex", latex(comparison).encode("utf-8"))
-    write_csv(folder / "comparison.csv", comparison)
-    return [folder / f"comparison.{extension}" for extension in ("md", "tex", "csv")]
+    write_file(paths[0], markdown.encode("utf-8"))
+    write_file(paths[1], "\n".join(latex).encode("utf-8"))
+    write_csv(paths[2], frame)
+    return paths

@@ -1,24 +1,29 @@
 """Metrics of whole sets: FID, KID and Inception score, from one pass over the images a network.
 
-A collector takes features in the order of the sorted images and keeps what its metric needs.
+A collector takes features in the order of the sorted images and keeps what its metric needs. It is
+made for a definition and a number of images; MetricUnavailableError when those are too few.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from util.metrics import inception
-from util.metrics.folder import ImagePair, list_images
+from util.files import replacing
+from util.metrics import networks
+from util.metrics.folder import ImagePair, batches, list_images
 from util.metrics.keypoints import apply_mask, target_mask
-from util.metrics.measure import Score, Task, batches
-from util.metrics.protocols import FID, KID, Inception, InceptionScore, Protocol, kept
+from util.metrics.protocols import FID, KID, InceptionScore, Protocol, kept
 from util.metrics.reconstruction import pad_to_square
-from util.metrics.registry import Column, MetricUnavailableError, register_metric
+from util.metrics.registry import Column, MetricUnavailableError, Score, Task, register_metric
 
 Result = tuple[float, float | None, dict[str, object]]  # value, standard deviation, details
 
@@ -31,28 +36,23 @@ class Moments:
     """
 
     def __init__(self, definition: FID, count: int):
+        if count < 2:
+            raise MetricUnavailableError(
+                f"a covariance needs at least two images, there is {count}."
+            )
         self.limit = kept(count, definition)
         self.count = 0
-        self.mean: np.ndarray | None = None
-        self.scatter: np.ndarray | None = None  # sum of outer products of deviations
-
-    @staticmethod
-    def problem(definition: FID, count: int) -> str | None:
-        """Why a set of ``count`` images has no moments, or None."""
-        return f"a covariance needs at least two images, there is {count}." if count < 2 else None
+        self.mean: np.ndarray | float = 0.0
+        self.scatter: np.ndarray | float = 0.0  # sum of outer products of deviations
 
     def add(self, features: torch.Tensor, network: torch.nn.Module | None = None) -> None:
         """Take features (B, D); rows beyond the limit are the dropped remainder."""
         rows = features[: self.limit - self.count].double().cpu().numpy()
         if len(rows) == 0:
             return
-        mean = rows.mean(axis=0)
+        mean, total = rows.mean(axis=0), self.count + len(rows)
         deviations = rows - mean  # a copy: other collectors get the same features
         scatter = deviations.T @ deviations
-        if self.mean is None:
-            self.count, self.mean, self.scatter = len(rows), mean, scatter
-            return
-        total = self.count + len(rows)
         difference = mean - self.mean
         scatter += np.outer(difference, difference) * (self.count * len(rows) / total)
         self.scatter += scatter
@@ -63,32 +63,30 @@ class Moments:
         """Sample covariance (N - 1), (D, D)."""
         return self.scatter / (self.count - 1)
 
-    @property
-    def kind(self) -> str:
-        """Name of these statistics in the cache of real sets."""
-        return f"moments{self.limit}"
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Count, mean and scatter, for the cache."""
-        return {"count": np.array(self.count), "mean": self.mean, "scatter": self.scatter}
-
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Take over a state."""
-        self.count, self.mean = int(state["count"]), state["mean"]
-        self.scatter = state["scatter"]
-
     def result(self, real: Moments) -> Result:
         """The distance to a real set, with the counts that entered it."""
         each = (real.mean, real.covariance(), self.mean, self.covariance())
         finite = all(np.isfinite(part).all() for part in each)
-        value = frechet_distance(*each) if finite else float("nan")
         details: dict[str, object] = {"real_count": real.count}
-        if min(self.count, real.count) <= len(self.mean):
-            dimensions = len(self.mean)
-            details["note"] = (
-                f"fewer images than the {dimensions} feature dimensions: biased upwards"
-            )
-        return value, None, details
+        if min(self.count, real.count) <= (size := len(self.mean)):
+            details["note"] = f"fewer images than the {size} feature dimensions: biased upwards"
+        return frechet_distance(*each) if finite else float("nan"), None, details
+
+    def keep(self, path: Path) -> None:
+        """Write the statistics to a file, complete or not at all. Raises OSError."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, count=self.count, mean=self.mean, scatter=self.scatter)
+
+    def restore(self, path: Path) -> bool:
+        """Take over what :meth:`keep` wrote; False when there is none, or it is damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                count, mean, scatter = (arrays[name] for name in ("count", "mean", "scatter"))
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            return False
+        self.count, self.mean, self.scatter = int(count), mean, scatter
+        return True
 
 
 def frechet_distance(
@@ -114,20 +112,16 @@ class Features:
     """KID: all features, as float32 (8 kB an image): the subsets need any of them again."""
 
     def __init__(self, definition: KID, count: int):
+        if count < definition.subset_size:
+            raise MetricUnavailableError(
+                f"KID draws subsets of {definition.subset_size} images, there are {count}; "
+                "generate more."
+            )
         self.definition = definition
         self.count = 0
         self.rows = np.empty((count, 0), np.float32)
 
-    @staticmethod
-    def problem(definition: KID, count: int) -> str | None:
-        """Why subsets cannot be drawn from ``count`` images, or None."""
-        wanted = definition.subset_size
-        if count < wanted:
-            return f"KID draws subsets of {wanted} images, there are {count}; generate more."
-        return None
-
     def add(self, features: torch.Tensor, network: torch.nn.Module | None = None) -> None:
-        """Take features (B, D)."""
         if self.count == 0:
             self.rows = np.empty((len(self.rows), features.shape[1]), np.float32)
         self.rows[self.count : self.count + len(features)] = features.float().cpu().numpy()
@@ -135,12 +129,11 @@ class Features:
 
     def result(self, real: Features) -> Result:
         """Mean and standard deviation of the unbiased MMD^2 over pairs of random subsets."""
-        random = np.random.RandomState(self.definition.seed)
-        size = self.definition.subset_size
+        random, size = np.random.RandomState(self.definition.seed), self.definition.subset_size
         values = np.empty(self.definition.subsets)
         for i in range(len(values)):
-            chosen = [random.choice(each.count, size, replace=False) for each in (self, real)]
-            values[i] = squared_mmd(self.rows[chosen[0]], real.rows[chosen[1]])
+            chosen = [each.rows[random.choice(each.count, size, False)] for each in (self, real)]
+            values[i] = squared_mmd(*chosen)
         return float(values.mean()), float(values.std()), {"real_count": real.count}
 
 
@@ -174,6 +167,10 @@ class SplitScores:
     """
 
     def __init__(self, definition: InceptionScore, count: int):
+        if count < definition.splits:
+            raise MetricUnavailableError(
+                f"there are {count} images for {definition.splits} splits; generate more."
+            )
         self.definition = definition
         self.split_of = split_assignment(count, definition)
         self.count = 0
@@ -181,15 +178,7 @@ class SplitScores:
         self.negative_entropy = np.zeros(definition.splits)
         self.probability: np.ndarray | None = None
 
-    @staticmethod
-    def problem(definition: InceptionScore, count: int) -> str | None:
-        """Why ``count`` images cannot be split, or None."""
-        if count < definition.splits:
-            return f"there are {count} images for {definition.splits} splits; generate more."
-        return None
-
     def add(self, features: torch.Tensor, network: torch.nn.Module) -> None:
-        """Take the features of the next images."""
         self.add_logits(network.logits(features, self.definition.logits_bias))
 
     def add_logits(self, logits: torch.Tensor) -> None:
@@ -206,7 +195,6 @@ class SplitScores:
         np.add.at(self.probability, splits[used], p[used])
 
     def scores(self) -> np.ndarray:
-        """Inception score of every split."""
         mean = self.probability / self.sizes[:, None]
         entropy = -(mean * np.log(mean.clip(min=np.finfo(np.float64).tiny))).sum(axis=1)
         return np.exp(self.negative_entropy / self.sizes + entropy)
@@ -219,11 +207,10 @@ class SplitScores:
 
 def split_assignment(count: int, definition: InceptionScore) -> np.ndarray:
     """Split number of every image in sorted order, -1 for the unused rest."""
-    position = np.arange(count)
-    if definition.shuffle_seed is not None:
+    position, seed = np.arange(count), definition.shuffle_seed
+    if seed is not None:
         # torch-fidelity: place k of the shuffled list is taken by image permutation[k].
-        permutation = np.random.RandomState(definition.shuffle_seed).permutation(count)
-        position[permutation] = np.arange(count)
+        position = np.argsort(np.random.RandomState(seed).permutation(count))
     splits = definition.splits
     if definition.drop_rest:
         number = position // max(1, count // splits)
@@ -236,65 +223,54 @@ def split_assignment(count: int, definition: InceptionScore) -> np.ndarray:
 COLLECTORS: dict[type, type] = {FID: Moments, KID: Features, InceptionScore: SplitScores}
 
 
-class _Pass(NamedTuple):
-    """Columns that share one pass over the results: same network, masking and padding."""
-
-    network: Inception
-    masked: bool
-    padded: bool
-
-
 def score_sets(task: Task) -> list[Score]:
-    """FID, KID and Inception score; images are read once for each network."""
-    real = None if task.evaluation.real is None else list_images(task.evaluation.real)
-    passes: dict[_Pass, list[Column]] = {}
+    """Columns that share network, masking and padding: every image is read once."""
+    pairs, folder, made = task.evaluation.pairs, task.evaluation.real, {}
+    paths = None if folder is None else list_images(folder)
     for column in task.columns:
-        problem = _problem(column, len(task.evaluation.pairs), None if real is None else len(real))
-        if problem:
-            task.not_computed(column, problem)
-        else:
-            way = _Pass(column.settings.network, column.masked, column.padded)
-            passes.setdefault(way, []).append(column)
-    scores = []
-    for way, columns in passes.items():
         try:
-            scores += _score_pass(task, way, columns, real or [])
+            made[column] = _collectors(column, len(pairs), paths)
         except MetricUnavailableError as error:
-            for column in columns:
-                task.not_computed(column, error)
-    return scores
-
-
-def _problem(column: Column, count: int, real: int | None) -> str | None:
-    """Why a column cannot be computed from so many results and real images, or None."""
-    problem = COLLECTORS[type(column.settings)].problem
-    if column.needs_real and real is None:
-        return "it compares with a set of real images; give its folder with --fid_real_path."
-    found = problem(column.settings, count)
-    if found or not column.needs_real:
-        return found
-    found = problem(column.settings, real)
-    return found and f"in the real set: {found}"
-
-
-def _score_pass(
-    task: Task, way: _Pass, columns: Sequence[Column], real_paths: Sequence[Path]
-) -> list[Score]:
+            task.not_computed(column, error)
+    if not made:
+        return []
+    way, reader, table = next(iter(made)), task.reader(network=True), task.settings.keypoints
     store, device = task.evaluation.weights, task.settings.device
-    network = inception.build_inception(way.network, store, device)
-    real = _real_collectors(task, way, [c for c in columns if c.needs_real], network, real_paths)
-    pairs = task.evaluation.pairs
-    fake = {c.name: COLLECTORS[type(c.settings)](c.settings, len(pairs)) for c in columns}
-    _feed(task, "results", pairs, _reader_of_results(task, way), network, list(fake.values()))
+    network = networks.InceptionFeatures(way.settings.network, store, device)
+
+    def read(pair: ImagePair) -> tuple[np.ndarray]:
+        image = reader.read_result(pair.result)
+        if way.masked:
+            image = apply_mask(image, target_mask(table.people[pair.key], image.shape[:2]))
+        return (pad_to_square(image) if way.padded else image,)
+
+    real = [collector for _, collector in made.values() if collector is not None]
+    _measure_real(task, way, real, network, paths or [])
+    _feed(task, "results", pairs, read, network, [collector for collector, _ in made.values()])
     scores = []
-    for column in columns:
-        value, std, details = fake[column.name].result(real.get(column.name))
+    for column, (fake, other) in made.items():
+        value, std, details = fake.result(other)
         if np.isfinite(value):
-            count = fake[column.name].count
-            scores.append(task.score(column, value, count, std=std, details=details))
+            scores.append(task.score(column, value, fake.count, std=std, details=details))
         else:
             task.not_computed(column, f"the features give {value}; check images and weights.")
     return scores
+
+
+def _collectors(column: Column, results: int, paths: Sequence[Path] | None) -> tuple:
+    """The collector of the results and, where the column compares with one, of the real set."""
+    make = COLLECTORS[type(column.settings)]
+    if not column.needs_real:
+        return make(column.settings, results), None
+    if paths is None:
+        raise MetricUnavailableError(
+            "it compares with a set of real images; give its folder with --fid_real_path."
+        )
+    fake = make(column.settings, results)
+    try:
+        return fake, make(column.settings, len(paths))
+    except MetricUnavailableError as error:
+        raise MetricUnavailableError(f"in the real set: {error}") from error
 
 
 def _feed(
@@ -302,97 +278,92 @@ def _feed(
 ) -> None:
     """Read every item and hand the features of its image to the collectors."""
     settings, name = task.settings, f"{task.protocol.label}: Inception, {what}"
-    stream: Iterator = batches(items, read, settings.batch_size, settings.workers, name)
-    for (images,) in stream:
+    for (images,) in batches(items, read, settings.batch_size, settings.workers, name):
         features = network(images)
         for collector in collectors:
             collector.add(features, network)
 
 
-def _reader_of_results(task: Task, way: _Pass) -> Callable[[ImagePair], tuple[np.ndarray]]:
-    reader = task.network_reader
-
-    def read(pair: ImagePair) -> tuple[np.ndarray]:
-        image = reader.read_result(pair.result)
-        if way.masked:
-            mask = target_mask(task.settings.keypoints, pair.key, image.shape[:2])
-            image = apply_mask(image, mask)
-        return (pad_to_square(image) if way.padded else image,)
-
-    return read
-
-
-def _real_collectors(
-    task: Task, way: _Pass, columns: Sequence[Column], network, paths: Sequence[Path]
-) -> dict[str, object]:
-    """Collectors of the real set for the columns that need one, from the cache where possible."""
-    if not columns:
-        return {}
-    reader = task.network_reader
-    definition = {
-        "network": way.network,
-        "weights": task.evaluation.weights.sha256(way.network.weights),
-        "resize": reader.resize,
-        "reference": task.settings.reference_name,
-    }
-    cache = inception.StatisticsCache(task.settings.cache_dir, paths, definition)
-    collectors = {c.name: COLLECTORS[type(c.settings)](c.settings, len(paths)) for c in columns}
-    moments = [c for c in collectors.values() if isinstance(c, Moments)]
-    known = [c for c in moments if _restored(c, cache)]
-    missing = [c for c in collectors.values() if c not in known]
+def _measure_real(
+    task: Task, way: Column, collectors: Sequence, network, paths: Sequence[Path]
+) -> None:
+    """Fill the collectors of the real set, from statistics that were kept where possible."""
+    reader, folder, files = task.reader(network=True), task.settings.cache_dir, {}
+    if folder is not None:
+        definition = {
+            "network": way.settings.network,
+            "weights": task.evaluation.weights.used[way.settings.network.weights]["sha256"],
+            "resize": reader.resize,
+            "reference": task.settings.reference_name,
+        }
+        name = f"{statistics_key(paths, definition)}_moments"
+        moments = [each for each in collectors if isinstance(each, Moments)]
+        files = {each: folder / f"{name}{each.limit}.npz" for each in moments}
+    missing = [each for each in collectors if each not in files or not each.restore(files[each])]
     if missing:
         _feed(task, "real images", paths, lambda p: (reader.read_reference(p),), network, missing)
-    notes = [cache.keep(c.kind, c.state()) for c in moments if c not in known]
-    task.evaluation.notes += filter(None, notes)
-    return collectors
+    for collector in files.keys() & set(missing):
+        try:
+            collector.keep(files[collector])
+        except OSError as error:
+            task.evaluation.notes.append(
+                f"the statistics of the real set could not be kept in {folder} "
+                f"({error.strerror or error}) and will be computed again next time; choose another "
+                "folder with --cache_dir, or --no_cache."
+            )
 
 
-def _restored(moments: Moments, cache: inception.StatisticsCache) -> bool:
-    state = cache.restore(moments.kind)
-    if state is not None:
-        moments.restore(state)
-    return state is not None
+CACHE_FORMAT = 1  # raise it when the meaning of kept statistics changes
 
 
-def describe_network(network: Inception) -> str:
-    """One Inception definition in words."""
-    if network.weights == "torchvision":
-        return f"torchvision Inception v3, {network.scaling} input scaling"
-    return "TensorFlow Inception (pytorch-fid weights)"
+def default_cache_dir() -> Path:
+    """``$XDG_CACHE_HOME`` or ``~/.cache``, in a folder of this project."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(root) / "pose-guided-person-image-generation" / "statistics"
+
+
+def statistics_key(paths: Sequence[Path], definition: Mapping[str, object]) -> str:
+    """A name for the statistics of image files, made of everything that they depend on: names,
+    sizes and times of the files, network, its weights' hash, resize and scaling."""
+    description = {key: repr(value) for key, value in sorted(definition.items())}
+    digest = hashlib.sha256(json.dumps([CACHE_FORMAT, description]).encode())
+    for path in paths:
+        status = path.stat()
+        line = f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:32]
+
+
+def _column(name: str, words: str, definition, higher_is_better: bool, **more) -> Column:
+    """``share``: columns of one network, masking and padding see every image in one pass."""
+    way = (definition.network, more.get("masked", False), more.get("padded", False))
+    return Column(name, words, definition, higher_is_better, score_sets, share=way, **more)
 
 
 @register_metric("fid")
 def _fid(protocol: Protocol) -> list[Column]:
     fid = protocol.fid
     rule = f"last partial batch of {fid.batch} dropped" if fid.remainder == "drop" else "all images"
-    words = f"FID, {describe_network(fid.network)}, real set: {protocol.real_set}, {rule}"
-    return [Column("fid", words, fid, False, scorer=score_sets, needs_real=True)]
+    words = f"FID, {fid.network}, real set: {protocol.real_set}, {rule}"
+    return [_column("fid", words, fid, False, needs_real=True)]
 
 
 @register_metric("kid")
 def _kid(protocol: Protocol) -> list[Column]:
     kid = protocol.kid
-    words = (
-        f"KID, {describe_network(kid.network)}, cubic kernel, {kid.subsets} subsets of "
-        f"{kid.subset_size}"
-    )
-    return [Column("kid", words, kid, False, scorer=score_sets, needs_real=True)]
+    words = f"KID, {kid.network}, cubic kernel, {kid.subsets} subsets of {kid.subset_size}"
+    return [_column("kid", words, kid, False, needs_real=True)]
 
 
-@register_metric("inception_score")
-def _inception_score(protocol: Protocol, masked: bool = False) -> list[Column]:
+def _inception_score(masked: bool, protocol: Protocol) -> list[Column]:
     definition = protocol.inception_score
     padded = definition.padded and protocol.padding == "white" and not masked
-    words = (
-        f"Inception score, {describe_network(definition.network)}, splits: {definition.splits}"
-        f"{'' if definition.shuffle_seed is None else ', shuffled'}"
-        f"{', white-padded to a square' if padded else ''}"
-        f"{', background set to 0' if masked else ''}"
-    )
+    words = f"Inception score, {definition.network}, splits: {definition.splits}"
+    words += ", shuffled" * (definition.shuffle_seed is not None)
+    words += ", white-padded to a square" * padded + ", background set to 0" * masked
     name = "mask_inception_score" if masked else "inception_score"
-    return [Column(name, words, definition, True, scorer=score_sets, padded=padded, masked=masked)]
+    return [_column(name, words, definition, True, padded=padded, masked=masked)]
 
 
-@register_metric("mask_inception_score")
-def _mask_inception_score(protocol: Protocol) -> list[Column]:
-    return _inception_score(protocol, masked=True)
+register_metric("inception_score")(partial(_inception_score, False))
+register_metric("mask_inception_score")(partial(_inception_score, True))
