@@ -168,7 +168,7 @@ DATA = [
     Case("keypoints too few", "train", table(KEYPOINTS, "person 1.png:[", "person 1.png:[1, "),
          (f"{IN_KEYPOINTS}3", "keypoints_y holds 19 values", "expected 18")),
     Case("keypoints no list", "train", table(KEYPOINTS, "person 1.png:[", "person 1.png:("),
-         (f"{IN_KEYPOINTS}3", "keypoints_y is '(", "expected a list of 18 numbers")),
+         (f"{IN_KEYPOINTS}3", "keypoints_y is '(", "expected 18 numbers such as")),
     Case("keypoint NaN", "train", table(KEYPOINTS, "person 1.png:[", "person 1.png:[NaN]#"),
          (f"{IN_KEYPOINTS}3",)),
     Case("keypoint infinite", "train", table(KEYPOINTS, "-1,", "1e999,"),
