@@ -50,8 +50,15 @@ class ResDiscriminator(nn.Module):
     ``first_activation`` is False in DPTN and True in GFLA, which activates the raw image.
     """
 
-    def __init__(self, ndf: int, layers: int, first_activation: bool, use_spectral: bool):
+    def __init__(
+        self,
+        ndf: int = 32,
+        layers: int = 4,
+        first_activation: bool = False,
+        use_spectral: bool = True,
+    ):
         super().__init__()
+        self.layers = layers
         self.block0 = ResDownBlock(3, ndf, ndf, first_activation, use_spectral)
         self.names, channels = ["block0"], ndf
         for i in range(layers - 1):
@@ -99,7 +106,7 @@ class ResnetDiscriminator(nn.Module):
     ``layers`` counts the residual blocks; down-sampling is always by 4.
     """
 
-    def __init__(self, ndf: int, layers: int):
+    def __init__(self, ndf: int = 32, layers: int = 4):
         super().__init__()
         self.model = nn.Sequential(
             nn.ReflectionPad2d(3),

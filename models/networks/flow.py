@@ -98,6 +98,8 @@ class PoseFlowNet(nn.Module):
         super().__init__()
         self.flow_net = FlowEstimator(config)
 
-    def forward(self, *inputs: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def forward(
+        self, source_image: torch.Tensor, source_pose: torch.Tensor, target_pose: torch.Tensor
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """See :meth:`FlowEstimator.forward`."""
-        return self.flow_net(*inputs)
+        return self.flow_net(source_image, source_pose, target_pose)
