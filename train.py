@@ -78,7 +78,7 @@ def train(loader: DataLoader, run: TrainingRun, gallery: Gallery, stop: StopRequ
             if stopping:
                 visualizer.message(f"stopped by {stop.cause} after {progress.total:,} samples")
                 return EXIT_INTERRUPTED if saved else EXIT_NOT_SAVED
-        model.stepper.epoch_done()
+        model.update_learning_rate()
         finished = progress.next_epoch()
         if finished % opt.save_epoch_freq == 0 or finished == last_epoch:
             saved = run.save("latest", str(finished))

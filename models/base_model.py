@@ -307,6 +307,10 @@ class BaseModel(ABC):
         finally:
             self.train_mode()
 
+    def update_learning_rate(self) -> None:
+        """Call once at the end of every epoch."""
+        self.stepper.epoch_done()
+
     def logged(self) -> Tensors:
         """Losses of the last step and the gradient norms behind them."""
         if not self.losses:

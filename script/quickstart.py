@@ -92,7 +92,7 @@ class Recipe:
 
 RECIPES = {
     "quick": Recipe(
-        "quickstart", 1000, 5.6, Training((64, 48), 2.0, "--ngf 32 --ndf 16", lr=6e-4, ema=0)
+        "quickstart", 1000, 6.6, Training((64, 48), 2.0, "--ngf 32 --ndf 16", lr=6e-4, ema=0)
     ),
     "long": Recipe("quickstart_long", 3000, 60, Training((128, 88), 3.0, "--ngf 32 --ndf 16")),
 }

@@ -224,7 +224,7 @@ def test_two_time_scale_rates_moments_and_schedule_are_the_published_ones(tmp_pa
         rates.append(model.learning_rates()["G"] / 1e-4)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # no optimizer step in between
-            model.stepper.epoch_done()
+            model.update_learning_rate()
     assert rates[:151] == pytest.approx([1.0] * 151)
     assert rates[151] == pytest.approx(0.98)
     assert rates[199] == pytest.approx(0.02)
