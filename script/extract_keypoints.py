@@ -17,7 +17,7 @@ import json
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -34,7 +34,7 @@ from script.transfer import (
     subject_of_photo,
 )
 from util.errors import UserError
-from util.files import check_writable, make_folder, write_file
+from util.files import OutputError, check_writable, make_folder, write_file
 from util.image import list_photos, load_image, save_image
 from util.kinds import REQUIRED, choice, flag, text
 from util.run.device import choose_device
@@ -105,10 +105,22 @@ def resume(journal: Path, settings: dict[str, Any], overwrite: bool) -> dict[str
     return found
 
 
+def enter(journal: Path, line: dict[str, Any]) -> None:
+    """Add what was found in one photo."""
+    try:
+        with journal.open("a", encoding="utf-8") as stream:
+            stream.write(f"{json.dumps(line)}\n")
+    except OSError as error:
+        raise OutputError(
+            f"{journal} cannot be written ({error.strerror}): free some space and start again; "
+            "finished photos are kept."
+        ) from None
+
+
 def extract(
     photos: dict[str, Path],
     found: dict[str, dict[str, Any]],
-    journal: TextIO,
+    journal: Path,
     images: Path,
     find: PersonFinder,
     opt: Namespace,
@@ -133,7 +145,7 @@ def extract(
             save_image(images / name, subject.tile(frame, skeleton=False))
             line["keypoints"] = subject.keypoints.tolist()
         found[name] = line
-        print(json.dumps(line), file=journal, flush=True)
+        enter(journal, line)
 
 
 def place_to_write(opt: Namespace) -> Path:
@@ -162,8 +174,7 @@ def main(argv: list[str] | None = None) -> None:
     find = person_finder(opt, choose_device(opt.device))
     settings = {key: getattr(opt, key) for key in SETTINGS} | {"photos": str(folder.resolve())}
     found, people = resume(output / JOURNAL, settings, opt.overwrite), {}
-    with (output / JOURNAL).open("a", encoding="utf-8") as journal:
-        extract(photos, found, journal, images, find, opt)
+    extract(photos, found, output / JOURNAL, images, find, opt)
     for line in (found[name] for name in photos):
         if "refused" in line:
             print(f"left out: {line['refused']}")

@@ -39,6 +39,7 @@ from util.tables.layouts import (
     PHASES,
     PREPARATIONS,
     RELEASE_SIZE,
+    STRIP_SIZE,
     Preparation,
 )
 from util.tables.patn import read_list, read_table
@@ -175,6 +176,11 @@ def main(arguments: list[str] | None = None) -> int:
     images = find_images(source, splits)
     found = [path for members in images.values() for path in members.values() if path]
     image = image_from_bytes(source.read(found[0]), f"{source.path}: {found[0]}")
+    if image.size == STRIP_SIZE[::-1]:  # they would be encoded a second time
+        raise UserError(
+            f"{source.path}: {found[0]} has 176x256 pixels, so these images are strips already; "
+            "expected a release: put them into train/ and test/ as they are."
+        )
     kind = "img" if image.size == RELEASE_SIZE[::-1] else "img_highres"
     print(f"release {kind}: {len(found):,} of {sum(map(len, images.values())):,} images found")
     preparations = PREPARATIONS[options.layout][kind]

@@ -66,6 +66,11 @@ def read_people(options: Namespace, table: Mapping[str, np.ndarray]) -> dict[str
     if options.identity == "market":
         shown = {name for name in names if present(table[name])[list(TORSO)].all()}
         names = [name for name in names if name in shown and not is_distractor(name)]
+    if not names:
+        raise UserError(
+            f"no image of {options.keypoints} can be used; expected people, named as in "
+            "Market-1501, of whom both shoulders and both hips are seen: check --identity."
+        )
     return group_by_identity(names, options.identity)
 
 

@@ -122,6 +122,8 @@ def test_a_keypoint_table_with_commas_is_told_from_one_with_a_missing_column(tmp
     comma = f'name,keypoints_y,keypoints_x\na.jpg,"{GOOD_LIST}","{GOOD_LIST}"\n'
     assert "separated by ','; expected ':'" in refusal(read_keypoints, path, comma)
     assert "'keypoints_x' is missing" in refusal(read_keypoints, path, "name:keypoints_y\na:[]\n")
+    quoted = 'from, "to"\na.jpg,b.jpg\n'  # the space makes the quotation marks part of the name
+    assert "the column 'to' is missing" in refusal(read_pairs, path, quoted)
 
 
 def test_the_row_of_a_bad_number_is_found_among_many(tmp_path):

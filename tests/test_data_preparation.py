@@ -299,6 +299,14 @@ def test_finished_strips_are_no_release(release, tmp_path):
         generate(release, "--source", str(strips), "--output", str(tmp_path / "out"))
 
 
+def test_strips_at_the_paths_of_a_release_are_not_encoded_again(release):
+    for path in (release / "img").rglob("*.jpg"):
+        path.write_bytes(jpeg(tiny_dataset.picture(1, (176, 256))))
+    with pytest.raises(UserError, match="176x256 pixels, so these images are strips already"):
+        generate(release)
+    assert not (release / "train").exists()
+
+
 def test_a_folder_is_compared_with_its_record(release):
     generate(release)
     assert problems(release / "train") == problems(release / "test") == []

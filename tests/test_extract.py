@@ -14,6 +14,7 @@ from data.fashion_dataset import FashionDataset
 from script import extract_keypoints, make_pairs
 from tests.photo_helpers import StickFigureEstimator, photo, photo_keypoints
 from util.errors import UserError
+from util.files import OutputError
 from util.person.crop import person_box, to_frame
 from util.tables.patn import read_keypoints
 
@@ -125,6 +126,11 @@ def test_a_stopped_run_goes_on_where_it_was(photos, monkeypatch):
     assert StoppingEstimator.seen == 12 + 1
     found = {p.relative_to(expected): p.read_bytes() for p in expected.rglob("*") if p.is_file()}
     assert found == wanted
+
+
+def test_a_full_disk_names_the_journal_and_says_that_what_is_done_is_kept():
+    with pytest.raises(OutputError, match=r"/dev/full cannot be written .*photos are kept"):
+        extract_keypoints.enter(Path("/dev/full"), {"name": "a.png"})
 
 
 def test_no_picture_is_kept_in_memory(tmp_path):

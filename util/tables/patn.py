@@ -202,7 +202,7 @@ def _find_columns(
     if not missing:
         return [header.index(c) for c in columns]
     line, other = _header_of(text, columns)
-    if other:
+    if other not in (None, separator):  # it fits where quotation marks are wrong
         raise UserError(
             f"{path}, row 1: the columns are separated by {_SEPARATOR_NAMES[other]}; expected "
             f"{_SEPARATOR_NAMES[separator]}: replace the separator; for a keypoint table "
