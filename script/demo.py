@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import threading
 import time
@@ -211,7 +212,7 @@ class Studio:
 
     def _source(self, name: Any) -> Source:
         found = self._own.get(name) if isinstance(name, str) else None
-        if isinstance(name, str) and name.isascii() and name.isdecimal():
+        if isinstance(name, str) and re.fullmatch("[0-9]{1,9}", name):
             found = self.sample(int(name)) if int(name) < len(self.samples) else None
         if found is None:
             raise UserError(

@@ -223,6 +223,8 @@ BAD = [
     ("coded path", "GET", "/source/..%2f..%2fetc%2fpasswd", b"", "there is no '/source/..%2f"),
     ("path of ours", "GET", "/../demo.py", b"", "there is no '/../demo.py' here"),
     ("unknown person", "GET", "/source/999", b"", "there is no person '999'"),
+    ("endless number", "POST", "/picture", json.dumps(fields(source="9" * 5000)).encode(),
+     "there is no person '999"),
     ("no json", "POST", "/picture", b"{", "the request is not JSON"),
     ("nested json", "POST", "/picture", b"[" * 100_000, "the request is not JSON"),
     ("a list", "POST", "/picture", b"[]", "the request is a JSON list"),

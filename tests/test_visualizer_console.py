@@ -144,3 +144,20 @@ def test_a_file_gets_one_line_a_print_interval():
     console.close()
     assert len(stream.getvalue().splitlines()) == 2
     assert "\r" not in stream.getvalue()
+
+
+def test_a_slow_loader_is_named_once():
+    clock, stream = Clock(), io.StringIO()
+    console = Console(10, 100, Throughput(clock), stream)
+
+    def loader():
+        for _ in range(3):
+            clock.now += 0.8
+            yield None
+
+    for number, _ in enumerate(console.throughput.timed(loader()), 1):
+        clock.now += 0.2
+        console.throughput.count(4 * number)
+        console.losses(_record())
+    assert stream.getvalue().count("Waiting for data takes 80% of the time") == 1
+    assert stream.getvalue().count("--nThreads") == 1

@@ -192,6 +192,22 @@ def test_something_else_on_the_port_is_reported_in_one_warning(tmp_path):
     assert "HTTPError" in warnings[0]
 
 
+def test_a_window_that_visdom_cannot_show_is_not_called_an_absent_server(monkeypatch):
+    class Client:
+        def line(self, **content):
+            raise KeyError("legend")
+
+    monkeypatch.setattr("util.show.visdom._client_class", lambda: lambda **settings: Client())
+    history, warnings = LossHistory(), []
+    history.append("Loss", {"G": 1.0}, 10)
+    log = VisdomLog(VisdomSettings(), history, warnings.append)
+    log.losses(None)
+    assert _eventually(lambda: warnings)
+    log.close()
+    assert len(warnings) == 1
+    assert "cannot show a window (KeyError('legend')); training goes on" in warnings[0]
+
+
 def test_the_default_server_is_this_machine():
     assert VisdomSettings().url == "http://127.0.0.1"
     assert VisdomSettings().port == 8096

@@ -20,6 +20,7 @@ from util.show.sinks import Losses, Sink
 T = TypeVar("T")
 
 REDRAW_SECONDS = 0.2
+SLOW_LOADER = 0.5  # share of waiting above which the loader is named as the bottleneck
 GLUE = "\N{NO-BREAK SPACE}"  # between a name and its value: a line does not break there
 WINDOW = 50  # iterations over which rates are averaged
 
@@ -104,6 +105,7 @@ class Console(Sink):
         self.live = stream is not None and stream.isatty()
         self._clock, self._drawn = clock, -REDRAW_SECONDS
         self._line = ""  # what the live line shows now
+        self._hint_given = False
         self._lock = threading.Lock()  # warnings may come from another thread
 
     def progress(self, epoch: int, samples_in_epoch: int) -> None:
@@ -121,6 +123,13 @@ class Console(Sink):
         rates = GLUE.join(f"{name}{GLUE}{value:.2e}" for name, value in record.lrs.items())
         parts = [*self._status(record.epoch, record.samples_in_epoch), f"lr{GLUE}{rates}", losses]
         self.message(" | ".join(parts))
+        share = self.throughput.data_share
+        if share > SLOW_LOADER and not self._hint_given:
+            self._hint_given = True
+            self.message(
+                f"Waiting for data takes {share:.0%} of the time: more loader processes "
+                "(--nThreads) or a faster disk would speed up this training."
+            )
 
     def message(self, text: str) -> None:
         """Write a line of its own, on a terminal wrapped; the live line continues below it."""

@@ -167,8 +167,11 @@ class VisdomLog(Sink):
         if self._warned:
             return
         self._warned = True
-        address, known = self._settings.address, isinstance(error, OSError)
-        reason = type(error.__context__ or error).__name__ if known else repr(error)
+        address = self._settings.address
+        if not isinstance(error, OSError):  # there is a server, and starting one does not help
+            self._warn(f"visdom at {address} cannot show a window ({error!r}); training goes on")
+            return
+        reason = type(error.__context__ or error).__name__
         command = f"python -m script.visdom_server --port {self._settings.own_port}"
         self._warn(
             f"no visdom server answers at {address} ({reason}); training goes on, and its windows "
