@@ -3,9 +3,9 @@
     python -m script.benchmark                                                       (CPU)
     python -m script.benchmark --device cuda --size 256 --batch 32 --precision bf16 --workers 12
 
-Prints a table and writes benchmark.json into --out. Images come from JPEG files of synthetic people
-rendered for the occasion. The share of the machine's peak refers to a large matrix product and a
-large convolution timed in the same run.
+Prints a table and writes benchmark.json and benchmark.png into --out. Images come from JPEG files
+of synthetic people rendered for the occasion. The share of the machine's peak refers to a large
+matrix product and a large convolution timed in the same run.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def build_parser() -> Parser:
     add("--steps", positive_int, 5, "timed steps of each kind; on a GPU take 50")
     add("--samples", positive_int, 100, "timed samples of the loader")
     add("--parts", several(choice(PARTS)), list(PARTS), "what to measure")
-    add(OUTPUT, path, Path("results/benchmark"), "folder of benchmark.json", "out")
+    add(OUTPUT, path, Path("results/benchmark"), "folder of the two files", "out")
     add_debug(add)
     return parser
 
@@ -107,7 +107,26 @@ def main() -> None:
     found = {"machine": machine, "settings": vars(opt), **results}
     content = json.dumps(found, indent=1, default=str)
     write_file(opt.out / "benchmark.json", content.encode())
-    print(f"written to {opt.out}/benchmark.json")
+    plot(results, opt.out / "benchmark.png")
+    print(f"written to {opt.out}/benchmark.json and benchmark.png")
+
+
+def plot(results: dict[str, dict[str, float]], path: Path) -> None:
+    """Bars: rates of loader, training and generation."""
+    from matplotlib.figure import Figure  # no window, no state
+
+    rates = {
+        f"{part}: {name.replace('_', ' ')}": value
+        for part in ("loader", "training", "generation")
+        for name, value in results.get(part, {}).items()
+        if "_per_s" in name and not name.startswith("TFLOP")
+    }
+    figure = Figure(figsize=(8, 1 + 0.4 * len(rates)), layout="constrained")
+    axis = figure.subplots()
+    axis.bar_label(axis.barh(list(rates)[::-1], list(rates.values())[::-1]), fmt=" %.3g")
+    axis.set_title("per second")
+    axis.margins(x=0.12)
+    figure.savefig(path, dpi=110)
 
 
 def measure(opt: Namespace, root: Path) -> dict[str, dict[str, float]]:
@@ -135,9 +154,10 @@ def train_options(opt: Namespace, root: Path) -> Namespace:
     words = (
         f"--name benchmark --model {opt.model} --load_size {height} {width} --batchSize {opt.batch}"
         f" --ngf {opt.ngf} --precision {opt.precision} --nThreads {opt.workers} --device "
-        f"{opt.device} --vgg_weights random --dataroot {root} --checkpoints_dir {root}"
+        f"{opt.device} --vgg_weights random"
     )
-    return TrainOptions().parse(words.split())
+    folders = [f"--dataroot={root}", f"--checkpoints_dir={root}"]  # may hold spaces
+    return TrainOptions().parse([*words.split(), *folders])
 
 
 # ---- time and memory -----------------------------------------------------------------------------

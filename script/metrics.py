@@ -181,7 +181,13 @@ def labels_of(folders: Sequence[str]) -> list[str]:
         )
     ends = ([path.parts[-depth:] for path in paths] for depth in itertools.count(1))
     parts = next(each for each in ends if len(set(each)) == len(paths))
-    return [check_relative_name("_".join(each), "--distorated_path") for each in parts]
+    labels = [check_relative_name("_".join(each), "--distorated_path") for each in parts]
+    if len(set(labels)) < len(labels):
+        raise UserError(
+            f"--distorated_path: the folders would have the labels {', '.join(labels)}; expected "
+            "a different one for each: rename a folder."
+        )
+    return labels
 
 
 def place_of(options: Namespace) -> Path:

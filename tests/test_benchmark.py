@@ -1,16 +1,22 @@
-"""script/benchmark.py measures and reports."""
+"""script/benchmark.py measures, reports and plots."""
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
 
 import pytest
+from PIL import Image
 
 from script import benchmark
 
 
-def test_the_loader_and_the_metrics_are_measured_and_reported(tmp_path, monkeypatch, capsys):
+def test_the_loader_and_the_metrics_are_measured_reported_and_plotted(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "of two words"))
+    (tmp_path / "of two words").mkdir()
     words = "--size 64 32 --batch 2 --ngf 4 --samples 4 --workers 0 --parts loader metrics --out"
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *words.split(), str(tmp_path)])
     benchmark.main()
@@ -20,6 +26,7 @@ def test_the_loader_and_the_metrics_are_measured_and_reported(tmp_path, monkeypa
     assert found["settings"]["size"] == [64, 32]
     assert set(found["peak TFLOP/s"]) == {"fp32 matmul", "fp32 convolution"}
     assert "samples_per_s" in capsys.readouterr().out
+    assert Image.open(tmp_path / "benchmark.png").width > 500
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +222,17 @@ def test_a_narrow_terminal_gets_lines_that_fit_and_all_numbers(
     assert psnr[-1] == ["dptn.psnr", "↑", "*", value, "*", value]  # equal folders, both the best
 
 
+def test_of_two_installations_the_report_names_the_one_that_is_imported(
+    folders, tmp_path, monkeypatch
+):
+    (tmp_path / "site" / "lpips-0.0.1.dist-info").mkdir(parents=True)
+    (tmp_path / "site" / "~ips-0.0.1.dist-info").mkdir()  # what an interrupted pip leaves behind
+    content = "Metadata-Version: 2.1\nName: lpips\nVersion: 0.0.1\n"
+    (tmp_path / "site" / "lpips-0.0.1.dist-info" / "METADATA").write_text(content)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "site")])
+    assert report(folders, *QUICK)["versions"]["lpips"] == version("lpips") != "0.0.1"
+
+
 def test_several_folders_make_one_comparison(folders, tmp_path, capsys):
     other = tmp_path / "results_b"
     for i in range(6):
@@ -253,6 +266,13 @@ def test_result_folders_of_one_name_are_told_apart_by_the_folders_above(folders,
     assert labels == [f"{tmp_path.name}_results", "b_results"]
     with pytest.raises(UserError, match="has 2 folders, 1 of them different"):
         main([*words[:at], folders["--distorated_path"], *words[at:]])
+
+
+def test_result_folders_of_one_label_are_refused(folders):
+    words = arguments(folders, *QUICK)
+    at = words.index("--distorated_path") + 2
+    with pytest.raises(UserError, match="labels a_b_c, a_b_c, d_c; expected a different one"):
+        main([*words[: at - 1], "a_b/c", "a/b_c", "d/c", *words[at:]])
 
 
 def test_results_in_another_format_than_the_published_ones_get_a_note(folders):

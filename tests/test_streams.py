@@ -48,6 +48,11 @@ def test_work_goes_on_whatever_becomes_of_the_output(ending, tmp_path):
     assert b"Exception ignored" not in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_log_on_a_full_disk_does_not_change_the_status_of_a_mistake():
+    assert start("$PYTHON -m script.overview --results none -o x.png 2> /dev/full").returncode == 2
+
+
 def test_letters_that_a_terminal_cannot_show_appear_as_codes(tmp_path):
     (tmp_path / "prints.py").write_text(PRINTS.replace("200000", "1"))
     done = start("$PYTHON prints.py result", tmp_path, PYTHONIOENCODING="latin-1")

@@ -5,13 +5,14 @@ The page index.html is written by :mod:`util.metrics.page`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,9 +76,10 @@ def _harmless(cell: object) -> object:
 
 def report_dict(evaluation: Evaluation) -> dict[str, object]:
     """The content of metrics.json."""
-    real, settings = evaluation.real, evaluation.settings
-    installed = {str(each.name).lower(): each.version for each in distributions()}
-    libraries = {name: installed[name] for name in LIBRARIES if name in installed}
+    real, settings, libraries = evaluation.real, evaluation.settings, {}
+    for name in LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            libraries[name] = version(name)  # of two installations the one that is imported
     return {
         "results": str(evaluation.results),
         "ground_truth": str(evaluation.gt),

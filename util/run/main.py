@@ -49,13 +49,13 @@ def run_main(
     except KeyboardInterrupt:
         if debug:
             raise
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         status = EXIT_AT_ONCE
     except Exception as error:
         sentence = explain(error)
         if debug or sentence is None:
             raise
-        print(*getattr(error, "lines", ()), f"error: {sentence}", sep="\n", file=sys.stderr)
+        _say(*getattr(error, "lines", ()), f"error: {sentence}")
         status = EXIT_USER_ERROR
     finally:
         ignore_signals_of_a_stopped_run()
@@ -66,6 +66,11 @@ def run_main(
             except OSError:
                 _lead_nowhere(stream)
     sys.exit(status)
+
+
+def _say(*lines: str) -> None:
+    with contextlib.suppress(OSError):  # a log on a full disk does not change the exit status
+        print(*lines, sep="\n", file=sys.stderr)
 
 
 class _Stream:
