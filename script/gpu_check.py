@@ -8,8 +8,7 @@ Every result is written into gpu_check.json as soon as it is known. Each part ha
 time, and what a part leaves over goes to those after it; a check that is not done then is a
 failure, one that was not begun is named. Parts: right (the first step of every model against the
 CPU, bf16 and fp16, hidden waits, gradients that are not finite, whole batches, bit-identical runs),
-speed, generation, models, resume (save, go on, --compile), showcase (trains for what is left of the
-time).
+speed, generation, models, resume (save, go on, --compile), showcase (trains for what is left).
 """
 
 from __future__ import annotations
