@@ -134,10 +134,12 @@ def test_a_full_disk_names_the_journal_and_says_that_what_is_done_is_kept():
 
 
 def test_no_picture_is_kept_in_memory(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for i in range(300):
-        Image.new("RGB", (100, 150), (i % 256, 0, 0)).save(folder / f"{i}.png")
+    first, folder = tmp_path / "first" / "photos", tmp_path / "photos"
+    for place, count in ((first, 1), (folder, 300)):
+        place.mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (100, 150), (i % 256, 0, 0)).save(place / f"{i}.png")
+    extract(first, "--dataset_mode", "market")  # modules that are imported are no pictures
     tracemalloc.start()
     extract(folder, "--dataset_mode", "market")
     peak = tracemalloc.get_traced_memory()[1]
