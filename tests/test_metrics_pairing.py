@@ -217,7 +217,7 @@ def test_results_that_no_row_of_the_pairs_file_asks_for_are_refused(folders, tmp
         main(arguments(folders, *QUICK, "--pairs", str(pairs)))
     assert report(folders, *QUICK, "--pairs", str(pairs), "--allow_missing")["pairs"] == 4
     pairs.write_text("from,to\na.jpg,x_2_b.jpg\na_2_x.jpg,b.jpg\n")
-    with pytest.raises(UserError, match=r"would both be a_2_x_2_b_vis\.png"):
+    with pytest.raises(UserError, match=r"would get the same name 'a_2_x_2_b_vis\.png'"):
         main(arguments(folders, *QUICK, "--pairs", str(pairs)))
 
 
