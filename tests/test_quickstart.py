@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,6 +38,12 @@ def test_two_quick_starts_in_a_row_end_with_the_same_numbers(folder, capfd):
     assert metrics
     assert (folder / "results/tiny.png").is_file()
     assert (folder / "results/tiny/index.html").is_file()
+
+
+@pytest.mark.parametrize("ema", [0, 0.999])
+def test_a_training_keeps_the_average_that_its_recipe_says(ema):
+    words = replace(TINY, ema=ema).arguments("run", Path("people")).split()
+    assert words[words.index("--ema") + 1] == str(ema)
 
 
 def test_a_step_that_fails_is_named(folder):
