@@ -26,7 +26,7 @@ from models.base_model import BaseModel, Explanation
 from models.estimators import KeypointEstimator, Person, PersonFinder, create_estimator
 from models.networks.pose2pose import Pose2PoseGenerator
 from models.onnx_graph import OnnxGenerator, with_noise
-from options.test_options import check_exists, empty_model, load_model
+from options.trained import check_exists, empty_model, load_model
 from util.errors import UserError
 from util.image import Picture, as_photo, picture_name, resize_linear
 from util.keypoint_formats import Keypoints, checked_keypoints

@@ -32,7 +32,7 @@ from data.base_dataset import BaseDataset
 from models import create_model
 from models.base_model import BaseModel
 from options.parser import DATA, OUTPUT, Parser, add_debug, add_device
-from options.test_options import load_model
+from options.trained import load_model
 from script.transfer import (
     add_checkpoint_options,
     add_estimator_options,
