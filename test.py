@@ -1,7 +1,5 @@
 """Generate every pair of the test list: python test.py --name RUN --dataroot FOLDER ..."""
 
-from __future__ import annotations
-
 import json
 from argparse import Namespace
 from pathlib import Path

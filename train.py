@@ -4,8 +4,6 @@ Exit status: 0 finished, 2 wrong input or no memory, 3 a gradient was not finite
 last save failed, 75 stopped by a signal or --max_minutes (--continue_train goes on), 130 at once.
 """
 
-from __future__ import annotations
-
 from contextlib import closing
 from pathlib import Path
 

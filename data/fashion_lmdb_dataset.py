@@ -1,7 +1,5 @@
 """DeepFashion In-shop in LMDB, in the layout of NTED and PIDM: ``--dataset_mode fashion_lmdb``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

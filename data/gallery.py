@@ -1,7 +1,5 @@
 """People and poses to choose from: those of a data set, synthetic ones, and posed by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image
 

@@ -1,7 +1,5 @@
 """DeepFashion In-shop in MAGPT's layout: ``--dataset_mode magpt``."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,6 @@
 """All logic of the data sets in PATN's layout: image folders, pairs table, keypoint table; and
 GFLA's augmentation for Market-1501: one random affine map for an image and its keypoints."""
 
-from __future__ import annotations
-
 import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ Pictures come from image folders ``<root>/<phase>/`` or from the ShapeNet HDF5 f
 to Novel view" (Sun et al., ECCV 2018), names as util/tables/views.py knows them.
 """
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path

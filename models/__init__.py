@@ -1,7 +1,5 @@
 """Model registry: ``models/foo_model.py`` with ``class FooModel`` is ``--model foo``."""
 
-from __future__ import annotations
-
 import sys
 from argparse import Namespace
 

@@ -1,7 +1,5 @@
 """What every model shares: device, networks, inputs, optimizer steps, checkpoints."""
 
-from __future__ import annotations
-
 import contextlib
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace

@@ -1,7 +1,5 @@
 """DPTN-TA (Zhang et al., TVCG 2023) and DPTN (CVPR 2022): ``--netD res --lambda_affi 0``."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser, Namespace
 
 import torch

@@ -4,8 +4,6 @@ The walk of a photo: :class:`PersonFinder` asks the estimator for people, each w
 :mod:`util.skeleton` in pixels of the photo, and takes one of them.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import threading

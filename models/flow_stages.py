@@ -1,7 +1,5 @@
 """What GFLA's two stages share above the networks: options, sizes, pictures of the flows."""
 
-from __future__ import annotations
-
 import math
 
 import torch

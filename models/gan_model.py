@@ -1,7 +1,5 @@
 """A generator trained against a discriminator: the order of one training step."""
 
-from __future__ import annotations
-
 import contextlib
 from abc import abstractmethod
 from argparse import Namespace

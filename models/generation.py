@@ -1,7 +1,5 @@
 """What a test run is: the weights, options and pairs that make its images, and what is made."""
 
-from __future__ import annotations
-
 import json
 from argparse import Namespace
 from collections.abc import Collection, Sequence

@@ -5,8 +5,6 @@ The graph takes the prepared tensors that the model's ``infer`` reads (``source_
 it can be used alone.
 """
 
-from __future__ import annotations
-
 import json
 import warnings
 from pathlib import Path

@@ -1,8 +1,6 @@
 """Optimizers of a model's networks: schedules, loss scaling, clipping, steps whose gradient is not
 finite, averages of weights and of batch norms."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import math

@@ -1,7 +1,5 @@
 """MAGPT, "Multi-scale Attention Guided Pose Transfer" (Roy et al., Pattern Recognition 2023)."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """GFLA, stage 2 (Ren et al., CVPR 2020): generator, flow estimator and discriminator together."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """GFLA, stage 1 (Ren et al., CVPR 2020): the flow estimator, trained alone on real images."""
 
-from __future__ import annotations
-
 import torch
 
 from models.base_model import Batch, Explanation, Tensors

@@ -1,7 +1,5 @@
 """What a training tells people: its first line, the pictures of its page, its last words."""
 
-from __future__ import annotations
-
 import math
 import shlex
 import sys

@@ -5,8 +5,6 @@ Published files are ``<epoch>_net.pth`` with {netG, netD, optG, optD}, before Au
 are a closed form here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The life of a training run: exact resume, validation, safe saving, steps that failed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

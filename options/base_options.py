@@ -1,7 +1,5 @@
 """Options shared by training and testing, and the parser that models and data sets extend."""
 
-from __future__ import annotations
-
 import json
 import sys
 from argparse import SUPPRESS, Namespace
@@ -55,7 +53,6 @@ class BaseOptions:
         add("--tf32 | --no_tf32", flag, None, tf32)
         add("--compile", flag, False, "compile the networks with torch.compile")
         add("--ema", number(0, 0.999999), 0.0, "decay of an average of G; test.py: not 0 = use it")
-        add("--debug", flag, False, "full tracebacks; train.py: one short epoch")
         # of torch.distributed.launch; the environment, which torchrun sets too, says the same
         add("--local_rank --local-rank", text, None, SUPPRESS)
 

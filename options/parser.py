@@ -11,8 +11,6 @@ kind of the value (util/kinds.py), the default and what the option is for. Words
 commands share are declared below, once.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys
@@ -101,6 +99,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, allow_abbrev=False, formatter_class=_Help, **more)
         self.also_positional: tuple[str, ...] = ()
         self.trained: set[str] = set()  # options whose values belong to the trained networks
+        self.option("--debug", flag, False, "full tracebacks; train.py: and one short epoch")
 
     def group(self, title: str, trained: bool = False) -> Add:
         """Begin a group of options; returns its :meth:`option`.
@@ -229,11 +228,6 @@ DEVICE = "--gpu_ids --gpu_id --device"
 OUTPUT = "-o --output --out"
 RESULTS = "--results_dir --results --distorated_path"
 WORKERS = "--nThreads --num_workers --workers"
-
-
-def add_debug(add: Add) -> None:
-    """``--debug``, which every command has."""
-    add("--debug", flag, False, "show the full traceback of an error")
 
 
 def add_device(add: Add) -> None:

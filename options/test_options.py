@@ -1,7 +1,5 @@
 """Options of test.py, and of every other command that loads a trained run."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Options of train.py."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 
 from models.losses.adversarial import GAN_MODES

@@ -1,7 +1,5 @@
 """A trained model by the path of its checkpoint: options saved beside it, then its weights."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path

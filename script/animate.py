@@ -11,8 +11,6 @@ or a keypoint CSV. The person keeps the own limb lengths (--no_retarget: those o
 that are lost are held for a moment and then hidden.
 """
 
-from __future__ import annotations
-
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
@@ -27,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from models.estimators import PersonFinder
-from options.parser import OUTPUT, Parser, add_batch, add_debug, add_device
+from options.parser import OUTPUT, Parser, add_batch, add_device
 from script.transfer import (
     Subject,
     add_checkpoint_options,
@@ -78,7 +76,6 @@ def build_parser() -> Parser:
     add("--no_retarget", flag, False, "the limb lengths of the poses instead of the person's own")
     add_estimator_options(parser)
     add_joint_score(parser)
-    add_debug(add)
     add = parser.group("film")
     add("--fps", rate, None, f"pictures a second; default: as the poses tell, else {FPS:g}")
     steady = f"Hz, lower is steadier, 0: off; default: {CUTOFF:g} for estimated poses, else off"

@@ -11,8 +11,6 @@ measures how much attention falls on the same joint of the source, beside an unt
 writes table.csv.
 """
 
-from __future__ import annotations
-
 import copy
 import sys
 from argparse import Namespace
@@ -31,7 +29,7 @@ from data import create_dataset
 from data.base_dataset import BaseDataset
 from models import create_model
 from models.base_model import BaseModel
-from options.parser import DATA, OUTPUT, Parser, add_debug, add_device
+from options.parser import DATA, OUTPUT, Parser, add_device
 from options.trained import load_model
 from script.transfer import (
     add_checkpoint_options,
@@ -109,7 +107,6 @@ def build_parser() -> Parser:
     add_device(parser.option)
     add_estimator_options(parser)
     add_joint_score(parser)
-    add_debug(parser.option)
     return parser
 
 

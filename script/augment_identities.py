@@ -9,8 +9,6 @@ Each picture shows a person of the data set in the pose of somebody else who loo
 what. A run that was stopped goes on where it was when it is started again.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from argparse import Namespace
@@ -26,7 +24,7 @@ from PIL import Image
 
 from api import PoseTransfer
 from data.prepare.identities import plan
-from options.parser import DATA, OUTPUT, Parser, add_batch, add_debug, add_device
+from options.parser import DATA, OUTPUT, Parser, add_batch, add_device
 from script.transfer import add_checkpoint_options, find_checkpoint, load
 from util.errors import UserError
 from util.files import make_folder, read_json, remove_leftovers, write_file
@@ -63,7 +61,6 @@ def build_parser() -> Parser:
     add_checkpoint_options(parser)
     add_device(add)
     add_batch(add, BATCH, "pictures at once")
-    add_debug(add)
     return parser
 
 

@@ -10,8 +10,6 @@ are compared at that size, such as that of a small network, to which photographs
 antialiasing; without it at the photographs' own.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

@@ -8,8 +8,6 @@ of synthetic people rendered for the occasion. The share of the machine's peak r
 matrix product and a large convolution timed in the same run.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import os
@@ -42,7 +40,7 @@ from data.synthetic.write import write_dataset
 from models import create_model
 from models.base_model import BaseModel
 from models.networks.gfla import LocalAttention
-from options.parser import BATCH, DEVICE, OUTPUT, WORKERS, Parser, add_debug
+from options.parser import BATCH, DEVICE, OUTPUT, WORKERS, Parser
 from options.train_options import TrainOptions
 from util.files import write_file
 from util.kinds import choice, natural, path, positive_int, several, size, text
@@ -76,7 +74,6 @@ def build_parser() -> Parser:
     add("--samples", positive_int, 100, "timed samples of the loader")
     add("--parts", several(choice(PARTS)), list(PARTS), "what to measure")
     add(OUTPUT, path, Path("results/benchmark"), "folder of the two files", "out")
-    add_debug(add)
     return parser
 
 

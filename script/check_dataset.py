@@ -7,8 +7,6 @@ pairs, keypoints, frames, repeated rows and people in both phases, and draws a c
 Errors stop or falsify a training (exit status 1); warnings are worth a look.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import random
 import sys
@@ -34,7 +32,7 @@ from data.prepare.checks import (
     check_views,
     read_phase,
 )
-from options.parser import Parser, add_debug, add_workers
+from options.parser import Parser, add_workers
 from util.errors import UserError
 from util.image import load_image, save_image
 from util.kinds import REQUIRED, choice, flag, positive_int, several, text
@@ -63,7 +61,6 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     sheet = "picture to write, or none; default: DATAROOT/contact_sheet.jpg"
     add("--contact_sheet", text, None, sheet)
     add_workers(add, allotted_cpus(), "processes")
-    add_debug(add)
     return parser.parse(arguments)
 
 

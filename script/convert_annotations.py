@@ -12,8 +12,6 @@ What a format cannot hold is printed, with counts. PATN to any other format and 
 but the choice of which coordinate of a missing joint was -1, and fractions of pixels in MAGPT.
 """
 
-from __future__ import annotations
-
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -23,7 +21,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     import script  # noqa: F401
 
 from data.prepare.convert import TEXT_FORMATS
-from options.parser import OUTPUT, Parser, add_debug
+from options.parser import OUTPUT, Parser
 from util.errors import UserError
 from util.kinds import REQUIRED, choice, several, text
 from util.run.main import run_main
@@ -39,7 +37,6 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     add(OUTPUT, text, REQUIRED, "folder that receives the converted files")
     add("--phase", several(choice(PHASES)), list(PHASES), "which lists")
     add("--dataset_mode", choice(("fashion", "market")), "fashion", "frame and names")
-    add_debug(add)
     return parser.parse(arguments)
 
 

@@ -6,8 +6,6 @@ opens on this computer only. People and poses are those of the run's data set, o
 where that is not here; own photos stay in the memory of this program. Ctrl-C ends it.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import re
@@ -33,7 +31,7 @@ from api import PoseTransfer
 from data.gallery import PRESETS, DatasetSamples, Samples, SyntheticSamples, preset
 from models.base_model import Explanation
 from models.estimators import PersonFinder
-from options.parser import DATA, Parser, add_debug, add_device
+from options.parser import DATA, Parser, add_device
 from script.attention import open_dataset
 from script.transfer import add_checkpoint_options, add_estimator_options, load, person_finder
 from util.errors import UserError
@@ -330,7 +328,6 @@ def build_parser() -> Parser:
     add("--phase", folder_name, "test", "its part: train, test or another")
     add("--port", whole_number(0, 65535), PORT, "where the page is found; 0: any free port")
     add_device(add)
-    add_debug(add)
     add_estimator_options(parser)
     return parser
 

@@ -7,8 +7,6 @@ options: PoseTransfer.from_checkpoint("model.onnx") and python -m script.transfe
 model.onnx need nothing else.
 """
 
-from __future__ import annotations
-
 import copy
 import sys
 from pathlib import Path
@@ -24,7 +22,7 @@ from api import PoseTransfer
 from models.base_model import BaseModel, Batch
 from models.onnx_graph import OUTPUT, OnnxGenerator, export, with_noise
 from options import parser as words
-from options.parser import Parser, add_debug
+from options.parser import Parser
 from script.transfer import add_checkpoint_options, load
 from util.errors import UserError
 from util.files import check_writable
@@ -41,7 +39,6 @@ def build_parser() -> Parser:
     parser = Parser(__doc__)
     add_checkpoint_options(parser)
     parser.option(words.OUTPUT, text, REQUIRED, "file to write, .onnx")
-    add_debug(parser.option)
     return parser
 
 

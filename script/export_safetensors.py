@@ -7,8 +7,6 @@ A run's folder converts ``<which_epoch>_net_*.pth``, the published and the own o
 --continue_train and the API read ``<which_epoch>_net_G.safetensors`` where there is no .pth file.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -16,7 +14,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
 
-from options.parser import OUTPUT, Parser, add_debug
+from options.parser import OUTPUT, Parser
 from util.errors import UserError
 from util.kinds import REQUIRED, flag, folder_name, text
 from util.run import checkpoint
@@ -32,7 +30,6 @@ def build_parser() -> Parser:
     add(OUTPUT, text, None, "file to write; default: beside it")
     add("--which_epoch", folder_name, "latest", "checkpoint of a folder")
     add("--overwrite", flag, False, "replace existing files")
-    add_debug(add)
     return parser
 
 

@@ -10,8 +10,6 @@ extracted/skeletons.jpg, an overview. A photo without a usable person is left ou
 the reason. A run that was stopped goes on where it was when it is started again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import sys
@@ -26,7 +24,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import numpy as np
 
 from models.estimators import PersonFinder
-from options.parser import OUTPUT, Parser, add_debug, add_device
+from options.parser import OUTPUT, Parser, add_device
 from script.transfer import (
     QUALITY,
     add_estimator_options,
@@ -63,7 +61,6 @@ def build_parser() -> Parser:
     add_device(add)
     add("--overwrite", flag, False, "replace what an earlier run wrote")
     add_estimator_options(parser)
-    add_debug(add)
     return parser
 
 

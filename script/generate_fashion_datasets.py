@@ -12,8 +12,6 @@ folder or as the zip file it was downloaded as. The layouts:
   nted   train_256/ test_256/: 176x256 PNG files (NTED, PIDM metrics)
 """
 
-from __future__ import annotations
-
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -24,7 +22,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     import script  # noqa: F401
 
 from data.prepare.images import FILTERS, ImageSource, begin, deepfashion_entries, images_in, run
-from options.parser import DATA, OUTPUT, Parser, add_debug, add_workers
+from options.parser import DATA, OUTPUT, Parser, add_workers
 from util.errors import UserError
 from util.image import image_from_bytes
 from util.kinds import choice, text
@@ -59,7 +57,6 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     add("--filter", choice(FILTERS), "bicubic", "for everything resized")
     add("--password", text, None, "of a protected zip file")
     add_workers(add, allotted_cpus(), "processes")
-    add_debug(add)
     return parser.parse(arguments)
 
 

@@ -11,8 +11,6 @@ CPU, bf16 and fp16, hidden waits, gradients that are not finite, whole batches, 
 speed, generation, models, resume (save, go on, --compile), showcase (trains for what is left).
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -38,7 +36,7 @@ import torch
 
 from data.synthetic.write import write_dataset
 from models import create_model
-from options.parser import DEVICE, OUTPUT, Parser, add_debug
+from options.parser import DEVICE, OUTPUT, Parser
 from options.train_options import TrainOptions
 from script import benchmark
 from util.files import read_json, write_file
@@ -377,7 +375,6 @@ def main() -> int:
     add("--parts", several(choice(list(PARTS))), list(PARTS), "which parts")
     add("--table", path, None, "print the table of an earlier gpu_check.json instead")
     add(OUTPUT, path, Path("results/gpu_check"), "folder of gpu_check.json", "out")
-    add_debug(add)
     opt = parser.parse()
     if opt.table:
         print(table(read_json(opt.table, "name the gpu_check.json of an earlier run")))

@@ -11,8 +11,6 @@ With ``--images`` the photographs are copied to train/ and test/. Of Market-1501
 images without both shoulders and hips are left out, as published.
 """
 
-from __future__ import annotations
-
 import itertools
 import random
 import sys
@@ -27,7 +25,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import numpy as np
 
 from data.prepare.identities import group_by_identity, is_distractor, recognise_rule
-from options.parser import OUTPUT, Parser, add_debug
+from options.parser import OUTPUT, Parser
 from util.errors import UserError
 from util.files import make_folder, write_file
 from util.kinds import REQUIRED, choice, flag, natural, number, positive_int, text
@@ -53,7 +51,6 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     add("--max_pairs", positive_int, None, "pairs of each list, drawn at random")
     add("--seed", natural, 0, "of the draws")
     add("--overwrite", flag, False, "replace lists that exist")
-    add_debug(add)
     return parser.parse(arguments)
 
 

@@ -7,8 +7,6 @@ One JSON file a movement, in OpenPose's layout with "frame", "fps" and "frames" 
 movement is a loop. The body is one of the synthetic people, drawn by --seed.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -20,7 +18,7 @@ import numpy as np
 
 from data.synthetic.identity import sample_identity
 from data.synthetic.picture import MOVEMENTS, movement_keypoints
-from options.parser import OUTPUT, Parser, add_debug
+from options.parser import OUTPUT, Parser
 from util.errors import UserError
 from util.files import make_folder, write_file
 from util.kinds import REQUIRED, choice, natural, rate, several, size, text, whole_number
@@ -39,7 +37,6 @@ def main(argv: list[str] | None = None) -> None:
     add("--fps", rate, 12.0, "poses a second")
     add("--size", size, (256, 176), "height and width of the frame, pixels")
     add("--seed", natural, 0, "draws the body")
-    add_debug(add)
     opt = parser.parse(argv)
     output, frame = Path(opt.output), tuple(opt.size)
     is_file = output.suffix.lower() == ".json" and not output.is_dir()

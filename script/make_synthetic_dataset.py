@@ -7,8 +7,6 @@ chairs and heads from many sides in the layouts of ShapeNet and Multi-PIE (--dat
 The same options give the same bytes, whatever the number of workers.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from argparse import Namespace
@@ -27,7 +25,7 @@ from data.synthetic.write import (
     contact_sheet,
     write_dataset,
 )
-from options.parser import OUTPUT, Parser, add_debug, add_workers
+from options.parser import OUTPUT, Parser, add_workers
 from util.errors import UserError
 from util.kinds import REQUIRED, choice, flag, natural, positive_int, text, whole_number
 from util.run.main import run_main
@@ -55,7 +53,6 @@ def build_parser() -> Parser:
     add("--overwrite", flag, False, "replace a synthetic data set with other settings")
     sheet = "also contact_sheet.png in --out: some of the people, with their skeletons"
     add("--contact_sheet", flag, False, sheet)
-    add_debug(add)
     return parser
 
 

@@ -11,8 +11,6 @@ which --pose, --source_keypoints and --poses of the other commands read. MediaPi
 picture.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import sys
@@ -27,7 +25,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import cv2
 import numpy as np
 
-from options.parser import OUTPUT, Parser, add_debug
+from options.parser import OUTPUT, Parser
 from util.errors import UserError
 from util.files import check_writable, make_folder, write_file
 from util.image import as_photo, list_photos
@@ -43,7 +41,6 @@ def build_parser() -> Parser:
     add = parser.option
     add("inputs", several(text), REQUIRED, "photos, folders of photos, or one video", metavar="P")
     add(OUTPUT, text, REQUIRED, "folder for a JSON file a photo; of a video, the JSON file")
-    add_debug(add)
     return parser
 
 

@@ -10,8 +10,6 @@ everything asked for was computed; 2 nothing was measured, the input is wrong; 3
 was refused, the rest is computed and saved.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import shutil
@@ -24,7 +22,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
 
-from options.parser import OUTPUT, RESULTS, Parser, add_batch, add_debug, add_device, add_workers
+from options.parser import OUTPUT, RESULTS, Parser, add_batch, add_device, add_workers
 from util.errors import UserError
 from util.files import check_writable
 from util.kinds import REQUIRED, Add, choice, flag, positive_int, several, text
@@ -104,7 +102,6 @@ def add_running(add: Add, add_weights: Add) -> None:
     add("--cache_dir", text, None, f"statistics of real sets; default: {default_cache_dir()}")
     add("--no_cache", flag, False, "neither use nor keep statistics of real sets")
     add("--offline", flag, False, "never try to download weights")
-    add_debug(add)
     for key, option in WEIGHT_OPTIONS.items():
         add_weights(option, text, None, WEIGHTS[key].what, f"weights_{key}", metavar="PATH")
 

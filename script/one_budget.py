@@ -8,8 +8,6 @@ small images and stand in SYSTEMS, below. A record is one JSON object; --table p
 of a file, yours among them, as the tables of BENCHMARKS.md. Interrupted, it continues.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shlex
@@ -31,7 +29,7 @@ import torch
 from data import create_dataset
 from data.loader import create_dataloader
 from models import load_for_test
-from options.parser import OUTPUT, Parser, add_debug
+from options.parser import OUTPUT, Parser
 from options.test_options import TestOptions
 from script.overview import files_of
 from script.quickstart import ROOT, render, run
@@ -101,7 +99,6 @@ def build_parser() -> Parser:
     add(OUTPUT, path, Path("results/one_budget"), folder, "out")
     table = "print the records of this file and end"
     add("--table", path, None, table, metavar="RECORDS")
-    add_debug(add)
     return parser
 
 

@@ -7,8 +7,6 @@
 results of other models for the same pairs.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +17,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 import numpy as np
 
-from options.parser import OUTPUT, RESULTS, Parser, add_debug
+from options.parser import OUTPUT, RESULTS, Parser
 from util.errors import UserError
 from util.image import load_image, resize_linear, save_image
 from util.kinds import REQUIRED, flag, positive_int, several, text
@@ -85,7 +83,6 @@ def main() -> None:
     add("--height", positive_int, 192, "of a picture, in pixels")
     add("--steps", flag, False, "all steps of a DPTN_step model")
     add("--beside", several(text), [], "results of other models", metavar="FOLDER")
-    add_debug(add)
     options = parser.parse()
     picture = overview(
         Path(options.results), options.rows, options.columns, options.height,

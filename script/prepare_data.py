@@ -11,8 +11,6 @@ found in train/ and test/ by their flat names.
 Started again after an interruption, it goes on where it stopped.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import itertools
@@ -28,7 +26,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 
 from PIL import Image
 
-from options.parser import DATA, OUTPUT, Parser, add_debug, add_workers
+from options.parser import DATA, OUTPUT, Parser, add_workers
 from util.errors import UserError
 from util.files import read_json, write_file
 from util.image import load_image
@@ -64,7 +62,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
     sizes = Kind("sizes HEIGHTxWIDTH such as 256x176", tuple, nargs="+", read=parse_size)
     add("--sizes", sizes, [(256, 176), (512, 352)], "sizes in pixels", metavar="HxW")
     add_workers(add, allotted_cpus(), "processes that decode and resize")
-    add_debug(add)
     return parser.parse(arguments)
 
 

@@ -7,8 +7,6 @@ folders ``train_12864/`` and ``test_12864/`` that the published metric commands 
 photographs (128 high, 64 wide; anything else is resized).
 """
 
-from __future__ import annotations
-
 import sys
 from argparse import Namespace
 from pathlib import Path, PurePosixPath
@@ -18,7 +16,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     import script  # noqa: F401
 
 from data.prepare.images import ImageSource
-from options.parser import DATA, Parser, add_debug, add_workers
+from options.parser import DATA, Parser, add_workers
 from script.generate_fashion_datasets import make_folders
 from util.errors import UserError
 from util.kinds import text
@@ -35,7 +33,6 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     add(DATA, text, "./dataset/market", "folder that receives the image folders")
     add("--source", text, None, "the release, a folder or a zip file; default: look in DATAROOT")
     add_workers(add, allotted_cpus(), "processes")
-    add_debug(add)
     return parser.parse(arguments)
 
 

@@ -5,8 +5,6 @@ with the time since the start, before it runs. The length of the training is lai
 measured on this machine and written down, so that an interrupted run ends in the same schedule.
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os
@@ -24,7 +22,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
 
-from options.parser import Parser, add_debug
+from options.parser import Parser
 from util.errors import UserError
 from util.files import write_file
 from util.kinds import flag
@@ -260,7 +258,6 @@ def main() -> None:
     """Run all steps."""
     parser = Parser(__doc__)
     parser.option("--long", flag, False, "a longer, better run")
-    add_debug(parser.option)
     opt = parser.parse()
     os.chdir(ROOT)
     follow(RECIPES["long" if opt.long else "quick"])

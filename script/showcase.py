@@ -10,8 +10,6 @@ the same schedule. With --start_from FOLDER, published weights of full size are 
 first training is left out, and the card counts what went into them.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -27,7 +25,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 import torch
 
 from models import create_model
-from options.parser import Parser, add_debug
+from options.parser import Parser
 from options.train_options import TrainOptions
 from script.quickstart import ROOT, SHIPPED, Training, compare, planned, render, run, train
 from util.errors import UserError
@@ -60,7 +58,6 @@ def build_parser() -> Parser:
     add("--name", folder_name, "synthetic_people", "folder under checkpoints/ that is made")
     add("--device", choice(sorted(TRAININGS)), None, "default: a GPU if there is one")
     add("--start_from", path, None, "train these published weights further", metavar="FOLDER")
-    add_debug(add)
     return parser
 
 

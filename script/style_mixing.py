@@ -14,8 +14,6 @@ With --assign (one style number a step), one image is made instead of a row, und
 exactly the image of test.py.
 """
 
-from __future__ import annotations
-
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence

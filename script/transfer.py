@@ -8,8 +8,6 @@ pose gives the photo with the new person pasted in; several give a strip. Beside
 <name>_skeletons.png shows what the network was given.
 """
 
-from __future__ import annotations
-
 import sys
 from argparse import Namespace
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from PIL import Image
 
 from api import GENERATOR_FILE, PoseTransfer
 from models.estimators import ESTIMATORS, MASKS, PersonFinder, create_masker
-from options.parser import OUTPUT, Parser, add_debug, add_device
+from options.parser import OUTPUT, Parser, add_device
 from util.errors import UserError
 from util.files import check_writable
 from util.image import as_photo, grey_as, is_grey, list_photos, save_image
@@ -98,7 +96,6 @@ def build_parser() -> Parser:
     mask("--mask_weights", text, None, "weight file of maskrcnn; default: cache or download")
     add_estimator_options(parser)
     add_joint_score(parser)
-    add_debug(add)
     return parser
 
 

@@ -7,8 +7,6 @@
 in any case and keeps the windows; its page shows them once the scripts could be fetched.
 """
 
-from __future__ import annotations
-
 import socket
 import sys
 from pathlib import Path
@@ -17,7 +15,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
 
-from options.parser import Parser, add_debug
+from options.parser import Parser
 from util.errors import UserError
 from util.files import make_folder
 from util.kinds import flag, text, whole_number
@@ -34,7 +32,6 @@ def main() -> None:
     add("--env_path", text, "~/.visdom", "folder that keeps the windows")
     add("--public", flag, False, "listen to other machines too, not to this one alone")
     add("--offline", flag, False, "do not try to fetch the scripts of the web page")
-    add_debug(add)
     opt = parser.parse()
     try:
         from visdom.server.build import download_scripts

@@ -5,8 +5,6 @@ A case changes copies of a data set (``data``), of a folder of runs (``runs``, w
 ``good``) and of the command line; the sentence must hold all the given words.
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Callable

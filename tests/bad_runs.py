@@ -1,7 +1,5 @@
 """Wrong inputs of train.py and test.py around a run: its folder, its checkpoints, weight files."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

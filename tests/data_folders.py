@@ -1,7 +1,5 @@
 """A small data set for every ``--dataset_mode``, two people or things in each phase."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

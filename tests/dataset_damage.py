@@ -1,7 +1,5 @@
 """Ways to damage the data set of tests/tiny_dataset.py, and what is said about each."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The demo, served inside the tests' process."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import io

@@ -4,8 +4,6 @@ FUZZ_CASES says, of each kind::
     FUZZ_CASES=5000 python -m pytest -k fuzz
 """
 
-from __future__ import annotations
-
 import os
 
 from hypothesis import HealthCheck, settings

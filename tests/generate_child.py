@@ -1,7 +1,5 @@
 """test.py as one of several processes; every image that it writes is noted in ``$JOURNAL``."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Models for the GFLA tests, and the weights and inputs of the reference arrays."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import nn

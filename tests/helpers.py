@@ -1,7 +1,5 @@
 """Shared by the tests: options from a command line, and weights by the published rule."""
 
-from __future__ import annotations
-
 import zlib
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Ctrl-C at moments when it hurts: changes of files by a save, the clean-up, the very end."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import signal

@@ -1,7 +1,5 @@
 """A page that is served and used: evaluates in it, and presses its keys and mouse for real."""
 
-from __future__ import annotations
-
 import base64
 import time
 from pathlib import Path

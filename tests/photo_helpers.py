@@ -1,7 +1,5 @@
 """Shared by the tests of keypoints and transfers: photographs, people and made weight files."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Ports for the processes that a test starts."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import socket

@@ -6,8 +6,6 @@ Synthetic data of 50 pairs, real networks, every log and the page switched on. O
 script does not know go to train.py.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

@@ -1,7 +1,5 @@
 """A training of a second: eight pairs of 8 x 8 pixels, networks of a few numbers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tests.training_child import SMALL, run

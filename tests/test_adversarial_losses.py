@@ -1,7 +1,5 @@
 """Adversarial losses against hand-made values, and a gradient penalty of the right size."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

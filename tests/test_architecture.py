@@ -3,8 +3,6 @@
 A rule is one test that lists all offenders.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import sys

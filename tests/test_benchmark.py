@@ -1,7 +1,5 @@
 """script/benchmark.py measures, reports and plots."""
 
-from __future__ import annotations
-
 import json
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Images kept in memory: same pixels, same order, same training as from files."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Whatever keys and values a checkpoint holds: it is loaded right or refused in a sentence."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Every data set of the registry keeps the contract of training, validation and test."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

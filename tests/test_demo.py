@@ -1,7 +1,5 @@
 """The demo's server: people, poses and pictures, and what it says to everything else."""
 
-from __future__ import annotations
-
 import http.client
 import io
 import json

@@ -1,7 +1,5 @@
 """The demo's page in a real browser: mouse, fingers and keys, and what comes of them."""
 
-from __future__ import annotations
-
 import io
 import json
 

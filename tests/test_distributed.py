@@ -1,7 +1,5 @@
 """Two processes train every model exactly as one with the joined batch; checkpoints are shared."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from pathlib import Path
 

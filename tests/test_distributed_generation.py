@@ -1,7 +1,5 @@
 """Several processes of test.py share the list of pairs; memory does not grow with its length."""
 
-from __future__ import annotations
-
 import gc
 import os
 import re

@@ -1,8 +1,6 @@
 """DPTN and DPTN-TA reproduce the reference arrays, through the model class and its real training
 step."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The total loss of DPTN-TA's generator: which branch gets r, and which 1 - r."""
 
-from __future__ import annotations
-
 import torch
 
 from models import create_model

@@ -1,7 +1,5 @@
 """docs/extending.md is true, and what a newcomer forgets is said in one sentence."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """Checkpoints of other programs and damaged ones: what is understood, and what is said."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """A test run that is interrupted is resumed; what is there is of this run or not taken."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

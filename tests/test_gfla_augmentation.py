@@ -1,7 +1,5 @@
 """The random affine map of images and keypoints, against arrays of the published system."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

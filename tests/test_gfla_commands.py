@@ -1,7 +1,5 @@
 """GFLA by the commands people type: both stages, test and metrics; the files of its release."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

@@ -1,7 +1,5 @@
 """Sampling correctness and affine regularization, and the pictures of flows."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

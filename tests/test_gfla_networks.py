@@ -1,7 +1,5 @@
 """The flow estimator and the generator: names, sizes and outputs of the published networks."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

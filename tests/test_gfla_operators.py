@@ -1,7 +1,5 @@
 """The sampling operators: published arrays, analytic cases, gradients, precision, compilation."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """From stage 1 to stage 2: what is taken over, what is said, what is refused."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Both stages as models: losses and gradients of the published step, options, pictures."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """script/gpu_check.py keeps what it found, bounds its time, and its table reads its JSON."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

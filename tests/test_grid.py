@@ -1,7 +1,5 @@
 """Pictures side by side."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from util.show.grid import GAP, HEADER, grid, in_rows

@@ -1,7 +1,5 @@
 """Building blocks of the pages: escaping, links, page skeleton."""
 
-from __future__ import annotations
-
 import os
 import re
 from urllib.parse import unquote_to_bytes

@@ -1,7 +1,5 @@
 """Batches by seed, epoch and position; shares of processes; packed images."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """A run that an earlier version of this code left (tests/golden/README.md) is still read."""
 
-from __future__ import annotations
-
 import re
 import sys
 import tarfile

@@ -1,7 +1,5 @@
 """Five systems on one budget: commands that parse, records that go on, tables from records."""
 
-from __future__ import annotations
-
 import json
 import shlex
 

@@ -1,7 +1,5 @@
 """Schedules, clipping, moving averages and loss scaling do what their options say."""
 
-from __future__ import annotations
-
 import copy
 import math
 

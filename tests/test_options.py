@@ -1,7 +1,5 @@
 """Options: strict parsing, published spellings, saved with the checkpoint and taken from it."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

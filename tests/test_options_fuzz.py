@@ -1,7 +1,5 @@
 """Options read from files: whatever they hold, they are right or one sentence says why not."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which pairs an overview shows, and in which order."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The result pages, and all kinds of pages opened in a real browser."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """Heatmaps equal the reference maps and their closed form."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

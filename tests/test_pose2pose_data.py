@@ -1,7 +1,5 @@
 """One-hot pose maps, MAGPT's tables and its data layout, and how generated images are saved."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

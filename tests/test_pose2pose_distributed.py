@@ -1,7 +1,5 @@
 """Two processes train MAGPT exactly as one process with the joined batch does."""
 
-from __future__ import annotations
-
 import copy
 from datetime import timedelta
 from pathlib import Path

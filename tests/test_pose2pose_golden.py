@@ -1,7 +1,5 @@
 """MAGPT's networks, losses and training step reproduce the reference arrays (published widths)."""
 
-from __future__ import annotations
-
 import copy
 import json
 

@@ -1,7 +1,5 @@
 """``--model pose2pose``: options, image sizes, the training step, the perceptual term."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Number formats: where they apply, and how far low precision is from float32."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

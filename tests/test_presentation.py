@@ -1,7 +1,5 @@
 """What a training tells people from its first line to its last words."""
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -1,7 +1,5 @@
 """How far a long piece of work has come, on a terminal and in a file."""
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

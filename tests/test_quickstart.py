@@ -1,7 +1,5 @@
 """The quick start from its first to its last step, on a recipe of seconds."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

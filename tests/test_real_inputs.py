@@ -1,7 +1,5 @@
 """Data preparation and data sets on what people really have: each input read right or refused."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

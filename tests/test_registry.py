@@ -1,8 +1,6 @@
 """Every model of the registry keeps the contract: these tests come for free with a new model
 file."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The weights that come with the code: they load, they are what the card says, people have hues."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

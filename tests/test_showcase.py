@@ -1,7 +1,5 @@
 """The command that makes the shipped weights, on trainings of a second."""
 
-from __future__ import annotations
-
 import json
 from argparse import Namespace
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Small promises: links at a destination, allotted processors, words of launchers and scripts."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """How much a training step computes, where it waits for the device, and that it compiles."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Commands work whatever their output leads to, and whatever folder they are started in."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess

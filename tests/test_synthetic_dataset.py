@@ -1,7 +1,5 @@
 """Data sets of synthetic people on disk: layouts, reproducibility, safety, the command line."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

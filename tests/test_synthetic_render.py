@@ -1,7 +1,5 @@
 """The renderer of synthetic people: shapes, views, occlusion, textures that move with the limbs."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The commands people type: train.py and test.py on real files, with their pages and logs."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Faults that training once had: each test has the right value and fails without the repair."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import io

@@ -1,7 +1,5 @@
 """The random VGG-19: thin, centred on the data, and not asked for anything without a weight."""
 
-from __future__ import annotations
-
 import hashlib
 
 import pytest

@@ -1,7 +1,5 @@
 """A whole run: what its logs, pages and curves hold, also after a resume and on a full disk."""
 
-from __future__ import annotations
-
 import errno
 import json
 import math

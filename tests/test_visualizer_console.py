@@ -1,7 +1,5 @@
 """The live progress line, and the rates it shows."""
 
-from __future__ import annotations
-
 import io
 
 import pytest

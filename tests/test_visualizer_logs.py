@@ -1,7 +1,5 @@
 """The text log of losses, and the curves of a run."""
 
-from __future__ import annotations
-
 import math
 import re
 

@@ -1,7 +1,5 @@
 """Live windows, against a real visdom server."""
 
-from __future__ import annotations
-
 import json
 import re
 import socket

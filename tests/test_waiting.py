@@ -1,7 +1,5 @@
 """Threads that wait leave their core to others: said to OpenMP before torch loads it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

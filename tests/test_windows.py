@@ -1,7 +1,5 @@
 """Every command starts where Python lacks what Windows lacks."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

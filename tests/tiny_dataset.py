@@ -1,7 +1,5 @@
 """A data set of six small noise pictures in the published fashion layout, made in milliseconds."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -20,8 +20,6 @@ second. A plan says what happens inside a child::
     {"environment": {...}}              variables, of a launcher for example
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import functools

@@ -1,7 +1,5 @@
 """Small data sets of turned objects in every layout; the colour of a picture tells its view."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import h5py

@@ -1,7 +1,5 @@
 """Errors meant for the person at the keyboard, and how they become an exit status."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

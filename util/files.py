@@ -1,8 +1,6 @@
 """Writing files so that they are complete or absent at every moment, and reading JSON: the one
 place that does it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

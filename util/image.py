@@ -1,7 +1,5 @@
 """Pictures between files and uint8 arrays: the one reader, and the writer."""
 
-from __future__ import annotations
-
 import io
 import struct
 from collections.abc import Callable

@@ -5,8 +5,6 @@ format without a neck (COCO, MediaPipe) gets the midpoint of the shoulders, miss
 shoulder is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ A kind is declared with its option and is the only place that checks the value: 
 line, options saved beside a checkpoint and options given by a program all go through it.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from argparse import ArgumentTypeError

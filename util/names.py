@@ -1,8 +1,6 @@
 """File names: result names, flattened DeepFashion names, file ids, which names are let in, and
 plug-ins: ``models/foo_model.py`` with ``class FooModel`` is ``--model foo``."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 import re

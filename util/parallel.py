@@ -1,7 +1,5 @@
 """Work spread over processes: the one pool of the house."""
 
-from __future__ import annotations
-
 import functools
 import multiprocessing
 import os

@@ -11,8 +11,6 @@ computes without storing the taps. Positions and weights are float32 even when t
 half precision, where 100.3 could not be told from 100.25. Results have the channels-last layout.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 

@@ -4,8 +4,6 @@ Keypoints are (..., 18, 2) arrays of (y, x) pairs in the order of :data:`JOINTS`
 when either coordinate is :data:`MISSING`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """Pictures as network tensors, and back; constants on a device."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

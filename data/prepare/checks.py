@@ -1,7 +1,5 @@
 """What is wrong with a data set: its tables, its images, people in both phases."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence

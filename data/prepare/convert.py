@@ -5,8 +5,6 @@ image. MAGPT and NTED name images by path and count x from the edge of the uncro
 DeepFashion image, 40 pixels further left.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field

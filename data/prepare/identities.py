@@ -1,7 +1,5 @@
 """Who is on a photograph, read from its name, and which new pictures a person gets."""
 
-from __future__ import annotations
-
 import itertools
 import random
 import re

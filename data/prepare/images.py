@@ -1,7 +1,5 @@
 """Make folders of images from a release: parallel, restartable, never half a file."""
 
-from __future__ import annotations
-
 import functools
 import io
 import zipfile

@@ -1,7 +1,5 @@
 """The solid shape of a synthetic person: some sixty tapered ellipsoidal parts on the skeleton."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 

@@ -3,8 +3,6 @@
 Metres; the chair stands on y = 0 and looks along +z.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import product
 

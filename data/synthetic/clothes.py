@@ -5,8 +5,6 @@ texture origin, and return colours (N, 3) in [0, 1]. The coordinates belong to t
 move with it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -3,8 +3,6 @@
 Unit: about the height of the head; the head's centre is the origin and it looks along +z.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Who a synthetic person is: proportions, skin, hair, face and clothes, drawn at random."""
 
-from __future__ import annotations
-
 import colorsys
 from dataclasses import dataclass
 

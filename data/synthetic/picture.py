@@ -1,7 +1,5 @@
 """One picture of a synthetic person: camera, background, shadows and keypoints put together."""
 
-from __future__ import annotations
-
 import colorsys
 from collections.abc import Callable
 from dataclasses import replace

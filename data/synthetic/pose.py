@@ -4,8 +4,6 @@ World axes: X to the right of the picture, Y up, Z towards the viewer, metres; t
 A frame is a 3x3 matrix whose columns are the person's left, up along the part, and the front.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ under a linear map, cut by half spaces. Along a ray each of its conditions holds
 the solid is their intersection, and the end nearest to the viewer is what is seen.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

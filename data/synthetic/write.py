@@ -7,8 +7,6 @@ lists ``id_chair_<phase>.txt`` and ``name_chair_test.txt``, and on demand ``data
 faces: CMU Multi-PIE's ``<subject>_<session>_<recording>_<camera>_<illumination>.png``, 13 cameras.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator

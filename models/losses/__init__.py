@@ -1,7 +1,5 @@
 """Losses: small callables, tensors in, scalar out; and terms of a total: weighted, detached."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

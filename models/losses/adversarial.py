@@ -1,7 +1,5 @@
 """Adversarial losses on raw discriminator scores of any shape."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """Losses on GFLA's flow fields (Ren et al., CVPR 2020, section 3.1)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 

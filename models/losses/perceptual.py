@@ -4,8 +4,6 @@ VGG sees the raw [-1, 1] images, without ImageNet normalisation, as all publishe
 family trained it. B batch, C channels, N = h*w feature positions.
 """
 
-from __future__ import annotations
-
 import functools
 import zlib
 from collections.abc import Collection, Mapping

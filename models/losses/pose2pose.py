@@ -1,7 +1,5 @@
 """Perceptual term of MAGPT (Roy et al., Pattern Recognition 2023)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 
 import torch

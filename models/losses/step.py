@@ -1,7 +1,5 @@
 """Losses of DPTN step generation: step prediction, the face term, and a term for hue."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 

@@ -4,8 +4,6 @@
 ``ResnetDiscriminator``: ResNet feature patches (DPTN-TA, TVCG 2023).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -4,8 +4,6 @@ B batch, C channels, H x W image size, P pose channels. Attribute names are the 
 names.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 from typing import Any

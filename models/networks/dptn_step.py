@@ -5,8 +5,6 @@ Attribute names are the published state-dict names.
 B batch, H x W image size, P pose channels, J steps.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import math

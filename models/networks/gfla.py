@@ -3,8 +3,6 @@
 Level L is the pyramid level of size H/2^L x W/2^L. Child names are the published state-dict names.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -5,8 +5,6 @@ therefore a file format: released checkpoints load because the modules are calle
 called. Notation: B batch, C channels, H x W spatial size of the block's input.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 

@@ -5,8 +5,6 @@ the published state-dict names and therefore a file format.
 Notation: B batch, C channels, H x W image size, s(.) the logistic function.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Source: Zhang et al., CVPR 2022, section 3.3. B batch, C channels, L = h*w token
 order. There is no positional encoding. Attribute names are the published state-dict names.
 """
 
-from __future__ import annotations
-
 import functools
 
 import torch

@@ -1,7 +1,5 @@
 """Measuring a folder of results: checks, scorers, and the evaluation they add up to."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

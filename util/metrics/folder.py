@@ -4,8 +4,6 @@ every reason why they cannot be measured.
 Nothing is ever skipped in silence: a problem is an error that lists the files.
 """
 
-from __future__ import annotations
-
 import sys
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What keypoints tell about results: the mask of the body, and PCKh, the agreement of two poses."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

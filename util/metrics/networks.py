@@ -1,7 +1,5 @@
 """The networks that metrics ask: their weight files, Inception, LPIPS and a person detector."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace

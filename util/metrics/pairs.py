@@ -1,7 +1,5 @@
 """Metrics of two images: over arrays during training, over files in worker processes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import groupby, islice

@@ -5,8 +5,6 @@ weights and Inception networks are used and what happens to the last partial bat
 reads this table and never asks for a protocol by name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches

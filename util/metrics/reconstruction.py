@@ -3,8 +3,6 @@
 Sums are exact or in float64; the definitions are scikit-image's, which the tests compare with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

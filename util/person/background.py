@@ -4,8 +4,6 @@ A mask is float32 (H, W), 1 on the person. Keypoints are (18, 2), (y, x) pixels 
 they come with, -1 = missing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import cv2

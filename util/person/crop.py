@@ -4,8 +4,6 @@ First the crop around a person, of any generator; then :func:`fit`, the fixed 25
 MAGPT's published inference code. Boxes and keypoints are in pixels of the photo, (y, x).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ Keypoints are (y, x) pairs as in :mod:`util.skeleton`. The frame of the coordina
 (h, w). Every map truncates a joint toward zero to a whole pixel, as the published systems do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ A figure hangs on its pelvis, the midpoint of the hips; limbs lead from there ou
 (..., 18, 2), (y, x) pixels, -1 = missing; everything here is done in real numbers.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from util.errors import UserError

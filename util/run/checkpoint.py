@@ -5,8 +5,6 @@ file lists the new and the old hash, so a crash at any instant leaves a file tha
 Where ``X.pth`` is absent, ``X.safetensors`` is read instead.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -3,8 +3,6 @@
 All flags of ``torch.backends`` are set here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

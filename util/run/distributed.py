@@ -5,8 +5,6 @@ calls its discriminator several times a step with frozen and unfrozen weights, w
 hooks do not expect, and state-dict keys stay clean.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping

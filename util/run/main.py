@@ -1,7 +1,5 @@
 """How errors and interruptions become one sentence and an exit status."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

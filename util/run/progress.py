@@ -1,7 +1,5 @@
 """How far a long piece of work has come: a bar on a terminal, elsewhere a line now and then."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from typing import Any, TextIO

@@ -1,7 +1,5 @@
 """Published weight files: found on disk or downloaded, verified, never substituted."""
 
-from __future__ import annotations
-
 import os
 import urllib.request
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ Points are (y, x) in a frame of size (h, w), as keypoints are. A map over the so
 not negative, with sum 1.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json

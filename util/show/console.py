@@ -1,7 +1,5 @@
 """What a terminal shows of a training: a line a print interval, and below it one live line."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import sys

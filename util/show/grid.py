@@ -1,7 +1,5 @@
 """Many pictures in one: side by side in a grid, or one after the other in a GIF or an MP4."""
 
-from __future__ import annotations
-
 import math
 import shutil
 import tempfile

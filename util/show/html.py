@@ -1,7 +1,5 @@
 """Self-contained web pages that open from disk: inline style, no script, all text escaped."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence

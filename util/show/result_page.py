@@ -5,8 +5,6 @@ them, ``scores.json`` comes from script/metrics.py. The pages are made of these 
 can be written again whenever one of them changes.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -5,8 +5,6 @@ and ``Origin`` are checked), and opens no file while it runs: paths of requests 
 a fixed list. Every refusal is a JSON object ``{"error": sentence}``.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 import json

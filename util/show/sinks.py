@@ -1,7 +1,5 @@
 """The numbers of a training: curves, what the sinks are told of them, text and TensorBoard logs."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -1,7 +1,5 @@
 """``web/index.html``: curves and intermediate results of a training, newest first."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """Live windows in a visdom server, sent by a thread: training never waits for the network."""
 
-from __future__ import annotations
-
 import html
 import logging
 import re

@@ -1,7 +1,5 @@
 """What a training run shows: on its console, in logs, in windows and on a web page."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

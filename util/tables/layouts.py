@@ -1,7 +1,5 @@
 """The one table of data set files: names, sizes, published counts, and where people get them."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -4,8 +4,6 @@ Folder ``<h>-<w>`` below the data root. Keys: the path of the image in the lists
 its extension, and ``length``, the number of images in decimal, padded to five digits.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import struct

@@ -1,7 +1,5 @@
 """How the images of a folder were made: written beside them, compared by metrics and train."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Pairs and keypoint tables: every problem is one sentence that names file and row."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

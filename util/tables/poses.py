@@ -5,8 +5,6 @@ scores of whatever joints the estimator has; those into our 18 joints. Of severa
 picture one is chosen, as for photographs. Every number is checked before it is used.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -5,8 +5,6 @@ one line an item, paths separated by commas; by default the target comes first a
 path is a possible source; ``pose/<path>.txt``, 18 lines ``x y``.
 """
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Iterable, Mapping

@@ -5,8 +5,6 @@ A naming splits the name of a picture into the thing that is shown and the label
 label an axis. Each label becomes one channel of the pose map.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter
