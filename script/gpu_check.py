@@ -5,10 +5,10 @@
     python -m script.gpu_check --table results/gpu_check/gpu_check.json
 
 Every result is written into gpu_check.json as soon as it is known. Each part has its share of the
-time, and what a part leaves over goes to those after it; a check that is not done then is a
-failure, one that was not begun is named. Parts: right (the first step of every model against the
-CPU, bf16 and fp16, hidden waits, gradients that are not finite, whole batches, bit-identical runs),
-speed, generation, models, resume (save, go on, --compile), showcase (trains for what is left).
+time, and what it leaves over goes to the next; a check that is not done then is a failure, one that
+was not begun is named. Parts: right (the first step of every model against the CPU, bf16 and fp16,
+hidden waits, gradients that are not finite, whole batches, bit-identical runs), speed, generation,
+models, resume (save, go on, --compile), showcase (trains for what is left).
 """
 
 import json
@@ -36,6 +36,7 @@ import torch
 
 from data.synthetic.write import write_dataset
 from models import create_model
+from models.base_model import BaseModel
 from options.parser import DEVICE, OUTPUT, Parser
 from options.train_options import TrainOptions
 from script import benchmark
@@ -55,9 +56,8 @@ CASES = {
     "DPTN_step": "--model DPTN_step",
 }
 TOLERANCE = {"fp32": 2e-3, "bf16": 6e-2, "fp16": 3e-2}  # relative, of a loss of the first step
-PARTS = {  # and their shares of the time
-    "right": 0.32, "speed": 0.34, "generation": 0.04, "models": 0.1, "resume": 0.12,
-    "showcase": 0.08,
+PARTS = {  # and the share of the time that is over when they end
+    "right": 0.32, "speed": 0.66, "generation": 0.7, "models": 0.8, "resume": 0.92, "showcase": 1.0
 }  # fmt: skip
 ROOT = Path(__file__).resolve().parent.parent
 Row = dict[str, Any]  # of a check: "ok" (True, False or absent) and what was found
@@ -67,32 +67,25 @@ Plan = Iterator[tuple]  # part, name, function of the Check and of the arguments
 class Check:
     """The clock of all parts, their settings and data, and the results in a JSON file.
 
-    Every part has its share of the time; what one leaves over goes to those after it.
+    Every part has its share of the time; what one leaves over goes to the next.
     """
 
     def __init__(self, opt: Namespace, data: Path):
         self.opt, self.data, self.device = opt, data, torch.device(opt.device)
         self.gpu = self.device.type == "cuda"
-        self.start, self.part = time.monotonic(), ""
-        self.last = self.end = self.start + 60 * opt.minutes  # of all, and of the part under way
+        self.start, self.part = time.monotonic(), ""  # the part that is under way
         device = torch.cuda.get_device_name() if self.gpu else "CPU"
         self.results: dict[str, Any] = {"device": device, "torch": torch.__version__}
         self.results |= {"small": opt.small, "rows": [], "not_reached": []}
 
-    def _begin(self, part: str) -> None:
-        now, parts = time.monotonic(), [name for name in PARTS if name in self.opt.parts]
-        to_come = sum(PARTS[name] for name in parts[parts.index(part) :])
-        self.part, self.end = part, now + PARTS[part] / to_come * (self.last - now)
-
     def left(self) -> float:
         """Seconds that are left to this part."""
-        return self.end - time.monotonic()
+        share = PARTS[self.part] / max(PARTS[part] for part in self.opt.parts)
+        return self.start + 60 * self.opt.minutes * share - time.monotonic()
 
     def run(self, part: str, name: str, work: Callable[..., Row], *arguments: object) -> None:
         """Do ``work(check, *arguments)`` for no longer than is left, keep its result and say it."""
-        if part != self.part:
-            self._begin(part)
-        begun = time.monotonic()
+        self.part, begun = part, time.monotonic()
         if self.left() <= 0:
             self.results["not_reached"].append(f"{part}: {name}")
         else:
@@ -108,15 +101,15 @@ class Check:
         self.results["minutes"] = round((time.monotonic() - self.start) / 60, 2)
         write_file(self.opt.out / "gpu_check.json", json.dumps(self.results, indent=1).encode())
 
-    def train_options(self, words: str, device: torch.device | None = None) -> Namespace:
-        """Options of train.py on the check's data."""
+    def words(self, more: str) -> list[str]:
+        """Words for train.py: small networks on the check's data, and ``more``, which wins."""
         common = (
-            f"--name check --dataroot {self.data} --load_size 64 64 --ngf 16 --ndf 16 --init_gain "
-            f"1 --vgg_weights random --vgg_width {0.25 if self.opt.small else 1} --device "
-            f"{device or self.device} --batchSize 4 --nThreads 0"
+            "--name check --load_size 64 64 --ngf 16 --ndf 16 --init_gain 1 --vgg_weights random "
+            f"--vgg_width {0.25 if self.opt.small else 1} --device {self.device} --batchSize 4 "
+            "--nThreads 0"
         )
-        known = [f"--checkpoints_dir={self.opt.out / 'runs'}"]
-        return TrainOptions().parse([*common.split(), *known, *words.split()])
+        folders = [f"--dataroot={self.data}", f"--checkpoints_dir={self.opt.out / 'runs'}"]
+        return [*common.split(), *folders, *more.split()]
 
 
 @contextmanager
@@ -159,12 +152,16 @@ def table(results: Mapping[str, Any]) -> str:
 # ---- a: right ----------------------------------------------------------------------------------
 
 
-def steps(check: Check, words: str, count: int, device: torch.device | None = None) -> list[tuple]:
+def build(check: Check, words: str) -> BaseModel:
+    """The model that these words of train.py ask for."""
+    return create_model(TrainOptions().parse(check.words(words)))
+
+
+def steps(check: Check, words: str, count: int) -> list[tuple]:
     """(losses, network whose gradient was not finite) of the first training steps."""
-    opt = check.train_options(words, device)
     seed_everything(0)
-    model, taken = create_model(opt), []
-    for batch in islice(benchmark.batches_of(opt), count):
+    model, taken = build(check, words), []
+    for batch in islice(benchmark.batches_of(model.opt), count):
         bad = benchmark.train_step(model, batch)
         losses = {k: float(v) for k, v in model.logged().items() if not k.startswith("grad")}
         taken.append((losses, bad))
@@ -174,7 +171,7 @@ def steps(check: Check, words: str, count: int, device: torch.device | None = No
 def like_the_cpu(check: Check, case: str, precision: str) -> Row:
     """The losses of the first step beside those of the CPU in float32, TF32 off."""
     words, count = f"{CASES[case]} --no_tf32", 3 if check.opt.small else 50
-    [(wanted, _)] = steps(check, words, 1, torch.device("cpu"))
+    [(wanted, _)] = steps(check, f"{words} --device cpu", 1)
     taken = steps(check, f"{words} --precision {precision}", count)
     worst = max(abs(taken[0][0][k] - v) / (abs(v) + 1e-3) for k, v in wanted.items())
     finite = all(bad is None and all(map(math.isfinite, ls.values())) for ls, bad in taken)
@@ -185,10 +182,9 @@ def like_the_cpu(check: Check, case: str, precision: str) -> Row:
 
 def spoiled(check: Check, precision: str) -> Row:
     """NaN weights must be reported, in fp16 once the search for a scale has failed."""
-    opt = check.train_options(f"--model DPTN --precision {precision}")
-    model = create_model(opt)
+    model = build(check, f"--model DPTN --precision {precision}")
     next(model.networks["G"].parameters()).data.fill_(float("nan"))
-    for number, batch in enumerate(islice(benchmark.batches_of(opt), 25)):
+    for number, batch in enumerate(islice(benchmark.batches_of(model.opt), 25)):
         if benchmark.train_step(model, batch):
             return {"ok": True, "reported_after_steps": number}
     return {"ok": False}
@@ -206,7 +202,7 @@ def identical(check: Check, case: str) -> Row:
 
 def waits(check: Check, case: str) -> Row:
     """Lines of a step in which the host waits for the GPU: there should be none."""
-    model = create_model(check.train_options(f"{CASES[case]} --precision bf16"))
+    model = build(check, f"{CASES[case]} --precision bf16")
     for batch in islice(benchmark.batches_of(model.opt), 3):  # the first steps may wait
         places = benchmark.hidden_waits(partial(benchmark.train_step, model, batch))
     return {"ok": not places, "places": ", ".join(f"{k} x {n}" for k, n in places.items()) or None}
@@ -214,7 +210,7 @@ def waits(check: Check, case: str) -> Row:
 
 def whole_batch(check: Check) -> Row:
     """Grey levels between a picture that is generated alone and within a batch."""
-    model = create_model(check.train_options("--model DPTN --no_tf32"))
+    model = build(check, "--model DPTN --no_tf32")
     model.eval_mode()
     inputs = model.prepare(next(benchmark.batches_of(model.opt)))
     most = 0
@@ -227,11 +223,11 @@ def whole_batch(check: Check) -> Row:
 # ---- b, c, d: speed ----------------------------------------------------------------------------
 
 
-def sized(check: Check, words: str, batch: int) -> Namespace:
-    """Options at 256 x 256 and the published widths."""
+def sized(check: Check, words: str, batch: int) -> BaseModel:
+    """A model at 256 x 256 and of the published widths."""
     size = f"--load_size 256 --ngf 64 --ndf 32 --batchSize {batch}"
-    small = f"--load_size 64 --ngf 8 --ndf 8 --batchSize {min(batch, 2)}"
-    return check.train_options(f"{words} {small if check.opt.small else size}")
+    small = f"--ngf 8 --ndf 8 --batchSize {min(batch, 2)}"
+    return build(check, f"{words} {small if check.opt.small else size}")
 
 
 def training(check: Check, words: str, batch: int, how: str = "") -> Row:
@@ -240,8 +236,8 @@ def training(check: Check, words: str, batch: int, how: str = "") -> Row:
     One batch stays on the device, unless ``how`` is "new batches" of the loader. "channels last":
     of generator and discriminator; VGG-19 in bf16 always is.
     """
-    opt = sized(check, words, batch)
-    model, given = create_model(opt), benchmark.batches_of(opt)
+    model = sized(check, words, batch)
+    given = benchmark.batches_of(model.opt)
     if how == "channels last":
         for network in model.networks.values():
             network.to(memory_format=torch.channels_last)
@@ -255,20 +251,17 @@ def training(check: Check, words: str, batch: int, how: str = "") -> Row:
 
 def peak(check: Check, precision: str) -> Row:
     """What the device can do at most."""
-    return {
-        k: round(v, 3)
-        for k, v in benchmark.peak_tflops(check.device, PRECISIONS[precision]).items()
-    }
+    rates = benchmark.peak_tflops(check.device, PRECISIONS[precision])
+    return {kind: round(rate, 3) for kind, rate in rates.items()}
 
 
 def generating(check: Check, precision: str) -> Row:
     """Images a second of the generator alone."""
-    opt = sized(check, f"--model DPTN --precision {precision}", 32)
-    model = create_model(opt)
+    model = sized(check, f"--model DPTN --precision {precision}", 32)
     model.eval_mode()
-    inputs = model.prepare(next(benchmark.batches_of(opt)))
+    inputs = model.prepare(next(benchmark.batches_of(model.opt)))
     each = benchmark.seconds_each(lambda: model.generate(inputs), check.device, 5)
-    return {"images_per_s": round(opt.batchSize / each, 1)}
+    return {"images_per_s": round(model.opt.batchSize / each, 1)}
 
 
 # ---- e, f: whole runs --------------------------------------------------------------------------
@@ -291,17 +284,13 @@ def outside(check: Check, command: list[str]) -> tuple[int, str]:
 def resumed(check: Check, *words: str) -> Row:
     """A run that is stopped at once and continued ends; with --deterministic, with the weights of
     one that was not stopped."""
-    common = (
-        "--load_size 64 --ngf 8 --ndf 8 --vgg_weights random --vgg_width 0.25 --batchSize 2 "
-        "--nThreads 0 --no_tensorboard --niter 1 --niter_decay 0 --max_dataset_size 16 --device "
-        f"{check.device} --dataroot {check.data} --checkpoints_dir {check.opt.out / 'runs'}"
-    )
-    command, same = [sys.executable, str(ROOT / "train.py"), *common.split(), *words], {}
-    stopped = "--name run --overwrite --max_minutes 0.001"
-    runs = [stopped, "--name run --continue_train", "--name whole --overwrite"]
-    runs = runs[: 3 if "--deterministic" in words else 2]
+    short = "--ngf 8 --ndf 8 --vgg_width 0.25 --batchSize 2 --niter 1 --niter_decay 0"
+    short += " --max_dataset_size 16 --no_tensorboard"
+    command, same = [sys.executable, str(ROOT / "train.py"), *check.words(short), *words], {}
+    runs = ["--name run --overwrite --max_minutes 0.001", "--name run --continue_train"]
+    runs += ["--name whole --overwrite"] * ("--deterministic" in words)
     codes, said = zip(*(outside(check, [*command, *run.split()]) for run in runs), strict=True)
-    if "--deterministic" in words:
+    if len(runs) > 2:
         files = [check.opt.out / "runs" / name / "latest_net_G.pth" for name in ("run", "whole")]
         ours, whole = map(load, files)
         same = {"same_weights": all(torch.equal(ours[key], whole[key]) for key in whole)}
