@@ -33,13 +33,7 @@ from util.metrics.keypoints import KeypointTable, default_table, read_table
 from util.metrics.networks import WEIGHT_OPTIONS, WEIGHTS
 from util.metrics.page import show_on_result_page, write_evaluation_page
 from util.metrics.protocols import PROTOCOLS, find_protocol
-from util.metrics.registry import (
-    Column,
-    Evaluation,
-    Settings,
-    columns_for,
-    list_metrics,
-)
+from util.metrics.registry import Column, Evaluation, Settings, columns_for, list_metrics
 from util.metrics.sets import default_cache_dir
 from util.names import check_relative_name
 from util.parallel import allotted_cpus

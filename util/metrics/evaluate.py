@@ -27,6 +27,7 @@ from util.metrics.registry import (
 )
 from util.tables.manifest import differences, folder_record, problems
 
+SETS = {"results": "results", "ground_truth": "ground truths", "real": "real set"}
 MARKET_SIZE = "64x128"
 NO_KEYPOINTS = (
     "the body mask needs the keypoints of the target images; give their file with --annotation."
@@ -101,26 +102,15 @@ def _inspect(evaluation: Evaluation, with_real: bool) -> None:
 
 
 def _size_problems(evaluation: Evaluation) -> dict[str, list[str]]:
-    sizes = {what: facts.size_of for what, facts in evaluation.images.items()}
-    results, truths = sizes["results"], sizes["ground_truth"]
+    """Images of another size than most results: where there is none, all pairs are of one size."""
     usual = evaluation.images["results"].sizes.most_common(1)[0][0]
-    both = [(pair, results[pair.result], truths[pair.gt]) for pair in evaluation.pairs]
     return {
-        "of another size than the other results": [
-            f"{path.name} is {size}, most are {usual}"
-            for path, size in results.items()
+        f"of the {SETS[what]} of another size than most results": [
+            f"{path.name} is {size}, most results are {usual}"
+            for path, size in facts.size_of.items()
             if size != usual
-        ],
-        "of another size than their ground truth": [
-            f"{pair.name} is {found}, {pair.gt.name} is {wanted}"
-            for pair, found, wanted in both
-            if found != wanted
-        ],
-        "of the real set of another size than the results": [
-            f"{path.name} is {size}, the results are {usual}"
-            for path, size in sizes.get("real", {}).items()
-            if size != usual
-        ],
+        ]
+        for what, facts in evaluation.images.items()
     }
 
 

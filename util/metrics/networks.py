@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -54,6 +54,7 @@ WEIGHTS = {
 }
 
 
+@dataclass
 class WeightStore:
     """Finds weight files and remembers, for the report, which were used.
 
@@ -61,14 +62,13 @@ class WeightStore:
     whether it is the published one). ``offline``: never try to download.
     """
 
-    def __init__(self, paths: Mapping[str, str | Path | None] | None = None, offline: bool = False):
-        self.paths = paths or {}
-        self.offline = offline
-        self.used: dict[str, dict[str, object]] = {}
+    paths: Mapping[str, str | Path | None] | None = None
+    offline: bool = False
+    used: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def load(self, key: str) -> dict[str, torch.Tensor]:
         """State dict of one network; MetricUnavailableError says what to put where."""
-        file, own = WEIGHTS[key], self.paths.get(key)
+        file, own = WEIGHTS[key], (self.paths or {}).get(key)
         cached = any((folder / file.name).is_file() for folder in cache_folders())
         if own is None and self.offline and not cached:
             raise MetricUnavailableError(

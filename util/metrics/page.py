@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from dominate import tags
 
 from util.files import make_folder
@@ -100,18 +99,6 @@ def write_evaluation_page(
     return output / "index.html"
 
 
-def _cards(
-    evaluations: Mapping[str, Evaluation], rows: DataFrame, output: Path
-) -> Iterator[tags.article]:
-    first = next(iter(evaluations.values()))
-    pairs = {label: {p.result.stem: p for p in e.pairs} for label, e in evaluations.items()}
-    places = {pair.result.stem: i for i, pair in enumerate(first.pairs)}
-    for stem, values in rows.iterrows():
-        shown = {label: mine[stem] for label, mine in pairs.items()}
-        name = f"{PAGE_IMAGES}/{places[stem]:06d}"
-        yield _card(shown, values.to_dict(), name, output, first.settings.keypoints)
-
-
 def show_on_result_page(evaluation: Evaluation, report: Path) -> None:
     """Add the scores of every pair, and a link to ``report``, to the page of the results.
 
@@ -134,33 +121,33 @@ def _link(page: Path, output: Path) -> tags.a | str:
     return ""
 
 
-def _card(
-    pairs: Mapping[str, ImagePair],  # by label of their folder
-    values: Mapping[str, float],
-    name: str,  # begins the names of its pictures
-    output: Path,
-    keypoints: KeypointTable | None,
-) -> tags.article:
-    """One pair: source, pose and ground truth, then what every folder has for it."""
-    pair, several = next(iter(pairs.values())), len(pairs) > 1
-    given = [
-        _copied(_source(pair), f"{name}_source", output, "source", pair.source),
-        _pose(pair, f"{name}_pose", output, keypoints),
-    ]
-    made = [_copied(pair.gt, f"{name}_gt", output, "ground truth", pair.gt.name)]
-    for i, (label, own) in enumerate(pairs.items()):
-        caption = f"{label}: {values[label]:.4f}" if several else "generated"
-        file = f"{name}_result{i if several else ''}"
-        made.append(_copied(own.result, file, output, caption, own.name))
-    names = f"{pair.source} → {pair.key}" if pair.source else pair.name
-    mean = np.mean(list(values.values()))
-    heading = tags.h3(tags.b(f"{mean:.4f}"), html.clean_text(f" · {names}"))
-    pictures = [
-        tags.div([figure for figure in given if figure], cls="given"),
-        tags.div(made, cls="result several" if several else "result"),
-    ]
-    shown = tags.div(pictures, cls="pairs many" if several else "pairs four")
-    return tags.article(heading, shown, cls="card")
+def _cards(
+    evaluations: Mapping[str, Evaluation], rows: DataFrame, output: Path
+) -> Iterator[tags.article]:
+    """Each pair: source, pose and ground truth, then what every folder has for it."""
+    pairs = {label: {p.result.stem: p for p in e.pairs} for label, e in evaluations.items()}
+    first, several = next(iter(evaluations.values())), len(pairs) > 1
+    places = {pair.result.stem: i for i, pair in enumerate(first.pairs)}
+    for stem, values in rows.iterrows():
+        pair, name = first.pairs[places[stem]], f"{PAGE_IMAGES}/{places[stem]:06d}"
+        given = [
+            _copied(_source(pair), f"{name}_source", output, "source", pair.source),
+            _pose(pair, f"{name}_pose", output, first.settings.keypoints),
+        ]
+        made = [_copied(pair.gt, f"{name}_gt", output, "ground truth", pair.gt.name)]
+        for i, (label, mine) in enumerate(pairs.items()):
+            caption = f"{label}: {values[label]:.4f}" if several else "generated"
+            file, own = f"{name}_result{i if several else ''}", mine[stem]
+            made.append(_copied(own.result, file, output, caption, own.name))
+        names = f"{pair.source} → {pair.key}" if pair.source else pair.name
+        mean = values.mean(skipna=False)
+        heading = tags.h3(tags.b(f"{mean:.4f}"), html.clean_text(f" · {names}"))
+        pictures = [
+            tags.div([figure for figure in given if figure], cls="given"),
+            tags.div(made, cls="result several" if several else "result"),
+        ]
+        shown = tags.div(pictures, cls="pairs many" if several else "pairs four")
+        yield tags.article(heading, shown, cls="card")
 
 
 def _copied(

@@ -13,7 +13,7 @@ from util.metrics.folder import ImagePair, ImageReader, refuse
 from util.metrics.keypoints import apply_mask, target_mask
 from util.metrics.networks import WeightStore, build_lpips, lpips_distances, score_lpips
 from util.metrics.protocols import find_protocol
-from util.metrics.reconstruction import check_pair, pad_to_square, size_of
+from util.metrics.reconstruction import check_pair, pad_to_square
 from util.metrics.registry import (
     Column,
     MetricUnavailableError,
@@ -116,7 +116,7 @@ def _view(image: np.ndarray, column: Column, mask: np.ndarray | None) -> np.ndar
 def _score_file(
     reader: ImageReader, columns: Sequence[Column], item: tuple[ImagePair, FramedKeypoints | None]
 ) -> tuple[list[float] | str, dict[str, str]]:
-    """Values of a pair, or why its images are unusable, and refusals; runs in a worker process.
+    """Values of a pair, or why its images are unreadable, and refusals; runs in a worker process.
 
     ``item``: the pair, and for masked columns the keypoints of its target.
     """
@@ -125,17 +125,15 @@ def _score_file(
         pred, gt = reader.read_result(pair.result), reader.read_reference(pair.gt)
     except UserError as error:
         return str(error), {}
-    if pred.shape != gt.shape:
-        return f"{pair.name} has {size_of(pred)}, {pair.gt.name} has {size_of(gt)}", {}
-    size, refused = gt.shape[:2], {}
-    mask = None if person is None else target_mask(person, size)
+    refused: dict[str, str] = {}
+    mask = None if person is None else target_mask(person, gt.shape[:2])
     return score_pair(gt, pred, columns, mask, refused), refused
 
 
 def score_files(task: Task) -> list[Score]:
     """Score every pair of files with ``settings.workers`` processes.
 
-    Raises UserError listing every image that cannot be read or has another size than its target.
+    Raises UserError listing every image that cannot be read.
     """
     pairs, columns, people = task.evaluation.pairs, task.columns, task.settings.keypoints
     masked = any(column.masked for column in columns)
@@ -151,7 +149,7 @@ def score_files(task: Task) -> list[Score]:
         else:
             row[:] = found
         refused |= why
-    refuse({"unreadable or of another size": damaged})
+    refuse({"unreadable": damaged})
     return _scores(task, values, refused)
 
 

@@ -19,7 +19,7 @@ import torch
 
 from util.files import replacing
 from util.metrics import networks
-from util.metrics.folder import ImagePair, batches, list_images
+from util.metrics.folder import ImagePair, batches
 from util.metrics.keypoints import apply_mask, target_mask
 from util.metrics.protocols import FID, KID, InceptionScore, Protocol, kept
 from util.metrics.reconstruction import pad_to_square
@@ -225,8 +225,8 @@ COLLECTORS: dict[type, type] = {FID: Moments, KID: Features, InceptionScore: Spl
 
 def score_sets(task: Task) -> list[Score]:
     """Columns that share network, masking and padding: every image is read once."""
-    pairs, folder, made = task.evaluation.pairs, task.evaluation.real, {}
-    paths = None if folder is None else list_images(folder)
+    pairs, images, made = task.evaluation.pairs, task.evaluation.images, {}
+    paths = list(images["real"].size_of) if "real" in images else None
     for column in task.columns:
         try:
             made[column] = _collectors(column, len(pairs), paths)
