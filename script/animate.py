@@ -14,6 +14,7 @@ that are lost are held for a moment and then hidden.
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
@@ -29,8 +30,7 @@ from options.parser import OUTPUT, Parser, add_batch, add_device
 from script.transfer import (
     Subject,
     add_checkpoint_options,
-    add_estimator_options,
-    add_joint_score,
+    add_person_options,
     load,
     person_finder,
     poses_of_file,
@@ -40,7 +40,7 @@ from script.transfer import (
 from util.errors import UserError
 from util.files import check_writable
 from util.image import as_photo, grey_as, list_photos
-from util.kinds import REQUIRED, choice, flag, natural, number, rate, several, text, whole_number
+from util.kinds import REQUIRED, flag, natural, number, rate, several, text, whole_number
 from util.person.crop import movement_to_frame
 from util.person.motion import CUTOFF, between, hold_lost, retarget, smooth
 from util.run.device import choose_device
@@ -69,13 +69,8 @@ def build_parser() -> Parser:
     add_checkpoint_options(parser)
     add_device(add)
     add_batch(add, 8, "frames at once")
-    crop = "person: cut the person out of the photo; none: use the whole photo"
-    add("--crop", choice(("person", "none")), "person", crop)
-    own = "JSON in pixels of the source photo, or its data set's CSV, instead of an estimator"
-    add("--source_keypoints", text, None, own, metavar="FILE")
     add("--no_retarget", flag, False, "the limb lengths of the poses instead of the person's own")
-    add_estimator_options(parser)
-    add_joint_score(parser)
+    add_person_options(parser)
     add = parser.group("film")
     add("--fps", rate, None, f"pictures a second; default: as the poses tell, else {FPS:g}")
     steady = f"Hz, lower is steadier, 0: off; default: {CUTOFF:g} for estimated poses, else off"
@@ -94,21 +89,17 @@ def read_movement(
         ends = [_one_pose(Path(item), opt, find, frame) for item in opt.between]
         return between(*ends, opt.frames), opt.fps or FPS, False
     path = Path(opt.poses)
-    is_folder = path.is_dir()
-    has_files = is_folder and any(p.suffix.lower() == ".json" for p in path.iterdir())
-    if has_files or path.suffix.lower() in POSE_FILES:
-        named = _poses_of_files(path, opt)
+    files = _json_files(path) if path.is_dir() else [path]
+    if files and files[0].suffix.lower() in POSE_FILES:
+        named = _poses_of_files(path, files, opt)
         fps = opt.fps or named[0].fps or FPS
         if named[0].in_annotation_frame:
             return np.stack([pose.in_frame(frame) for pose in named]), fps, False
         return movement_to_frame(np.stack([p.keypoints for p in named]), frame, fps), fps, False
-    if is_folder:
+    if path.is_dir():
         photos = list_photos(path)
-        pictures, count, fps = (
-            ((as_photo(photo), str(photo)) for photo in photos),
-            len(photos),
-            None,
-        )
+        count, fps = len(photos), None
+        pictures = ((as_photo(photo), str(photo)) for photo in photos)
     elif path.suffix.lower() in VIDEOS:
         pictures, count, fps = pictures_of_video(path)
     else:
@@ -131,29 +122,27 @@ def _one_pose(path: Path, opt: Namespace, find: PersonFinder, frame: tuple[int, 
     return movement_to_frame(find(as_photo(path), str(path))[None], frame, FPS)[0]
 
 
-def _poses_of_files(path: Path, opt: Namespace) -> list[NamedPose]:
+def _json_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("[!.]*") if p.suffix.lower() == ".json")
+
+
+def _poses_of_files(path: Path, files: list[Path], opt: Namespace) -> list[NamedPose]:
     """The poses of a file, or of the files of a folder by name; nobody is a pose too."""
-    files = [path]
-    if path.is_dir():
-        files = sorted(p for p in path.glob("[!.]*") if p.suffix.lower() == ".json")
-    many, poses = len(files) > 1, []
-    for file in files:
-        try:
-            found = read_poses(file, opt.person, 0, opt.joint_score, keep_empty=True)
-        except UserError as error:
-            if not many or "holds no person" not in str(error):
-                raise
-            found = [NamedPose(file.stem, NOBODY, False)]
-        if many and len(found) > 1:
-            raise UserError(
-                f"--poses {path}: {file.name} is a sequence of {len(found)} poses, one of "
-                f"{len(files)} pose files; expected files of one pose each, or one sequence: "
-                f"--poses {file}"
-            )
-        poses += found
+    found = [read_poses(f, opt.person, 0, opt.joint_score, keep_empty=True) for f in files]
+    poses = list(chain(*found))
     seen = [pose for pose in poses if present(pose.keypoints).any()]
     if not seen:
-        raise UserError(f"--poses {path}: nobody is in any of its {len(poses)} poses")
+        raise UserError(
+            f"--poses {path} holds no person: nobody is in any of its {len(poses)} poses; expected "
+            f"a body joint of a score above {opt.joint_score:g}"
+        )
+    long = next((i for i, sequence in enumerate(found) if len(sequence) > 1), None)
+    if long is not None and len(files) > 1:
+        raise UserError(
+            f"--poses {path}: {files[long].name} is a sequence of {len(found[long])} poses, one of "
+            f"{len(files)} pose files; expected files of one pose each, or one sequence: "
+            f"--poses {files[long]}"
+        )
     if len({pose.in_annotation_frame for pose in seen}) > 1:
         raise UserError(f"--poses {path}: some poses are in pixels of a photo and some are not")
     return [p._replace(in_annotation_frame=seen[0].in_annotation_frame) for p in poses]
@@ -200,7 +189,8 @@ def output_file(opt: Namespace) -> Path:
     kind = output.suffix.lower()
     if kind not in WRITERS:
         raise UserError(f"--output {output}: expected a name that ends in {', '.join(WRITERS)}")
-    check_writable(output)
+    read = [opt.source, opt.source_keypoints, opt.poses, *(opt.between or ())]
+    check_writable(output, filter(None, read))
     if opt.fps and opt.fps > LIMITS[kind][1]:
         raise UserError(
             f"--fps {opt.fps:g}: a {output.suffix} file shows at most {LIMITS[kind][1]} pictures a "
@@ -208,10 +198,6 @@ def output_file(opt: Namespace) -> Path:
         )
     if bool(opt.poses) == bool(opt.between):
         raise UserError("expected either --poses P or --between A B")
-    read = [opt.source, opt.source_keypoints, opt.poses, *(opt.between or ())]
-    for given in (Path(word) for word in read if word):
-        if given.exists() and output.exists() and output.samefile(given):
-            raise UserError(f"--output {output} would replace {given}, which is read")
     return output
 
 
@@ -229,8 +215,9 @@ def film(
         yield frame
 
 
-def animate(opt: Namespace) -> None:
-    """Do what the options say, and say where the film is."""
+def main(argv: list[str] | None = None) -> None:
+    """Parse, animate, say where the film is."""
+    opt = build_parser().parse(argv)
     output = output_file(opt)
     as_photo(opt.source)  # refused before anything heavy is loaded
     device = choose_device(opt.device)
@@ -263,11 +250,6 @@ def animate(opt: Namespace) -> None:
             f"{fastest}: the film is slower; an .mp4 file keeps the time"
         )
     print(f"wrote {output}: {len(poses)} frames, {min(fps, fastest):g} a second")
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Parse and animate."""
-    animate(build_parser().parse(argv))
 
 
 if __name__ == "__main__":

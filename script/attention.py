@@ -33,8 +33,7 @@ from options.parser import DATA, OUTPUT, Parser, add_device
 from options.trained import load_model
 from script.transfer import (
     add_checkpoint_options,
-    add_estimator_options,
-    add_joint_score,
+    add_person_options,
     find_checkpoint,
     person_finder,
     read_source,
@@ -44,7 +43,6 @@ from util.errors import UserError
 from util.files import check_writable, make_folder, write_file
 from util.image import resize_linear, save_image
 from util.kinds import (
-    choice,
     flag,
     folder_name,
     natural,
@@ -90,8 +88,6 @@ def build_parser() -> Parser:
     add = parser.group("what is looked at")
     add("--source", text, None, "photo of the person to be moved")
     add("--pose", several(text, 1), None, "photo or keypoint file: the pose to take", metavar="P")
-    add("--source_keypoints", text, None, "JSON or CSV, instead of an estimator")
-    add("--crop", choice(("person", "none")), "person", "cut people out of photos, or use all")
     add(DATA, text, None, "data set whose pairs are shown or measured", "dataroot")
     add("--phase", folder_name, "test", "its phase")
     add("--pair", natural, None, "pair N of its list, from 0")
@@ -105,8 +101,7 @@ def build_parser() -> Parser:
     add(OUTPUT, text, None, place, "output")
     add_checkpoint_options(parser)
     add_device(parser.option)
-    add_estimator_options(parser)
-    add_joint_score(parser)
+    add_person_options(parser)
     return parser
 
 

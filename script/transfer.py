@@ -84,18 +84,13 @@ def build_parser() -> Parser:
     add(OUTPUT, text, REQUIRED, "picture to write, .png or .jpg")
     add_checkpoint_options(parser)
     add_device(add)
-    crop = "person: cut the person out of each photo; none: use whole photos, as test.py does"
-    add("--crop", choice(("person", "none")), "person", crop)
-    keypoints = "JSON in pixels of the source photo, or its data set's CSV, instead of an estimator"
-    add("--source_keypoints", text, None, keypoints, metavar="FILE")
     limbs = "the poses with the limb lengths of the source person, so that no body is deformed"
     add("--retarget", flag, False, limbs)
     mask = parser.group("background")
     kinds = "what is pasted: the person by a mask of this kind; none: the rectangle with soft edges"
     mask("--mask", choice(MASKS), "grabcut", kinds)
     mask("--mask_weights", text, None, "weight file of maskrcnn; default: cache or download")
-    add_estimator_options(parser)
-    add_joint_score(parser)
+    add_person_options(parser)
     return parser
 
 
@@ -122,10 +117,16 @@ def add_estimator_options(parser: Parser) -> None:
     add("--min_joints", natural, MIN_JOINTS, joints)
 
 
-def add_joint_score(parser: Parser) -> None:
-    """The option of commands that read JSON poses."""
+def add_person_options(parser: Parser) -> None:
+    """Options of commands that take a person from a photo and poses from photos or files."""
+    add, crops = parser.group("people"), choice(("person", "none"))
+    crop = "person: cut the person out of each photo; none: use whole photos, as test.py does"
+    add("--crop", crops, "person", crop)
+    keypoints = "JSON in pixels of the source photo, or its data set's CSV, instead of an estimator"
+    add("--source_keypoints", text, None, keypoints, metavar="FILE")
     score = "joints of JSON files with a lower score are missing"
-    parser.option("--joint_score", fraction, JOINT_SCORE, score)
+    add("--joint_score", fraction, JOINT_SCORE, score)
+    add_estimator_options(parser)
 
 
 def person_finder(opt: Namespace, device) -> PersonFinder:
@@ -240,18 +241,14 @@ def output_files(opt: Namespace) -> tuple[Path, Path]:
             f"--output {output}: expected a name that ends in {', '.join(OUTPUT_FORMATS)}"
         )
     skeletons = output.with_name(f"{output.stem}_skeletons.png")
-    check_writable(output)
-    for given in map(Path, (opt.source, *opt.pose)):
-        for written in (output, skeletons):
-            if given.is_dir() and given.resolve() in written.resolve().parents:
-                raise UserError(
-                    f"--output {output} lies inside the folder of poses {given}, where the next "
-                    "call would take it for a pose; choose a place outside"
-                )
-            if given.exists() and written.exists() and written.samefile(given):
-                raise UserError(
-                    f"--output {output} would replace {given}, which is read; choose another name"
-                )
+    for written in (output, skeletons):
+        check_writable(written, (opt.source, *opt.pose))
+    for folder in filter(Path.is_dir, map(Path, opt.pose)):
+        if folder.resolve() in output.resolve().parents:
+            raise UserError(
+                f"--output {output} lies inside the folder of poses {folder}, where the next call "
+                "would take it for a pose; choose a place outside"
+            )
     return output, skeletons
 
 

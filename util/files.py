@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,12 @@ def remove_leftovers(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def check_writable(path: str | os.PathLike) -> None:
-    """OutputError unless a file can be written at ``path``, whose folder may not exist yet."""
+def check_writable(path: str | os.PathLike, read: Iterable[str | os.PathLike] = ()) -> None:
+    """OutputError unless a file can be written at ``path``, whose folder may not exist yet, and
+    replaces nothing that is ``read``."""
+    for given in map(Path, read):
+        if given.exists() and Path(path).exists() and given.samefile(path):
+            raise OutputError(f"{path} would replace {given}, which is read; choose another name")
     path = Path(path).absolute()
     nearest = next(folder for folder in path.parents if folder.exists())
     if path.is_dir():

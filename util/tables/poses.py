@@ -70,7 +70,7 @@ def read_poses(
     sequence, as :func:`pose_text` writes them.
 
     A picture in which nobody has a joint is left out. Raises UserError, beginning with the file's
-    name, for anything else, and when nobody is left.
+    name, for anything else, and when no picture is left.
     """
     path = Path(path)
     if not path.is_file():
@@ -94,7 +94,7 @@ def poses_in(
     """All poses of a JSON text, as :func:`read_poses` reads them."""
     try:
         content = json.loads(text)
-        pictures = _pictures(content, where)
+        pictures = _pictures(content, where) or [_Picture([], None)]
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not a JSON file ({error}); export it again") from error
     frame = _frame(content, where)
@@ -110,7 +110,7 @@ def poses_in(
             points = choose_person(people, f"{where}, {name}", rule, min_joints).keypoints
         if people or keep_empty:
             poses.append(NamedPose(name, points, frame is not None, frame, fps))
-    if not any(present(pose.keypoints).any() for pose in poses):
+    if not poses:
         raise UserError(
             f"{where} holds no person with a body joint of a score above {threshold:g}; expected "
             "at least one"
