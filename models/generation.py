@@ -83,7 +83,7 @@ def pairs_to_make(opt: Namespace, run: dict[str, Any], pairs: Pairs) -> list[int
     earlier = read_json(folder / FILE, "leave --resume out to make all images anew")
     if not isinstance(earlier, dict) or earlier.get("run") != run["run"]:
         raise UserError(
-            f"--resume: {folder} was made with {_difference(earlier, run)}; give the same, leave "
+            f"--resume: {folder} was made with {difference(earlier, run)}; give the same, leave "
             "--resume out to make all images anew, or choose another --results_dir"
         )
     done = complete_pairs(folder, pairs, opt.save_format, run["run"], not opt.no_html)
@@ -93,12 +93,12 @@ def pairs_to_make(opt: Namespace, run: dict[str, Any], pairs: Pairs) -> list[int
     return [i for i in range(len(pairs)) if i not in done]
 
 
-def _difference(earlier: Any, run: dict[str, Any]) -> str:
+def difference(earlier: Any, run: dict[str, Any]) -> str:
     """The first thing in which two runs differ, in words."""
     earlier = earlier if isinstance(earlier, dict) else {}
     options = earlier.get("options")
     outer = {k: v for k, v in run.items() if k not in ("run", "date", "options")}
-    for wanted, before in ((outer, earlier), (run["options"], options)):
+    for wanted, before in ((outer, earlier), (run.get("options", {}), options)):
         before = before if isinstance(before, dict) else {}
         for key, value in wanted.items():
             if before.get(key) != value:

@@ -24,11 +24,12 @@ from PIL import Image
 
 from api import PoseTransfer
 from data.prepare.identities import plan
+from models.generation import difference
 from options.parser import DATA, OUTPUT, Parser, add_batch, add_device
 from script.transfer import add_checkpoint_options, find_checkpoint, load
 from util.errors import UserError
 from util.files import make_folder, read_json, remove_leftovers, write_file
-from util.image import as_photo, mark_of, save_image
+from util.image import as_photo, is_made, save_image
 from util.kinds import REQUIRED, choice, flag, natural, positive_int, text
 from util.names import is_image
 from util.run.checkpoint import file_hash, find_file
@@ -108,25 +109,13 @@ def check_output(folder: Path, run: dict[str, Any]) -> None:
             )
         return
     earlier = read_json(folder / FILE, "choose another --output")
-    earlier = earlier if isinstance(earlier, dict) else {}
-    count = earlier.get("count")
-    if earlier.get("run") == run["run"] and isinstance(count, int) and count <= run["count"]:
+    same = isinstance(earlier, dict) and earlier.get("run") == run["run"]
+    if same and earlier.get("count") in range(run["count"] + 1):
         return  # more pictures of everybody continue the same rows
-    key = next((k for k in run if earlier.get(k) != run[k]), "run")
     raise UserError(
-        f"{folder} was made with {key} {str(earlier.get(key, 'unknown'))[:60]}, not "
-        f"{str(run[key])[:60]}; give the same to go on, or choose another --output"
+        f"{folder} was made with {difference(earlier, run)}; give the same to go on, or choose "
+        "another --output"
     )
-
-
-def is_made(path: Path, run: str) -> bool:
-    """Whether a whole picture of this run is at a place."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return mark_of(image) == run
-    except OSError:
-        return False
 
 
 def generate(

@@ -66,6 +66,8 @@ def _decoded(
     except UnidentifiedImageError:  # its text is the name or a memory address
         known = ", ".join(PICTURE_FORMATS)
         problem = f" is not a readable image (expected {known}); replace the file"
+        if where.lower().endswith(HEIC):
+            problem = " is a HEIC photo, which cannot be read here; export it as JPEG"
     except Image.DecompressionBombError as error:
         problem = f" is not a readable image ({error}); replace the file"
     except DAMAGE as error:
@@ -133,6 +135,16 @@ def mark_of(image: Image.Image) -> str:
     return "" if before else mark
 
 
+def is_made(path: Path, mark: str) -> bool:
+    """Whether a whole picture that :func:`save_image` gave this mark is at a place."""
+    try:
+        load_image(path)
+        with Image.open(path) as image:
+            return mark_of(image) == mark
+    except (UserError, OSError):
+        return False
+
+
 def save_image(path: str | Path, image: np.ndarray, quality: int = 75, mark: str = "") -> None:
     """Write a uint8 (H, W, 3) array as PNG or JPEG by suffix, complete or not at all.
 
@@ -175,7 +187,7 @@ def as_photo(picture: Picture, where: str | None = None) -> Image.Image:
         if not path.is_file():
             found = "is a folder" if path.is_dir() else "no such image"
             raise UserError(f"{where}: {found}; expected the file name of one photo")
-        return _photo(path, where)
+        return _decoded(path, where, _check)
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise UserError(
@@ -212,13 +224,7 @@ def photo_from_bytes(content: bytes, where: str) -> Image.Image:
     """
     if not content:
         raise UserError(f"{where} is empty; expected a photo")
-    return _photo(io.BytesIO(content), where)
-
-
-def _photo(file: Path | io.BytesIO, where: str) -> Image.Image:
-    if where.lower().endswith(HEIC):
-        raise UserError(f"{where} is a HEIC photo, which cannot be read here; export it as JPEG")
-    return _decoded(file, where, _check)
+    return _decoded(io.BytesIO(content), where, _check)
 
 
 def _check(image: Image.Image, where: str) -> None:

@@ -99,7 +99,7 @@ def write_dataset(
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write_lines(out / SYNTHETIC_NAME, [json.dumps(manifest, indent=2)])
-        counts = write(out, settings, partial(_each, workers=workers, progress=progress))
+        counts = write(out, settings, workers, progress)
         manifest |= {"counts": counts, "complete": True}
         _write_lines(out / SYNTHETIC_NAME, [json.dumps(manifest, indent=2)])
     except OSError as error:
@@ -181,33 +181,30 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
     write_file(path, "".join(f"{line}\n" for line in lines).encode())
 
 
-def _tasks(settings: Settings | ViewSettings, phase: str) -> list[tuple[list[int], int]]:
-    """Seeds and number of each person or object of a split; each has own random numbers."""
-    first, count = 1, settings.identities
-    if phase == "test":
-        first, count = 1 + count, settings.test_identities
-    return [([settings.seed, PHASES.index(phase), i], first + i) for i in range(count)]
-
-
 def _each(
-    work: Callable[[tuple], dict], tasks: list, phase: str, unit: str, workers: int, progress: bool
+    work: Callable, settings: Settings | ViewSettings, workers: int, progress: bool, phase: str
 ) -> Iterator[dict]:
-    done = map_in_order(work, tasks, workers)
-    return progress_bar(done, total=len(tasks), desc=phase, unit=unit, disable=not progress)
+    """What ``work`` makes of every person or object of a split; each has own random numbers."""
+    split, first = PHASES.index(phase), 1 + settings.identities * (phase == "test")
+    count = (settings.identities, settings.test_identities)[split]
+    tasks = [([settings.seed, split, i], first + i) for i in range(count)]
+    done = map_in_order(partial(work, settings), tasks, workers)
+    unit = "person" if settings.layout in SIZES else "object"
+    return progress_bar(done, total=count, desc=phase, unit=unit, disable=not progress)
 
 
 # --- people -------------------------------------------------------------------------------------
 
 
-def _write_people(out: Path, settings: Settings, each: Callable) -> dict[str, dict]:
+def _write_people(out: Path, settings: Settings, workers: int, progress: bool) -> dict[str, dict]:
     """Render both splits and write their tables; returns the counts of each."""
     counts = {}
     for phase, limit in zip(PHASES, (settings.pairs, settings.test_pairs), strict=True):
-        (out / phase).mkdir(parents=True, exist_ok=True)
-        tasks, keypoints, pairs = _tasks(settings, phase), {}, []
-        for person in each(partial(_write_person, out / phase, settings), tasks, phase, "person"):
-            keypoints.update(person)
-            pairs += permutations(person, 2)
+        (out / phase).mkdir(exist_ok=True)
+        work = partial(_write_person, out / phase)
+        people = list(_each(work, settings, workers, progress, phase))
+        keypoints = {name: points for person in people for name, points in person.items()}
+        pairs = [pair for person in people for pair in permutations(person, 2)]
         if limit is not None and limit < len(pairs):
             rng = np.random.default_rng([settings.seed, PHASES.index(phase)])
             pairs = [pairs[i] for i in np.sort(rng.choice(len(pairs), limit, replace=False))]
@@ -216,7 +213,7 @@ def _write_people(out: Path, settings: Settings, each: Callable) -> dict[str, di
         write_keypoints(keypoint_table, keypoints)
         for path in lists:
             _write_lines(path, keypoints)
-        counts[phase] = {"identities": len(tasks), "images": len(keypoints), "pairs": len(pairs)}
+        counts[phase] = {"identities": len(people), "images": len(keypoints), "pairs": len(pairs)}
     return counts
 
 
@@ -270,15 +267,15 @@ def contact_sheet(root: str | os.PathLike, path: str | os.PathLike) -> None:
 # --- turned objects -----------------------------------------------------------------------------
 
 
-def _write_views(out: Path, settings: ViewSettings, each: Callable) -> dict[str, dict]:
-    """Render both splits; returns the counts of each."""
-    counts = {}
+def _write_views(
+    out: Path, settings: ViewSettings, workers: int, progress: bool
+) -> dict[str, dict]:
+    """Render both splits and write their lists; returns the counts of each."""
+    keys: dict[str, list[str]] = {phase: [] for phase in PHASES}
 
     def pictures(phase: str) -> Iterator[tuple[str, np.ndarray]]:
-        tasks = _tasks(settings, phase)
-        counts[phase] = {"objects": len(tasks), "images": 0}
-        for views in each(partial(_render_object, settings), tasks, phase, "object"):
-            counts[phase]["images"] += len(views)
+        for views in _each(_render_object, settings, workers, progress, phase):
+            keys[phase] += views
             yield from views.items()
 
     if settings.hdf5:
@@ -294,11 +291,12 @@ def _write_views(out: Path, settings: ViewSettings, each: Callable) -> dict[str,
             for name, image in pictures(phase):
                 with replacing(out / phase / f"{name}.png") as temporary:
                     Image.fromarray(image).save(temporary, format="PNG", compress_level=6)
+    counts = {}
     for phase in PHASES:
-        names = [_object_name(settings.layout, number) for _, number in _tasks(settings, phase)]
-        keys = [f"{name}_{side}" for name in names for side, _, _ in _sides("chairs")]
+        names = list(dict.fromkeys(key.rsplit("_", 2)[0] for key in keys[phase]))
         for path in tables_of(out, settings.layout, phase):
-            _write_lines(path, keys if path.name.startswith("id") else names)
+            _write_lines(path, keys[phase] if path.name.startswith("id") else names)
+        counts[phase] = {"objects": len(names), "images": len(keys[phase])}
     return counts
 
 
@@ -306,7 +304,7 @@ def _render_object(settings: ViewSettings, task: tuple[list[int], int]) -> dict[
     """All views of one object, by name."""
     seeds, number = task
     scene = OBJECTS[settings.layout](np.random.default_rng(seeds))
-    name = _object_name(settings.layout, number)
+    name = f"{number:03d}_01_01" if settings.layout == "faces" else f"chair{number:05d}"
     return {
         f"{name}_{side}": render_view(scene, azimuth, elevation, settings.size)
         for side, azimuth, elevation in _sides(settings.layout)
@@ -318,7 +316,3 @@ def _sides(layout: str) -> list[tuple[str, float, float]]:
     if layout == "faces":
         return [(f"{c}_{ILLUMINATION}", 15.0 * (i - 6), 0.0) for i, c in enumerate(CAMERAS)]
     return [(f"{h}_{v}", h * STEP, v) for v in ELEVATIONS for h in AZIMUTHS]
-
-
-def _object_name(layout: str, number: int) -> str:
-    return f"{number:03d}_01_01" if layout == "faces" else f"chair{number:05d}"

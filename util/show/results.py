@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from dominate import tags
-from PIL import Image
 
-from util.errors import UserError
 from util.files import remove_leftovers
-from util.image import load_image, mark_of, resize_linear, save_image
+from util.image import is_made, load_image, resize_linear, save_image
 from util.names import PAGE_IMAGES, result_name, stem
 from util.parallel import allotted_cpus
 from util.run import distributed
@@ -48,14 +46,7 @@ def complete_pairs(
     def is_whole(pair: tuple[str, str]) -> bool:
         path = folder / result_name(*pair, save_format)
         photos = (folder / PAGE_IMAGES / f"{stem(name)}.jpg" for name in pair)
-        if not path.is_file() or (page and not all(photo.is_file() for photo in photos)):
-            return False
-        try:
-            load_image(path)
-            with Image.open(path) as image:
-                return mark_of(image) == mark
-        except (UserError, OSError):
-            return False
+        return (not page or all(photo.is_file() for photo in photos)) and is_made(path, mark)
 
     return [i for i, pair in enumerate(pairs) if is_whole(pair)]
 
