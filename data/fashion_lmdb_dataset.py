@@ -12,6 +12,7 @@ from util.image import image_from_bytes
 from util.kinds import choice, text
 from util.tables.layouts import CROP_BOX, NTED_PAIRS_NAME, STRIP_SIZE
 from util.tables.lmdb import LmdbReader, environment_name
+from util.tables.patn import names_in
 from util.tables.uncropped import ORDERS, pose_path, read_items, read_pose, shift, to_name
 from util.tensors import image_to_tensor
 
@@ -58,7 +59,7 @@ class FashionLmdbDataset(BaseDataset):
 
     def _check(self, pairs_file: Path) -> None:
         """Refuse lists with images that are not in the environment or have no keypoints."""
-        paths = sorted({path for target, sources in self.items for path in (target, *sources)})
+        paths = sorted(names_in((target, *sources) for target, sources in self.items))
         for path in self.images.missing(paths):
             raise UserError(
                 f"{pairs_file} names {path}, which is not in {self.images.folder}; run "

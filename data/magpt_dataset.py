@@ -11,10 +11,10 @@ from util.errors import UserError
 from util.files import make_folder
 from util.image import save_image
 from util.kinds import flag
-from util.names import file_id, result_name
-from util.skeleton import in_frame
+from util.names import alike, file_id, result_name
 from util.tables.layouts import LAYOUTS
-from util.tables.uncropped import PAIR_COLUMNS, read_magpt_keypoints
+from util.tables.patn import names_in
+from util.tables.uncropped import PAIR_COLUMNS, read_magpt_images
 from util.tensors import SAVE_NORMS, normalise_uint8
 
 
@@ -82,16 +82,10 @@ class MagptDataset(PoseDataset):
                     save_image(real / file, stretched)
 
     def read_keypoints(self, path: Path) -> dict[str, np.ndarray]:
-        table = read_magpt_keypoints(path)
-        owners: dict[str, str] = {}
-        keypoints = {}
-        for name in dict.fromkeys(name for pair in self.pairs for name in pair):
-            key = file_id(name)
-            if owners.setdefault(key, name) != name:
-                raise UserError(
-                    f"{name} and {owners[key]} share the file id {key}, so their keypoints cannot "
-                    "be told apart; rename one of the files"
-                )
-            if key in table:
-                keypoints[name] = in_frame(*table[key], self.annotation_size)
-        return keypoints
+        names = names_in(self.pairs)
+        if clash := alike(names, file_id):
+            raise UserError(
+                f"{clash[1]} and {clash[0]} share the file id {file_id(clash[0])}, so their "
+                "keypoints cannot be told apart; rename one of the files"
+            )
+        return read_magpt_images(path, names, self.annotation_size)

@@ -3,6 +3,7 @@ GFLA's augmentation for Market-1501: one random affine map for an image and its 
 
 import os
 from argparse import ArgumentParser, Namespace
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from util.errors import UserError
 from util.image import OUTSIDE, load_image
 from util.kinds import flag, number, several
 from util.skeleton import in_frame, present
+from util.tables.layouts import find_file
 from util.tables.manifest import folder_record
-from util.tables.patn import find_row, read_keypoints, read_pairs
+from util.tables.patn import find_row, names_in, read_keypoints, read_pairs
 from util.tensors import image_to_tensor
 
 Range = tuple[float, float] | None  # (lowest, highest); None: off
@@ -120,9 +122,9 @@ class PoseDataset(BaseDataset):
         self.record = folder_record(self.folder)
         self.pairs = self.read_pairs(pairs_path)[: self.max_pairs]
         keypoints = self.read_keypoints(annotation_path)
-        self._check_names(keypoints, pairs_path, annotation_path)
-        used = {name for pair in self.pairs for name in pair}
-        self.keypoints = {name: torch.from_numpy(keypoints[name]) for name in used}
+        names = names_in(self.pairs)
+        self._check_names(names, keypoints, pairs_path, annotation_path)
+        self.keypoints = {name: torch.from_numpy(keypoints[name]) for name in names}
 
     @staticmethod
     def modify_options(parser: ArgumentParser, is_train: bool) -> None:
@@ -150,16 +152,18 @@ class PoseDataset(BaseDataset):
         return read_keypoints(path)
 
     def _find(self, what: str, candidates: tuple[str, ...]) -> Path:
-        names = [c.format(phase=self.phase) for c in candidates]
-        found = next((self.root / name for name in names if (self.root / name).exists()), None)
+        found = find_file(self.root, candidates, self.phase)
         if found is None:
+            names = ", ".join(candidates).format(phase=self.phase)
             raise UserError(
-                f"{self.root} has no {what}; looked for {', '.join(names)}. Check --dataroot, "
-                "--dataset_mode and --phase, or run python script/check_dataset.py"
+                f"{self.root} has no {what}; looked for {names}. Check --dataroot, --dataset_mode "
+                "and --phase, or run python script/check_dataset.py"
             )
         return found
 
-    def _check_names(self, keypoints: dict[str, np.ndarray], pairs_path: Path, path: Path) -> None:
+    def _check_names(
+        self, names: list[str], keypoints: Collection[str], pairs_path: Path, path: Path
+    ) -> None:
         """Refuse pairs without keypoints or without an image file, naming the row of the first."""
         if not self.folder.is_dir():
             raise UserError(
@@ -167,7 +171,7 @@ class PoseDataset(BaseDataset):
             )
         with os.scandir(self.folder) as entries:
             files = {entry.name for entry in entries if entry.is_file()}  # no pipe, no device
-        for name in dict.fromkeys(name for pair in self.pairs for name in pair):
+        for name in names:
             if name not in keypoints:
                 raise UserError(
                     f"{self._row(name, pairs_path)}: {name} has no keypoints in {path}; add its "

@@ -18,7 +18,7 @@ from util.errors import UserError
 from util.kinds import Kind, choice, positive_int, text
 from util.tables import views as naming
 from util.tables.manifest import folder_record
-from util.tables.views import FolderStore, Hdf5Store, Source
+from util.tables.views import FolderStore, Source
 
 VIEWS = Kind(
     "different labels with commas, axes with a semicolon: 0,2,4;0,10",
@@ -53,23 +53,20 @@ class ViewDataset(BaseDataset):
     ):
         super().__init__(*args, **kwargs)
         self.training = training
-        source = Source(self.root, self.phase, category, view_names, ang_skip)
-        self.store = source.store
-        if isinstance(self.store, FolderStore):
-            self.folder = self.store.folder
+        self.source = source = Source(self.root, self.phase, category, view_names, ang_skip)
+        if isinstance(source.store, FolderStore):
+            self.folder = source.store.folder
             self.record = folder_record(self.folder)
         else:
-            self.store.check(list(source.split), source.list_path)
+            source.store.check(source.split, source.list_path)
         self.full_turn = source.naming == "shapenet"
         self.views = tuple(map(tuple, views or source.views()))
-        self._index = self._indices(source)
-        self._turns = self._group(source)  # all views of an object along the first axis
+        self._index = self._indices()
+        self._turns = self._group()  # all views of an object along the first axis
         self._around = {name: turn for turn in self._turns.values() for name in turn}
-        self.sources = [name for name in source.split if name in self._around]
-        self.pairs = [] if training else self._turn_pairs(source)[: self.max_pairs]
-        self._size = self.store.image(self.sources[0]).size
-        if isinstance(self.store, Hdf5Store):
-            self.store.close()  # before workers are forked
+        self.sources = list(source.split)
+        self.pairs = [] if training else self._turn_pairs()[: self.max_pairs]
+        self._size = source.store.image(self.sources[0]).size
 
     @staticmethod
     def modify_options(parser: ArgumentParser, is_train: bool) -> None:
@@ -95,59 +92,60 @@ class ViewDataset(BaseDataset):
         names = ("views", "category", "view_names", "ang_skip")
         return {name: getattr(opt, name) for name in names} | {"training": opt.is_train}
 
-    def _indices(self, source: Source) -> dict[str, torch.Tensor]:
+    def _indices(self) -> dict[str, torch.Tensor]:
         """Name -> index of its label on each axis, int64 (K,)."""
-        result = {}
-        for name, (_, labels) in source.split.items():
+        result, where = {}, self.source.store.where
+        for name, (_, labels) in self.source.split.items():
             if len(labels) != len(self.views):
                 raise UserError(
-                    f"{name} in {source.store.where} has {len(labels)} view labels, but the "
+                    f"{name} in {where} has {len(labels)} view labels, but the "
                     f"network knows views of {len(self.views)}: the data and the checkpoint differ"
                 )
             seen = list(zip(labels, self.views, strict=True))
             for label, axis in seen:
                 if label not in axis:
                     raise UserError(
-                        f"{name} in {source.store.where} shows the view {label}, which the network "
-                        f"does not know; expected one of {', '.join(axis)}: remove the picture or "
-                        "train with it"
+                        f"{name} in {where} shows the view {label}, which the network does not "
+                        f"know; expected one of {', '.join(axis)}: remove the picture or train "
+                        "with it"
                     )
             result[name] = torch.tensor([axis.index(label) for label, axis in seen])
         return result
 
-    def _group(self, source: Source) -> dict[tuple, list[str]]:
+    def _group(self) -> dict[tuple, list[str]]:
         """(object, labels of the other axes) -> its pictures in the order of the first axis."""
         turns: dict[tuple, list[str]] = {}
-        for name, (thing, labels) in source.split.items():
+        where = self.source.store.where
+        for name, (thing, labels) in self.source.split.items():
             turns.setdefault((thing, *labels[1:]), []).append(name)
         for key, names in turns.items():
             names.sort(key=lambda name: int(self._index[name][0]))
             if len({int(self._index[name][0]) for name in names}) < len(names):
                 raise UserError(
-                    f"{source.store.where} has two pictures of one view of {key[0]}, {names[0]} is "
-                    "beside them; remove one"
+                    f"{where} has two pictures of one view of {key[0]}, {names[0]} is beside them; "
+                    "remove one"
                 )
         lonely = [key[0] for key, names in turns.items() if len(names) < 2]
         if lonely:
             raise UserError(
-                f"{source.store.where}: {len(lonely)} objects have one view only, the first is "
-                f"{lonely[0]}; expected at least two of each: add views or remove them"
+                f"{where}: {len(lonely)} objects have one view only, the first is {lonely[0]}; "
+                "expected at least two of each: add views or remove them"
             )
         return turns
 
-    def _turn_pairs(self, source: Source) -> list[tuple[str, str]]:
+    def _turn_pairs(self) -> list[tuple[str, str]]:
         """Each object from one side to all: (source name, target name)."""
         first: dict[str, list[str]] = {}
         for (thing, *_), names in sorted(
             self._turns.items(), key=lambda turn: self._index[turn[1][0]][1:].tolist()
         ):
             first.setdefault(thing, names)
-        order = source.objects()
+        order = self.source.objects()
         missing = [thing for thing in order if thing not in first]
         if missing:
             raise UserError(
-                f"{source.object_list} lists {missing[0]}, of which {source.store.where} has no "
-                "view; add its pictures or remove the line"
+                f"{self.source.object_list} lists {missing[0]}, of which "
+                f"{self.source.store.where} has no view; add its pictures or remove the line"
             )
         turned = ((i, first[thing]) for i, thing in enumerate(order))
         return [(names[i % len(names)], target) for i, names in turned for target in names]
@@ -179,10 +177,11 @@ class ViewDataset(BaseDataset):
         return sample
 
     def decoded(self, name: str) -> Image.Image:
-        image = self.store.image(name)
+        store = self.source.store
+        image = store.image(name)
         if image.size != self._size:
             raise UserError(
-                f"{name} in {self.store.where} has {image.width} x {image.height} pixels (width x "
+                f"{name} in {store.where} has {image.width} x {image.height} pixels (width x "
                 f"height), but {self.sources[0]} has {self._size[0]} x {self._size[1]}; all views "
                 "must have one size: make them again the same way"
             )

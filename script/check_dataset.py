@@ -30,7 +30,6 @@ from data.prepare.checks import (
     check_images,
     check_tables,
     check_views,
-    read_phase,
 )
 from options.parser import Parser, add_workers
 from util.errors import UserError
@@ -40,7 +39,15 @@ from util.parallel import allotted_cpus
 from util.run.main import run_main
 from util.show.grid import grid, in_rows
 from util.skeleton import draw_skeleton, in_frame
-from util.tables.layouts import LAYOUTS, PHASES, SYNTHETIC_NAME, Layout, detect_layout, guess_layout
+from util.tables.layouts import (
+    LAYOUTS,
+    PHASES,
+    SYNTHETIC_NAME,
+    Layout,
+    detect_layout,
+    find_file,
+    guess_layout,
+)
 from util.tables.manifest import origin
 from util.tables.views import looks_like_views
 
@@ -114,7 +121,7 @@ def print_files(root: Path, layout: Layout, phases: list[str], missing: bool = F
     }
     for phase in phases:
         for kind, names in kinds.items():
-            path = layout.find(root, names, phase)
+            path = find_file(root, names, phase)
             if path is not None:
                 print(f"  found   {phase} {kind}: {path.relative_to(root)}")
             elif missing:
@@ -127,7 +134,7 @@ def check_people(root: Path, options: Namespace, found: Findings) -> None:
     layout = choose_layout(root, options)
     print_files(root, layout, options.phase)
     own = options.own or (root / SYNTHETIC_NAME).exists()
-    phases = [read_phase(root, layout, name, found) for name in options.phase]
+    phases = [Phase(root, layout, name, found) for name in options.phase]
     for phase in phases:
         check_tables(phase, own, found)
         check_images(phase, options.workers, own, found)

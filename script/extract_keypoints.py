@@ -25,16 +25,12 @@ import numpy as np
 
 from models.estimators import PersonFinder
 from options.parser import OUTPUT, Parser, add_device
-from script.transfer import (
-    QUALITY,
-    add_estimator_options,
-    person_finder,
-    subject_of_photo,
-)
+from script.transfer import QUALITY, add_estimator_options, person_finder, subject_of_photo
 from util.errors import UserError
 from util.files import OutputError, check_writable, make_folder, write_file
 from util.image import list_photos, load_image, save_image
 from util.kinds import REQUIRED, choice, flag, text
+from util.names import alike
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.progress import progress_bar
@@ -66,14 +62,11 @@ def build_parser() -> Parser:
 
 def name_photos(folder: Path, photos: list[Path]) -> dict[str, Path]:
     """Name of the picture to write -> photo; two photos may not get one name."""
-    named: dict[str, Path] = {}
-    for photo in photos:
-        name = photo.relative_to(folder).with_suffix(".png").as_posix()
-        if named.setdefault(name, photo) != photo:
-            raise UserError(
-                f"{named[name]} and {photo} would both become {name}; rename one of them"
-            )
-    return named
+    names = {photo: photo.relative_to(folder).with_suffix(".png").as_posix() for photo in photos}
+    if clash := alike(names, names.get):
+        both = f"{clash[0]} and {clash[1]} would both become {names[clash[0]]}"
+        raise UserError(f"{both}; rename one of them")
+    return {name: photo for photo, name in names.items()}
 
 
 def resume(journal: Path, settings: dict[str, Any], overwrite: bool) -> dict[str, dict[str, Any]]:
@@ -87,7 +80,6 @@ def resume(journal: Path, settings: dict[str, Any], overwrite: bool) -> dict[str
         for line in journal.read_text("utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError):
                 lines.append(json.loads(line))
-    lines = [line for line in lines if isinstance(line, dict)]
     if lines and lines[0] != settings:
         changed = [key for key in settings if lines[0].get(key) != settings[key]]
         raise UserError(
@@ -95,7 +87,7 @@ def resume(journal: Path, settings: dict[str, Any], overwrite: bool) -> dict[str
             f"({', '.join(changed)}); start it as before, choose another --output, or pass "
             "--overwrite"
         )
-    found = {line["name"]: line for line in lines[1:] if "name" in line}
+    found = {line["name"]: line for line in lines[1:]}
     make_folder(journal.parent)
     kept = "".join(f"{json.dumps(line)}\n" for line in (settings, *found.values()))
     write_file(journal, kept.encode())

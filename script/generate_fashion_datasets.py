@@ -12,6 +12,7 @@ folder or as the zip file it was downloaded as. The layouts:
   nted   train_256/ test_256/: 176x256 PNG files (NTED, PIDM metrics)
 """
 
+import dataclasses
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -78,15 +79,15 @@ def find_source(root: Path, layout: str) -> Path:
 def read_split(root: Path, phase: str) -> tuple[list[str], Path]:
     """Flat names of one phase from train.lst / test.lst, or from MAGPT's list of paths."""
     path, magpt = (root / name.format(phase=phase) for name in (LIST_NAME, MAGPT_LIST_NAME))
-    if not path.exists() and magpt.exists():
-        rows = [fields for _, fields in read_table(magpt, ",", ("img",))]
-        return [flatten_deepfashion_path(name) for (name,) in rows], magpt
-    if not path.exists():
-        raise UserError(
-            f"{path} does not exist; expected the published list of the {phase} images, one flat "
-            f"name a line: get train.lst and test.lst from {LAYOUTS['fashion'].origins['list']}."
-        )
-    return read_list(path), path
+    if path.exists():
+        return read_list(path), path
+    if magpt.exists():
+        rows = read_table(magpt, ",", ("img",))
+        return [flatten_deepfashion_path(name) for _, (name,) in rows], magpt
+    raise UserError(
+        f"{path} does not exist; expected the published list of the {phase} images, one flat "
+        f"name a line: get train.lst and test.lst from {LAYOUTS['fashion'].origins['list']}."
+    )
 
 
 def read_splits(root: Path) -> dict[str, tuple[list[str], Path]]:
@@ -132,15 +133,14 @@ def make_folders(
     preparations: Sequence[Preparation],
     images: Mapping[str, Mapping[str, str | None]],
     workers: int,
-    resampling: str = "bicubic",
     lists: Mapping[str, Path] | None = None,
 ) -> int:
     """Make all folders (see :func:`data.prepare.images.begin`) and say what is there; the status.
 
     1 when images are missing or could not be read.
     """
-    records, tasks = begin(output, kind, preparations, images, resampling, lists)
-    steps = run(output, source, records, tasks, resampling, workers)
+    records, tasks = begin(output, kind, preparations, images, lists)
+    steps = run(output, source, records, tasks, workers)
     results = list(progress_bar(steps, total=len(tasks), unit="image"))
     made = sum(count for count, _ in results)
     print(f"{made:,} files made, {sum(map(len, tasks.values())) - made:,} were there or failed")
@@ -180,10 +180,11 @@ def main(arguments: list[str] | None = None) -> int:
         )
     kind = "img" if image.size == RELEASE_SIZE[::-1] else "img_highres"
     print(f"release {kind}: {len(found):,} of {sum(map(len, images.values())):,} images found")
-    preparations = PREPARATIONS[options.layout][kind]
+    published = PREPARATIONS[options.layout][kind]
+    preparations = [dataclasses.replace(how, resampling=options.filter) for how in published]
     lists = {phase: path for phase, (_, path) in splits.items()}
-    output, workers = Path(options.output or root), options.workers
-    return make_folders(output, source, kind, preparations, images, workers, options.filter, lists)
+    output = Path(options.output or root)
+    return make_folders(output, source, kind, preparations, images, options.workers, lists)
 
 
 if __name__ == "__main__":

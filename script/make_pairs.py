@@ -61,8 +61,8 @@ def read_people(options: Namespace, table: Mapping[str, np.ndarray]) -> dict[str
         options.identity = recognise_rule(names)
         print(f"people are told apart by --identity {options.identity}")
     if options.identity == "market":
-        shown = {name for name in names if present(table[name])[list(TORSO)].all()}
-        names = [name for name in names if name in shown and not is_distractor(name)]
+        shown = (name for name in names if present(table[name])[list(TORSO)].all())
+        names = [name for name in shown if not is_distractor(name)]
     if not names:
         raise UserError(
             f"no image of {options.keypoints} can be used; expected people, named as in "
@@ -84,10 +84,10 @@ def split(
         )
     count = min(max(1, round(len(people) * options.test_share)), len(people) - 1)
     test = set(rng.sample(list(people), count))
-    return {
-        "train": {person: names for person, names in people.items() if person not in test},
-        "test": {person: names for person, names in people.items() if person in test},
-    }
+    parts: dict[str, dict[str, list[str]]] = {phase: {} for phase in PHASES}
+    for person, names in people.items():
+        parts["test" if person in test else "train"][person] = names
+    return parts
 
 
 def pairs_of(

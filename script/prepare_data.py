@@ -31,12 +31,13 @@ from util.errors import UserError
 from util.files import read_json, write_file
 from util.image import load_image
 from util.kinds import REQUIRED, Kind, text
-from util.names import is_deepfashion_path
+from util.names import alike, is_deepfashion_path
 from util.parallel import allotted_cpus, map_in_order
 from util.run.main import run_main
 from util.run.progress import progress_bar
 from util.tables.layouts import CROP_BOX, NTED_PAIRS_NAME, PHASES, RELEASE_SIZE
 from util.tables.lmdb import LmdbWriter, environment_name, image_key
+from util.tables.patn import names_in
 from util.tables.uncropped import read_items, to_name
 
 Size = tuple[int, int]  # (h, w)
@@ -68,36 +69,28 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
 def list_images(root: Path) -> list[str]:
     """Every path of the pairs lists, once, in order of appearance."""
     lists = [root / NTED_PAIRS_NAME.format(phase=phase) for phase in PHASES]
-    present = [path for path in lists if path.is_file()]
-    if not present:
+    items = [item for path in lists if path.is_file() for item in read_items(path)]
+    if not items:
         raise UserError(
             f"{root} holds neither train_pairs.txt nor test_pairs.txt; make them with python "
             "script/convert_annotations.py --from patn --to nted, or check --root"
         )
-    items = [item for path in present for item in read_items(path)]
-    paths = list(dict.fromkeys(p for target, sources in items for p in (target, *sources)))
-    by_key: dict[bytes, str] = {}
-    for path in paths:
-        other = by_key.setdefault(image_key(path), path)
-        if other != path:
-            raise UserError(
-                f"the lists name {other} and {path}, which would be one image in LMDB; rename one"
-            )
+    paths = names_in((target, *sources) for target, sources in items)
+    if clash := alike(paths, image_key):
+        raise UserError(
+            f"the lists name {clash[0]} and {clash[1]}, which would be one image in LMDB; rename "
+            "one"
+        )
     return paths
 
 
 def find_files(root: Path, paths: Sequence[str]) -> dict[str, Path]:
     """File of every path of the lists: under it, or under its flat name in train/ or test/."""
-    files, absent = {}, []
+    files = {}
     for path in paths:
-        candidates = [root / path]
-        if "/" in path:
-            candidates += [root / phase / to_name(path) for phase in PHASES]
-        file = next((c for c in candidates if c.is_file()), None)
-        if file is None:
-            absent.append(path)
-        else:
-            files[path] = file
+        places = [root / path, *(root / phase / to_name(path) for phase in PHASES if "/" in path)]
+        files[path] = next(filter(Path.is_file, places), None)
+    absent = [path for path, file in files.items() if file is None]
     if absent:
         raise UserError(
             f"{len(absent):,} of {len(paths):,} images of the lists are not below {root}, the "

@@ -4,10 +4,11 @@ plug-ins: ``models/foo_model.py`` with ``class FooModel`` is ``--model foo``."""
 import importlib
 import pkgutil
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from difflib import get_close_matches
-from pathlib import PurePath, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from types import ModuleType
+from typing import TypeVar
 
 from util.errors import UserError
 
@@ -16,6 +17,7 @@ SEPARATOR, SUFFIX = "_2_", "_vis"
 PAGE_IMAGES = "page_images"  # folder of the pictures of a page, beside the results
 POSE_PICTURE = "_pose"  # ends the stem of the picture of an image's skeleton there
 MAX_COMPONENT_BYTES, MAX_NAME_BYTES = 255, 1024
+Name = TypeVar("Name", str, Path)
 
 # Letters, digits and harmless signs, one folder level: nearly every name of the published lists.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,200}")
@@ -86,6 +88,13 @@ def stem(name: str) -> str:
     """Name without slashes and without its last extension: what result names are made of."""
     path = PurePosixPath(name)
     return path.stem if len(path.parts) < 2 else file_id(name)
+
+
+def alike(names: Iterable[Name], key: Callable[[Name], Hashable]) -> tuple[Name, Name] | None:
+    """The first two different names of one key; None where keys tell all names apart."""
+    owners: dict[Hashable, Name] = {}
+    pairs = ((owners.setdefault(key(name), name), name) for name in names)
+    return next((pair for pair in pairs if pair[0] != pair[1]), None)
 
 
 def result_name(source_name: str, target_name: str, extension: str = "png") -> str:

@@ -1,9 +1,9 @@
 """What is wrong with a data set: its tables, its images, people in both phases."""
 
+import contextlib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from functools import partialmethod
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from PIL import Image
 from data.prepare.identities import identity_rule, is_distractor, recognise_rule
 from util.errors import UserError
 from util.image import load_image, upright_size
-from util.names import file_id, is_image, stem
+from util.names import alike, is_image, stem
 from util.parallel import map_in_order
 from util.run.progress import progress_bar
-from util.skeleton import in_frame, present
-from util.tables.layouts import Layout
+from util.skeleton import present
+from util.tables.layouts import Layout, find_file
 from util.tables.manifest import differences, folder_record, problems
-from util.tables.patn import find_row, read_keypoints, read_pairs
-from util.tables.uncropped import read_magpt_keypoints
+from util.tables.patn import find_row, names_in, read_keypoints, read_pairs
+from util.tables.uncropped import read_magpt_images
 from util.tables.views import Source
 
 LEVELS = ERROR, WARNING, NOTE = ("error", "warning", "note")
@@ -42,65 +42,52 @@ class Findings(list[tuple[str, str]]):
     warn = partialmethod(add, WARNING)
     note = partialmethod(add, NOTE)
 
+    @contextlib.contextmanager
+    def refusals(self, where: str = "") -> Iterator[None]:
+        """A UserError of the block is an error found; ``where`` begins it."""
+        try:
+            yield
+        except UserError as error:
+            self.error(where + error.sentence)
 
-@dataclass
+
 class Phase:
-    """The tables of one phase as far as they could be read."""
+    """The tables of one phase as far as they could be read; what is wrong becomes a finding."""
 
-    name: str
-    layout: Layout
-    folder: Path  # of the images
-    pairs_path: Path | None = None
-    keypoints_path: Path | None = None
-    pairs: list[tuple[str, str]] = field(default_factory=list)
-    keypoints: dict[str, np.ndarray] = field(default_factory=dict)
+    def __init__(self, root: Path, layout: Layout, name: str, found: Findings):
+        self.name, self.layout = name, layout
+        self.folder = root / layout.image_folder.format(phase=name)  # of the images
+        if not self.folder.is_dir():
+            images = layout.origins["images"]
+            found.error(f"the image folder {self.folder} does not exist; get {images}.")
+        self.pairs_path = self._find("pairs", root, layout.pairs, found)
+        self.keypoints_path = self._find("keypoints", root, layout.annotations, found)
+        self.pairs: list[tuple[str, str]] = []
+        self.keypoints: dict[str, np.ndarray] = {}
+        with found.refusals():
+            if self.pairs_path:
+                self.pairs = read_pairs(self.pairs_path, layout.pair_columns)
+        self.names = names_in(self.pairs)  # images the pairs ask for
+        with found.refusals():
+            if self.keypoints_path and layout.mode == "magpt":
+                frame = layout.annotation_size
+                self.keypoints = read_magpt_images(self.keypoints_path, self.names, frame)
+            elif self.keypoints_path:
+                self.keypoints = read_keypoints(self.keypoints_path)
 
-    @property
-    def names(self) -> list[str]:
-        """Images the pairs ask for, in order of appearance."""
-        return list(dict.fromkeys(name for pair in self.pairs for name in pair))
+    def _find(self, kind: str, root: Path, names: tuple[str, ...], found: Findings) -> Path | None:
+        path = find_file(root, names, self.name)
+        if path is None:
+            wanted = " or ".join(names).format(phase=self.name)
+            found.error(
+                f"the {kind} table {wanted} is missing in {root}; get it from "
+                f"{self.layout.origins[kind]}, or make your own with script/make_pairs.py."
+            )
+        return path
 
     def row(self, wanted: Callable[[tuple[str, str]], bool]) -> int | None:
         """The first row of the pairs table whose pair is wanted (the header is row 1)."""
         return find_row(self.pairs_path, self.layout.pair_columns, wanted)
-
-
-def read_phase(root: Path, layout: Layout, name: str, found: Findings) -> Phase:
-    """Find and read the tables of one phase; what is missing or malformed becomes a finding."""
-    phase = Phase(name, layout, root / layout.image_folder.format(phase=name))
-    if not phase.folder.is_dir():
-        found.error(
-            f"the image folder {phase.folder} does not exist; get {layout.origins['images']}."
-        )
-    paths = {}
-    for kind, names in (("pairs", layout.pairs), ("keypoints", layout.annotations)):
-        paths[kind] = layout.find(root, names, name)
-        if paths[kind] is None:
-            wanted = " or ".join(file.format(phase=name) for file in names)
-            found.error(
-                f"the {kind} table {wanted} is missing in {root}; get it from "
-                f"{layout.origins[kind]}, or make your own with script/make_pairs.py."
-            )
-    phase.pairs_path, phase.keypoints_path = paths["pairs"], paths["keypoints"]
-    try:
-        if phase.pairs_path:
-            phase.pairs = read_pairs(phase.pairs_path, layout.pair_columns)
-    except UserError as error:
-        found.error(str(error))
-    try:
-        if phase.keypoints_path:
-            phase.keypoints = _read_keypoints(phase)
-    except UserError as error:
-        found.error(str(error))
-    return phase
-
-
-def _read_keypoints(phase: Phase) -> dict[str, np.ndarray]:
-    if phase.layout.mode != "magpt":
-        return read_keypoints(phase.keypoints_path)
-    table = read_magpt_keypoints(phase.keypoints_path)
-    names = [name for name in phase.names if file_id(name) in table]
-    return {name: in_frame(*table[file_id(name)], phase.layout.annotation_size) for name in names}
 
 
 def check_tables(phase: Phase, own: bool, found: Findings) -> None:
@@ -167,15 +154,11 @@ def _check_pairs(phase: Phase, found: Findings) -> None:
             f"first in row {phase.row(lambda pair: pair[0] == pair[1])}: such a pair is no test of "
             "anything; remove it."
         )
-    owners: dict[str, str] = {}  # metrics pair by the names of results
-    for name in phase.names:
-        other = owners.setdefault(stem(name), name)
-        if other != name:
-            found.error(
-                f"{name!r} and {other!r} in {phase.pairs_path} give results of the same name; "
-                "rename one of them."
-            )
-            break
+    if clash := alike(phase.names, stem):  # metrics pair by the names of results
+        found.error(
+            f"{clash[1]!r} and {clash[0]!r} in {phase.pairs_path} give results of the same name; "
+            "rename one of them."
+        )
     rule = _known_rule(phase.names)
     if rule == "prefix":  # names of own data say nothing about people
         return
@@ -277,15 +260,15 @@ def check_images(phase: Phase, workers: int, own: bool, found: Findings) -> None
         return
     files = [path.name for path in phase.folder.iterdir() if is_image(path.name)]
     names = phase.names or sorted(files)
-    missing = [name for name in phase.names if not (phase.folder / name).is_file()]
+    missing = {name: None for name in phase.names if not (phase.folder / name).is_file()}
     if missing:
+        first = next(iter(missing))
         found.error(
             f"{len(missing):,} images of {phase.pairs_path} are not in {phase.folder}, the first "
-            f"is {missing[0]!r} (row {phase.row(lambda pair: missing[0] in pair)}): prepare the "
-            "images again or remove the pairs."
+            f"is {first!r} (row {phase.row(lambda pair: first in pair)}): prepare the images again "
+            "or remove the pairs."
         )
-    lost = set(missing)
-    paths = [phase.folder / name for name in names if name not in lost]
+    paths = [phase.folder / name for name in names if name not in missing]
     results = map_in_order(examine, paths, workers if len(paths) >= 200 else 1, chunk=64)
     results = list(progress_bar(results, total=len(paths), unit="image", leave=False))
     broken = [result for result in results if isinstance(result, str)]
@@ -336,13 +319,10 @@ def check_views(root: Path, phases: list[str], found: Findings) -> dict[str, Sou
 
     sources: dict[str, Source] = {}
     for name in sorted(phases, reverse=True):  # train first: test may show what train shows
-        try:
-            source = Source(root, name, None, "auto", 20)
+        with found.refusals(f"{name}: "):
             views = sources["train"].views() if "train" in sources else None
-            ViewDataset(root, name, views=views, training=name == "train")
-            sources[name] = source
-        except UserError as error:
-            found.error(f"{name}: {error.sentence}")
+            dataset = ViewDataset(root, name, views=views, training=name == "train")
+            sources[name] = dataset.source
     for name, source in sources.items():
         _check_pictures(name, source, found)
     if len(sources) == 2:

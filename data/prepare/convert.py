@@ -6,16 +6,17 @@ DeepFashion image, 40 pixels further left.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from util.errors import UserError
-from util.names import file_id
+from util.names import alike, file_id
 from util.skeleton import in_frame, present
 from util.tables.layouts import (
     CROP_BOX,
@@ -24,8 +25,10 @@ from util.tables.layouts import (
     MAGPT_LIST_NAME,
     NTED_PAIRS_NAME,
     RELEASE_SIZE,
+    find_file,
 )
 from util.tables.patn import (
+    names_in,
     read_keypoints,
     read_list,
     read_pairs,
@@ -69,20 +72,20 @@ def _offset(mode: str) -> int:
 
 
 def _find(
-    root: Path, phase: str, pairs: Iterable[str], keypoints: Iterable[str], notes: list[str]
-) -> tuple[Path | None, Path | None]:
-    """The first of each that exists; a UserError when there is none at all."""
-    kinds = [[name.format(phase=phase) for name in names] for names in (pairs, keypoints)]
-    found = [next((root / n for n in names if (root / n).exists()), None) for names in kinds]
+    root: Path, phase: str, kinds: Sequence[Sequence[str]], notes: list[str]
+) -> list[Path | None]:
+    """The first of each kind of names that exists; a UserError when there is none at all."""
+    found = [find_file(root, names, phase) for names in kinds]
     if not any(found):
+        wanted = " nor ".join(names[0] for names in kinds).format(phase=phase)
         raise UserError(
-            f"{root} holds neither {kinds[0][0]} nor {kinds[1][0]}: check --input, --from, "
-            "--dataset_mode and --phase."
+            f"{root} holds neither {wanted}: check --input, --from, --dataset_mode and --phase."
         )
     for names, path in zip(kinds, found, strict=True):
         if path is None:
-            notes.append(f"{root / ' or '.join(names)} does not exist: nothing to convert from it.")
-    return found[0], found[1]
+            absent = root / " or ".join(names).format(phase=phase)
+            notes.append(f"{absent} does not exist: nothing to convert from it.")
+    return found
 
 
 def _note_aliased(
@@ -97,16 +100,15 @@ def _note_aliased(
 # --- PATN and GFLA: the same tables under two names ---------------------------------------------
 
 
-def _table_names(mode: str, resize: bool) -> list[list[str]]:
+def _table_names(mode: str, resize: bool) -> list[Sequence[str]]:
     """Accepted names of the pairs and of the annotations, those to write first."""
     kinds = (LAYOUTS[mode].pairs, LAYOUTS[mode].annotations)
-    fitting = ([name for name in names if ("-resize" in name) == resize] for names in kinds)
-    return [chosen or list(names) for chosen, names in zip(fitting, kinds, strict=True)]
+    return [[n for n in names if ("-resize" in n) == resize] or names for names in kinds]
 
 
 def _read_tables(root: Path, phase: str, mode: str, resize: bool) -> Annotations:
     result = Annotations()
-    pairs, keypoints = _find(root, phase, *_table_names(mode, resize), result.notes)
+    pairs, keypoints = _find(root, phase, _table_names(mode, resize), result.notes)
     if pairs:
         result.pairs = read_pairs(pairs, allow_duplicates=True)
     if keypoints:
@@ -135,12 +137,13 @@ _MAGPT_ID = re.compile(r"(?:img)?((?:WOMEN|MEN)[^0-9/]+id)_([0-9]{10}_[0-9]+)_([
 
 def _read_magpt(root: Path, phase: str, mode: str) -> Annotations:
     result = Annotations()
-    pairs, keypoints = _find(root, phase, _MAGPT_TABLES[:1], _MAGPT_TABLES[1:2], result.notes)
-    listed = root / MAGPT_LIST_NAME.format(phase=phase)
+    *tables, listed = (name.format(phase=phase) for name in _MAGPT_TABLES)
+    pairs, keypoints = _find(root, phase, [[name] for name in tables], result.notes)
+    listed = root / listed
     paths = [p for _, (p,) in read_table(listed, ",", ("img",))] if listed.exists() else []
     if pairs:
         read = read_pairs(pairs, PAIR_COLUMNS, allow_duplicates=True)
-        paths += [path for pair in read for path in pair]
+        paths += names_in(read)
         result.pairs = [(to_name(a), to_name(b)) for a, b in read]
     names = {file_id(path): to_name(path) for path in paths}
     full = {}
@@ -167,25 +170,27 @@ def _crop(result: Annotations, full: dict[str, np.ndarray], mode: str) -> None:
     _note_aliased(result.notes, full, result.keypoints, f"lie at x = {offset - 1}")
 
 
+def _uncropped(data: Annotations, mode: str) -> dict[str, np.ndarray]:
+    return {name: shift(points, _offset(mode)) for name, points in data.keypoints.items()}
+
+
 def _write_magpt(root: Path, phase: str, data: Annotations, mode: str) -> None:
     pairs, keypoints, listed = (root / name.format(phase=phase) for name in _MAGPT_TABLES)
     if data.pairs:
         write_pairs(pairs, ((to_path(a), to_path(b)) for a, b in data.pairs), PAIR_COLUMNS)
     if data.images:
         write_table(listed, ",", ("img",), ([to_path(name)] for name in data.images))
-    owners: dict[str, str] = {}
-    for name in data.keypoints:
-        key = file_id(to_path(name))
-        if owners.setdefault(key, name) != name:
-            raise UserError(
-                f"{name!r} and {owners[key]!r} share the file id {key!r}, so MAGPT's table cannot "
-                "tell them apart: rename one of the files."
-            )
-    full = {name: shift(points, _offset(mode)) for name, points in data.keypoints.items()}
+    keys = {name: file_id(to_path(name)) for name in data.keypoints}
+    if clash := alike(keys, keys.get):
+        raise UserError(
+            f"{clash[1]!r} and {clash[0]!r} share the file id {keys[clash[0]]!r}, so MAGPT's table "
+            "cannot tell them apart: rename one of the files."
+        )
+    full = _uncropped(data, mode)
     whole = {name: np.rint(points) for name, points in full.items()}
     rounded = sum(int((full[name] != whole[name]).any(axis=1).sum()) for name in full)
     if full:
-        table = {key: whole[name] for key, name in owners.items()}
+        table = {keys[name]: points for name, points in whole.items()}
         write_magpt_keypoints(keypoints, table, _full_frame(mode))
     if rounded:
         data.notes.append(f"{rounded} joints were rounded to whole pixels, as MAGPT needs.")
@@ -205,19 +210,18 @@ def _read_nted(root: Path, phase: str, mode: str) -> Annotations:
             f"{several} items had several possible sources: each became a pair of its own."
         )
     listed = root / LIST_NAME.format(phase=phase)
-    named = [name for pair in result.pairs for name in pair]
-    names = [*(read_list(listed) if listed.exists() else []), *named]
-    result.images = list(dict.fromkeys(names))
+    names = read_list(listed) if listed.exists() else []
+    result.images = list(dict.fromkeys([*names, *names_in(result.pairs)]))
     paths = {to_name(p): p for target, sources in items for p in (target, *sources)}
     poses = {n: pose_path(root, paths.get(n) or to_path(n)) for n in result.images}
-    without = [name for name, path in poses.items() if not path.exists()]
-    if without:
+    there = {name: path for name, path in poses.items() if path.exists()}
+    if len(there) < len(poses):
+        first = next(name for name in poses if name not in there)
         result.notes.append(
-            f"{len(without)} images have no file below {root / 'pose'}, the first is {without[0]}: "
-            "they have no row in the keypoint table."
+            f"{len(poses) - len(there)} images have no file below {root / 'pose'}, the first is "
+            f"{first}: they have no row in the keypoint table."
         )
-    lacking = set(without)
-    _crop(result, {n: read_pose(path) for n, path in poses.items() if n not in lacking}, mode)
+    _crop(result, {name: read_pose(path) for name, path in there.items()}, mode)
     return result
 
 
@@ -227,14 +231,13 @@ def _write_nted(root: Path, phase: str, data: Annotations, mode: str) -> None:
         write_items(root / NTED_PAIRS_NAME.format(phase=phase), pairs)
     if data.images:
         write_lines(root / LIST_NAME.format(phase=phase), (f"{n}\n" for n in data.images))
-    full = {name: shift(points, _offset(mode)) for name, points in data.keypoints.items()}
+    full = _uncropped(data, mode)
     for name, points in full.items():
         write_pose(pose_path(root, to_path(name)), points)
     _note_aliased(data.notes, data.keypoints, full, "lie far outside the frame at -1")
 
 
-@dataclass(frozen=True)
-class TextFormat:
+class TextFormat(NamedTuple):
     """How the annotations of one phase are read and written, and in which tables."""
 
     read: Callable[[Path, str, str], Annotations]  # root, phase, mode: fashion or market

@@ -132,7 +132,6 @@ def begin(
     kind: str,  # of the release
     preparations: Sequence[Preparation],
     images: Mapping[str, Mapping[str, str | None]],  # phase -> name -> its path in the release
-    resampling: str,  # key of FILTERS
     lists: Mapping[str, Path] | None = None,  # phase -> file that lists the names
 ) -> tuple[dict[str, dict[str, Any]], Tasks]:
     """Records of the folders to make, which are in the manifest then, and what to make.
@@ -143,7 +142,7 @@ def begin(
     for phase, found in images.items():
         for how in preparations:
             folder = how.folder.format(phase=phase)
-            records[folder] = _record(how, kind, resampling, len(found))
+            records[folder] = _record(how, kind, len(found))
             if lists:
                 file = lists[phase]
                 records[folder] |= {"list": file.name, "list_sha256": file_sha256(file)}
@@ -160,7 +159,7 @@ def begin(
     return records, tasks
 
 
-def _record(how: Preparation, kind: str, resampling: str, expected: int) -> dict[str, Any]:
+def _record(how: Preparation, kind: str, expected: int) -> dict[str, Any]:
     """What the manifest says about one folder before its images are made."""
     resizes = "resize" in how.steps or how.size == MARKET_SIZE
     size = RELEASE_SIZE if "pad" in how.steps else how.size
@@ -168,7 +167,7 @@ def _record(how: Preparation, kind: str, resampling: str, expected: int) -> dict
     return {
         "source": kind,
         "steps": list(how.steps),
-        "filter": resampling if resizes else None,
+        "filter": how.resampling if resizes else None,
         "size": list(size) if size else None,
         "file_format": how.file_format,
         "quality": QUALITY if encodes else None,
@@ -205,7 +204,6 @@ def run(
     source: ImageSource,
     records: dict[str, dict[str, Any]],
     tasks: Tasks,
-    resampling: str,
     workers: int,
 ) -> Iterator[tuple[int, str | None]]:
     """Make everything; yields (files made, problem or None) for each image of the release.
@@ -213,7 +211,7 @@ def run(
     A damaged source image is reported and the others go on; a full disk stops. In the end the
     files are counted, in the records and in the manifest.
     """
-    make = functools.partial(_make, source, resampling)
+    make = functools.partial(_make, source)
     yield from map_in_order(make, tasks.items(), workers, chunk=32)
     made = Counter(p.parent for files in tasks.values() for p, _ in files if p.is_file())
     for folder, record in records.items():
@@ -223,7 +221,7 @@ def run(
 
 
 def _make(
-    source: ImageSource, resampling: str, task: tuple[str, list[tuple[Path, Preparation]]]
+    source: ImageSource, task: tuple[str, list[tuple[Path, Preparation]]]
 ) -> tuple[int, str | None]:
     """Write the missing files of one source image."""
     member, outputs = task
@@ -235,7 +233,7 @@ def _make(
             data = source.read(member)
             image = image_from_bytes(data, f"{source.path}: {member}")
         for path, how in missing:
-            write_file(path, encode(data, image, how, FILTERS[resampling], member))
+            write_file(path, encode(data, image, how, member))
         return len(missing), None
     except OutputError:
         raise
@@ -255,9 +253,7 @@ def _is_current(path: Path, changed: float) -> bool:
         return stream.read().endswith((b"\xff\xd9", b"IEND\xaeB`\x82"))
 
 
-def encode(
-    data: bytes, image: Image.Image, how: Preparation, resampling: int, member: str
-) -> bytes:
+def encode(data: bytes, image: Image.Image, how: Preparation, member: str) -> bytes:
     """Bytes of the result; ``copy`` keeps the source bytes, everything else encodes once."""
     if how.steps == ("copy",) and how.size in (None, (image.height, image.width)):
         return data
@@ -274,7 +270,7 @@ def encode(
             canvas.paste(image, CROP_BOX[:2])
             image = canvas
         else:  # resize, and copies of another size
-            image = image.resize(how.size[::-1], resampling)
+            image = image.resize(how.size[::-1], FILTERS[how.resampling])
     buffer = io.BytesIO()
     image.save(buffer, how.file_format, quality=QUALITY)
     return buffer.getvalue()

@@ -1,6 +1,7 @@
 """The one table of data set files: names, sizes, published counts, and where people get them."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,10 +39,11 @@ class Layout:
     pair_counts: dict[str, int] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)  # what -> where people get it
 
-    def find(self, root: Path, names: tuple[str, ...], phase: str) -> Path | None:
-        """The first of ``names`` that exists below ``root``."""
-        paths = (root / name.format(phase=phase) for name in names)
-        return next((path for path in paths if path.exists()), None)
+
+def find_file(root: Path, names: Iterable[str], phase: str) -> Path | None:
+    """The first of the accepted ``names`` that exists below ``root``."""
+    paths = (root / name.format(phase=phase) for name in names)
+    return next((path for path in paths if path.exists()), None)
 
 
 _FASHION = tuple(
@@ -87,7 +89,7 @@ def detect_layout(root: Path) -> Layout | None:
 
     def present(layout: Layout) -> int:
         kinds = (layout.pairs, layout.annotations)
-        return sum(layout.find(root, names, p) is not None for names in kinds for p in PHASES)
+        return sum(find_file(root, names, p) is not None for names in kinds for p in PHASES)
 
     best = max(LAYOUTS.values(), key=present)
     return best if present(best) else None
@@ -119,6 +121,7 @@ class Preparation:
     steps: tuple[str, ...]  # of: copy, crop, resize, pad
     size: tuple[int, int] | None
     file_format: str = "JPEG"
+    resampling: str = "bicubic"  # a name of Pillow's filters
 
 
 _STRIP = {"img": ("crop",), "img_highres": ("resize",)}

@@ -5,6 +5,7 @@ its extension, and ``length``, the number of images in decimal, padded to five d
 """
 
 import contextlib
+import functools
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,15 +21,14 @@ FIRST_MAP = 2**26  # bytes of address space; doubled whenever they are full
 LENGTH_KEY = b"length"
 MAX_KEY_BYTES = 511  # a limit of LMDB
 
-# Environments that this process reads, by folder: LMDB forbids opening a folder twice.
-_open: dict[str, lmdb.Environment] = {}
+
+@functools.cache
+def _opened(folder: str) -> lmdb.Environment:
+    """The environment that this process reads: LMDB forbids opening a folder twice."""
+    return lmdb.open(folder, readonly=True, lock=False, readahead=False)
 
 
-def close_all() -> None:
-    """Close every environment that readers have opened; they open again when they next read."""
-    while _open:
-        _open.popitem()[1].close()
-
+close_all = _opened.cache_clear  # readers open them again when they next read
 
 # An environment must not be used by a forked child, and blocks the child from opening its own.
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
@@ -70,11 +70,8 @@ class LmdbReader:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[lmdb.Transaction]:
-        key = str(self.folder.resolve())
         try:
-            if key not in _open:
-                _open[key] = lmdb.open(key, readonly=True, lock=False, readahead=False)
-            with _open[key].begin() as transaction:
+            with _opened(str(self.folder.resolve())).begin() as transaction:
                 yield transaction
         except lmdb.Error as error:
             raise UserError(

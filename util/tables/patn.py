@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 
@@ -46,6 +47,11 @@ def read_pairs(
             )
         pairs.append(pair)
     return pairs
+
+
+def names_in(pairs: Iterable[tuple[str, ...]]) -> list[str]:
+    """The images of pairs or of longer rows, each once, in order of appearance."""
+    return list(dict.fromkeys(chain.from_iterable(pairs)))
 
 
 def find_row(

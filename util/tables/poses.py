@@ -6,6 +6,7 @@ picture one is chosen, as for photographs. Every number is checked before it is 
 """
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -239,14 +240,14 @@ def _people(picture: _Picture, where: str, threshold: float) -> list[Person]:
 def _body(item: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) points (K, 2) and scores (K,) of a person; none when the body was not found."""
     if isinstance(item, list):
-        return _listed(item, None, where)
+        item = {"keypoints": item}
     if not isinstance(item, dict) or item.keys().isdisjoint(PERSON_KEYS):
         raise UserError(f"{where}: found {_shown(item)}; expected a person with keypoints")
     values = next(item[key] for key in PERSON_KEYS if key in item)
     if values is None or values == []:
         return np.empty((0, 2)), np.empty(0)
     if "landmarks" in item:
-        return _landmarks(values, where)
+        values = _landmarks(values, where)
     if isinstance(values, dict):
         return _columns(values, where)
     return _listed(values, item.get("keypoint_scores"), where)
@@ -267,11 +268,10 @@ def _listed(values: Any, given: Any, where: str) -> tuple[np.ndarray, np.ndarray
     """Points of a flat list or a list of points; ``given`` are scores beside them."""
     if _is_points(values):
         width = len(values[0])
-        values = [value for point in values for value in point]
+        values = list(chain.from_iterable(values))
     else:
         count = len(values) if isinstance(values, list) else 0
-        pairs = count % 2 == 0 and count // 2 in COUNTS and count // 3 not in COUNTS
-        width = 2 if pairs else 3
+        width = 2 if count / 2 in COUNTS and count // 3 not in COUNTS else 3
     numbers = _numbers(values, where)
     if len(numbers) % width:
         raise UserError(
@@ -300,17 +300,17 @@ def _listed(values: Any, given: Any, where: str) -> tuple[np.ndarray, np.ndarray
 
 def _columns(table: dict, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Ultralytics: {"x": [...], "y": [...], "visible": [...]}."""
-    columns = [_numbers(table.get(key, []), where) for key in ("x", "y")]
+    x, y = (_numbers(table.get(key, []), where) for key in ("x", "y"))
+    seen = ((x != 0) | (y != 0)).astype(np.float64) if len(x) == len(y) else []
     if "visible" in table:
-        columns.append(_numbers(table["visible"], f"{where}, visible"))
-    if len({len(column) for column in columns}) > 1:
+        seen = _numbers(table["visible"], f"{where}, visible")
+    if not len(x) == len(y) == len(seen):
         raise UserError(f"{where}: keypoints need lists x and y of the same length, visible too")
-    points = np.stack(columns[:2], axis=1)
-    return points, columns[2] if "visible" in table else points.any(axis=1).astype(np.float64)
+    return np.column_stack([x, y]), seen
 
 
-def _landmarks(marks: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """MediaPipe: fractions of the picture."""
+def _landmarks(marks: Any, where: str) -> dict[str, list]:
+    """MediaPipe's list of points, which are fractions of the picture, as columns."""
     if not isinstance(marks, list) or not all(
         isinstance(mark, dict) and "x" in mark and "y" in mark for mark in marks
     ):
@@ -318,9 +318,8 @@ def _landmarks(marks: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
             f"{where}: MediaPipe landmarks are fractions of the picture; expected "
             '{"width": W, "height": H, "landmarks": [{"x": .., "y": .., "visibility": ..}, ...]}'
         )
-    points = _numbers([mark[axis] for mark in marks for axis in ("x", "y")], where)
-    scores = _numbers([mark.get("visibility", 1.0) for mark in marks], where)
-    return points.reshape(-1, 2), scores
+    seen = [mark.get("visibility", 1.0) for mark in marks]
+    return {axis: [mark[axis] for mark in marks] for axis in "xy"} | {"visible": seen}
 
 
 def _number(value: Any, what: str, low: float, high: float) -> float:

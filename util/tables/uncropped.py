@@ -16,11 +16,12 @@ import numpy as np
 from util.errors import UserError
 from util.names import (
     check_relative_name,
+    file_id,
     flatten_deepfashion_path,
     is_flat_deepfashion_name,
     unflatten_deepfashion_name,
 )
-from util.skeleton import MISSING, present
+from util.skeleton import MISSING, in_frame, present
 from util.tables.layouts import LAYOUTS
 from util.tables.patn import (
     NUM_JOINTS,
@@ -102,6 +103,15 @@ def read_magpt_keypoints(path: str | os.PathLike) -> dict[str, FramedKeypoints]:
         name: FramedKeypoints(np.ascontiguousarray(p), frame)
         for name, p, frame in zip(rows, points, frames, strict=True)
     }
+
+
+def read_magpt_images(
+    path: str | os.PathLike, names: Iterable[str], frame: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """Keypoints in ``frame`` (h, w) of those images that have a row, by name."""
+    table = read_magpt_keypoints(path)
+    rows = ((name, table.get(file_id(name))) for name in names)
+    return {name: in_frame(*row, frame) for name, row in rows if row}
 
 
 def write_magpt_keypoints(

@@ -5,6 +5,7 @@ A naming splits the name of a picture into the thing that is shown and the label
 label an axis. Each label becomes one channel of the pose map.
 """
 
+import functools
 import os
 import re
 from collections import Counter
@@ -184,34 +185,25 @@ class FolderStore:
         return load_image(self.folder / name)
 
 
+_opened = functools.lru_cache(maxsize=2)(open_hdf5)  # by each process when it first reads
+
+# A handle does not survive the fork of a worker.
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(before=_opened.cache_clear)
+
+
 class Hdf5Store:
     """One group an image, ``<object>_<h>_<v>`` with ``image`` uint8 (H, W, 3) and ``pose`` (h, v).
 
-    Opened by each process when it first reads: a handle does not survive the fork of a worker.
     Only what is asked for is read, however large the file.
     """
 
     def __init__(self, path: Path):
         self.path, self.where = path, str(path)
-        self._file, self._owner = None, -1
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None, "_owner": -1}
-
-    def _open(self) -> Any:
-        if self._owner != os.getpid():
-            self._file, self._owner = open_hdf5(self.path), os.getpid()
-        return self._file
-
-    def close(self) -> None:
-        """Give the file back; it is opened again when something is read."""
-        if self._file is not None:
-            self._file.close()
-        self._file, self._owner = None, -1
-
-    def check(self, keys: Sequence[str], listed_in: Path) -> None:
+    def check(self, keys: Iterable[str], listed_in: Path) -> None:
         """Refuse keys that have no picture or no pose; reads no picture."""
-        file = self._open()
+        file = _opened(self.path)
         for key in keys:
             for part in ("image", "pose"):
                 if f"{key}/{part}" not in file:
@@ -222,7 +214,7 @@ class Hdf5Store:
                     )
 
     def image(self, name: str) -> Image.Image:
-        group = self._open()[name]
+        group = _opened(self.path)[name]
         pixels, pose = group["image"][...], np.ravel(group["pose"][...]).tolist()
         named = [int(word) for word in name.split("_")[-2:]]
         if pose != named:
