@@ -92,6 +92,8 @@ def choose_layout(root: Path, options: Namespace) -> Layout:
         layout = LAYOUTS.get(options.dataset_mode) or layout_of_class(options.dataset_mode)
     if options.annotation_size:
         layout = dataclasses.replace(layout, annotation_size=tuple(options.annotation_size))
+    if options.own or (root / SYNTHETIC_NAME).exists():
+        layout = dataclasses.replace(layout, image_counts={}, pair_counts={})
     return layout
 
 
@@ -114,13 +116,8 @@ def layout_of_class(mode: str) -> Layout:
 def print_files(root: Path, layout: Layout, phases: list[str], missing: bool = False) -> None:
     """The files and folders of the layout; those that are missing only if nothing else says so."""
     print(f"{root}: layout {layout.mode}, keypoint frame {layout.annotation_size} (h, w)")
-    kinds = {
-        "images": (layout.image_folder,),
-        "pairs": layout.pairs,
-        "keypoints": layout.annotations,
-    }
     for phase in phases:
-        for kind, names in kinds.items():
+        for kind, names in layout.files.items():
             path = find_file(root, names, phase)
             if path is not None:
                 print(f"  found   {phase} {kind}: {path.relative_to(root)}")
@@ -133,17 +130,16 @@ def check_people(root: Path, options: Namespace, found: Findings) -> None:
     """Check people and their poses, and draw the contact sheet."""
     layout = choose_layout(root, options)
     print_files(root, layout, options.phase)
-    own = options.own or (root / SYNTHETIC_NAME).exists()
-    phases = [Phase(root, layout, name, found) for name in options.phase]
+    phases = [Phase(root, layout, name, found) for name in PHASES if name in options.phase]
     for phase in phases:
-        check_tables(phase, own, found)
-        check_images(phase, options.workers, own, found)
+        check_tables(phase, found)
+        check_images(phase, options.workers, found)
         print(
             f"{phase.name}: {len(phase.pairs):,} pairs of {len(phase.names):,} images, "
             f"{len(phase.keypoints):,} keypoint rows; {origin(phase.folder)}"
         )
     if len(phases) == 2 and all(phase.pairs for phase in phases):
-        check_between(*sorted(phases, key=lambda p: PHASES.index(p.name)), options.identity, found)
+        check_between(*phases, options.identity, found)
     tiles = [tile for phase in phases for tile in draw_pairs(phase)]
     if options.contact_sheet == "none" or not tiles:
         return

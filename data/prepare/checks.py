@@ -60,26 +60,26 @@ class Phase:
         if not self.folder.is_dir():
             images = layout.origins["images"]
             found.error(f"the image folder {self.folder} does not exist; get {images}.")
-        self.pairs_path = self._find("pairs", root, layout.pairs, found)
-        self.keypoints_path = self._find("keypoints", root, layout.annotations, found)
         self.pairs: list[tuple[str, str]] = []
         self.keypoints: dict[str, np.ndarray] = {}
         with found.refusals():
-            if self.pairs_path:
-                self.pairs = read_pairs(self.pairs_path, layout.pair_columns)
+            self.pairs_path = self._find("pairs", root)
+            self.pairs = read_pairs(self.pairs_path, layout.pair_columns)
         self.names = names_in(self.pairs)  # images the pairs ask for
         with found.refusals():
-            if self.keypoints_path and layout.mode == "magpt":
+            self.keypoints_path = self._find("keypoints", root)
+            if layout.mode == "magpt":
                 frame = layout.annotation_size
                 self.keypoints = read_magpt_images(self.keypoints_path, self.names, frame)
-            elif self.keypoints_path:
+            else:
                 self.keypoints = read_keypoints(self.keypoints_path)
 
-    def _find(self, kind: str, root: Path, names: tuple[str, ...], found: Findings) -> Path | None:
+    def _find(self, kind: str, root: Path) -> Path:
+        names = self.layout.files[kind]
         path = find_file(root, names, self.name)
         if path is None:
             wanted = " or ".join(names).format(phase=self.name)
-            found.error(
+            raise UserError(
                 f"the {kind} table {wanted} is missing in {root}; get it from "
                 f"{self.layout.origins[kind]}, or make your own with script/make_pairs.py."
             )
@@ -90,14 +90,14 @@ class Phase:
         return find_row(self.pairs_path, self.layout.pair_columns, wanted)
 
 
-def check_tables(phase: Phase, own: bool, found: Findings) -> None:
+def check_tables(phase: Phase, found: Findings) -> None:
     """Everything that can be said about one phase without opening an image."""
     if phase.pairs:
         _check_pairs(phase, found)
     if phase.keypoints:
         _check_keypoints(phase, found)
     expected = phase.layout.pair_counts.get(phase.name)
-    if phase.pairs and expected and len(phase.pairs) != expected and not own:
+    if phase.pairs and expected and len(phase.pairs) != expected:
         found.warn(
             f"{phase.pairs_path.name} holds {len(phase.pairs):,} pairs, the published one "
             f"{expected:,}: results cannot be compared with published numbers; for your own data "
@@ -254,7 +254,7 @@ def _is_odd(size: Size, frame: Size) -> bool:
     return abs(size[1] / size[0] / (frame[1] / frame[0]) - 1) > ASPECT_TOLERANCE
 
 
-def check_images(phase: Phase, workers: int, own: bool, found: Findings) -> None:
+def check_images(phase: Phase, workers: int, found: Findings) -> None:
     """Look at every image the pairs need, and count the files of the folder."""
     if not phase.folder.is_dir():
         return
@@ -279,7 +279,7 @@ def check_images(phase: Phase, workers: int, own: bool, found: Findings) -> None
     for problem in problems(phase.folder):
         found.warn(problem)
     expected = phase.layout.image_counts.get(phase.name, len(files))
-    if len(files) != expected and not own:
+    if len(files) != expected:
         found.warn(
             f"{phase.folder} holds {len(files):,} images, the published set {expected:,}: results "
             "cannot be compared with published numbers; for your own data this is fine (--own)."

@@ -39,6 +39,11 @@ class Layout:
     pair_counts: dict[str, int] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)  # what -> where people get it
 
+    @property
+    def files(self) -> dict[str, tuple[str, ...]]:
+        """What -> its accepted names."""
+        return {"images": (self.image_folder,), "pairs": self.pairs, "keypoints": self.annotations}
+
 
 def find_file(root: Path, names: Iterable[str], phase: str) -> Path | None:
     """The first of the accepted ``names`` that exists below ``root``."""
