@@ -19,8 +19,7 @@ from options.train_options import TrainOptions
 from util.run import distributed
 from util.run.device import seed_everything
 from util.run.folder import RunFolder
-from util.run.interrupt import EXIT_INTERRUPTED, EXIT_NOT_FINITE, EXIT_NOT_SAVED, StopRequest
-from util.run.main import run_main
+from util.run.main import EXIT_INTERRUPTED, EXIT_NOT_FINITE, EXIT_NOT_SAVED, StopRequest, run_main
 
 
 def main() -> int:
@@ -29,10 +28,10 @@ def main() -> int:
     opt = options.parse()
     distributed.setup(opt.device)
     seed_everything(opt.seed, opt.deterministic)
-    path, writes = Path(opt.checkpoints_dir, opt.name), distributed.is_main()
+    path = Path(opt.checkpoints_dir, opt.name)
     with (
         StopRequest(opt.max_minutes) as stop,
-        RunFolder(path, opt.continue_train, opt.overwrite, writes, opt.which_epoch) as folder,
+        RunFolder(path, opt.continue_train, opt.overwrite, opt.which_epoch) as folder,
     ):
         loader = create_dataloader(create_dataset(opt), opt)
         model = create_model(opt)
@@ -57,7 +56,7 @@ def train(loader: DataLoader, run: TrainingRun, gallery: Gallery, stop: StopRequ
     stop.begin()
     while progress.epoch <= last_epoch:
         progress.samples = batches.set_position(progress.epoch, progress.samples)
-        for batch in visualizer.timed(loader):
+        for batch in visualizer.throughput.timed(loader):
             model.set_input(batch)
             model.optimize_parameters()
             progress.advance(batches.global_batch)
@@ -74,7 +73,8 @@ def train(loader: DataLoader, run: TrainingRun, gallery: Gallery, stop: StopRequ
             if stopping or run.save_due(opt.save_latest_freq, model.samples_per_save):
                 saved = run.save("latest", *([str(progress.total)] * opt.save_by_iter))
             if stopping:
-                visualizer.message(f"stopped by {stop.cause} after {progress.total:,} samples")
+                cause = stop.reason or "another process"
+                visualizer.message(f"stopped by {cause} after {progress.total:,} samples")
                 return EXIT_INTERRUPTED if saved else EXIT_NOT_SAVED
         model.update_learning_rate()
         finished = progress.next_epoch()

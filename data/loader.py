@@ -16,7 +16,7 @@ from data.pose_dataset import AffineRanges, PoseDataset
 from util.errors import UserError
 from util.parallel import map_in_order
 from util.run import distributed
-from util.run.interrupt import shield_worker
+from util.run.main import shield_worker
 
 FIXED_PAIRS = 3
 CHUNK = 32  # images that a worker decodes at a time

@@ -15,12 +15,11 @@ from models.base_model import BaseModel, Batch
 from models.training import TrainingRun
 from util.person.maps import heatmaps_to_picture
 from util.run import distributed
-from util.show.console import GLUE, Console, Throughput, duration
 from util.show.html import GIVEN, RESULT
 from util.show.sinks import Images, LossLog, TensorBoardLog
 from util.show.training_page import TrainingPage
-from util.show.visdom import VisdomLog, VisdomSettings
-from util.show.visualizer import NullVisualizer, Visualizer
+from util.show.visdom import VisdomLog
+from util.show.visualizer import GLUE, Console, Visualizer, duration
 from util.skeleton import skeleton_picture
 from util.tensors import to_uint8
 
@@ -80,8 +79,8 @@ def create_visualizer(
     """Console, loss log, TensorBoard, visdom and page on the main process; nothing elsewhere."""
     opt = model.opt
     if not distributed.is_main():
-        return NullVisualizer()
-    visualizer = Visualizer(Console(*end, Throughput(), sys.stdout), opt.display_seconds)
+        return Visualizer()
+    visualizer = Visualizer(Console(*end, sys.stdout), opt.display_seconds)
     history, warn = visualizer.history, visualizer.warn
     visualizer.sinks.append(LossLog(folder / "loss_log.txt"))
     if not opt.no_tensorboard:
@@ -92,9 +91,8 @@ def create_visualizer(
         visualizer.sinks.append(page)
         visualizer.page = page.path
     if opt.display_id > 0:
-        env = opt.display_env or opt.name
-        windows = VisdomSettings(opt.display_server, opt.display_port, opt.display_id, env)
-        visualizer.add(lambda: VisdomLog(windows, history, warn), "visdom")
+        place = opt.display_server, opt.display_port, opt.display_id, opt.display_env or opt.name
+        visualizer.add(lambda: VisdomLog(*place, history, warn), "visdom")
     return visualizer
 
 

@@ -36,7 +36,7 @@ from util.metrics.registry import averaged, columns_for
 from util.names import is_flat_deepfashion_name, stem, unflatten_deepfashion_name
 from util.run.main import run_main
 from util.run.progress import progress_bar
-from util.show.console import OneColour, warn
+from util.show.visualizer import one_colour, spread, warn
 from util.tensors import to_uint8
 
 VIEWS = ("generated", "copy", "wrong source")
@@ -102,14 +102,14 @@ def compare(opt) -> dict[str, dict[str, float]]:
     loader = create_dataloader(dataset, opt)
     columns = columns_for(find_protocol("standard"), ("psnr", "ssim"))
     values: dict[str, list[list[float]]] = {view: [] for view in VIEWS}
-    colours = OneColour()
+    spreads = []
     size = tuple(opt.result_size or dataset.annotation_size)
     for pair in generated_views(model, dataset, loader, size):
-        colours.see(pair["generated"][1])
+        spreads.append(spread(pair["generated"][1]))
         for view, images in pair.items():
             values[view].append(score_pair(*images, columns))
-    if colours.found:
-        warn(colours.sentence("generated images"))
+    if sentence := one_colour(spreads, "generated images"):
+        warn(sentence)
     print(headline(size, tuple(opt.result_size or model.result_size), dataset.annotation_size))
     table = {}
     for view, rows in values.items():

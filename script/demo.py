@@ -74,10 +74,8 @@ class Source:
 class Studio:
     """What the page asks for: people, poses and pictures. Its calls may come from many threads."""
 
-    def __init__(
-        self, transfer: PoseTransfer, samples: Samples, find: PersonFinder | None, title: str
-    ):
-        self.transfer, self.samples, self.find, self.title = transfer, samples, find, title
+    def __init__(self, transfer: PoseTransfer, samples: Samples, find: PersonFinder | None):
+        self.transfer, self.samples, self.find = transfer, samples, find
         self.frame = transfer.annotation_size
         self.sample = lru_cache(maxsize=4 * SAMPLES_A_PAGE)(lambda i: Source(*samples(i)))
         self._own: dict[str, Source] = {}  # oldest first
@@ -106,15 +104,15 @@ class Studio:
 
     def start(self, request: Request) -> dict[str, Any]:
         """Everything the page needs to know at first."""
-        poses = {name: preset(name, self.frame).tolist() for name in PRESETS}
+        poses = [{"name": n, "keypoints": preset(n, self.frame).tolist()} for n in PRESETS]
         return {
-            "title": self.title,
+            "title": self.transfer.model.opt.name,
             "model": self.transfer.model.opt.model,
             "load_size": self.transfer.load_size,
             "frame": self.frame,
             "joints": JOINTS,
             "limbs": LIMBS,
-            "presets": [{"name": n, "keypoints": points} for n, points in poses.items()],
+            "presets": poses,
             "samples": len(self.samples),
             "max_upload": MAX_UPLOAD,
         }
@@ -142,7 +140,7 @@ class Studio:
     def photo(self, request: Request) -> dict[str, Any]:
         """A photo to be moved: its person is cut out, or the skeleton is left to be placed."""
         name = _file_name(request)
-        photo = _shrunk(photo_from_bytes(request.body, name))
+        photo = _photo(request.body, name)
         try:
             box, points = self._framed(self._found(photo, name))
             found, note = True, self.transfer.remark or ""
@@ -168,7 +166,7 @@ class Studio:
         if request.body.lstrip()[:1] in (b"{", b"["):
             _, points, framed, *_ = poses_in(request.body, name)[0]
         else:
-            points = self._found(_shrunk(photo_from_bytes(request.body, name)), name)
+            points = self._found(_photo(request.body, name), name)
         points = points if framed else self._framed(points)[1]
         return {"keypoints": points.tolist(), "name": name}
 
@@ -290,7 +288,8 @@ def _file_name(request: Request) -> str:
     return "".join(c for c in name if c.isprintable())[:80] or "the upload"
 
 
-def _shrunk(photo: Image.Image) -> Image.Image:
+def _photo(content: bytes, name: str) -> Image.Image:
+    photo = photo_from_bytes(content, name)
     photo.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BICUBIC)
     return photo
 
@@ -337,7 +336,7 @@ def build_server(opt: Namespace) -> PageServer:
     device = choose_device(opt.device)
     transfer = load(opt, device)
     find = None if opt.estimator == "none" else person_finder(opt, device)
-    studio = Studio(transfer, find_samples(opt, transfer), find, transfer.model.opt.name)
+    studio = Studio(transfer, find_samples(opt, transfer), find)
     return PageServer(page_files(PAGE), studio.routes(), opt.port)
 
 

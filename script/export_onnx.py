@@ -25,21 +25,13 @@ from options import parser as words
 from options.parser import Parser
 from script.transfer import add_checkpoint_options, load
 from util.errors import UserError
-from util.files import check_writable
+from util.files import check_writable, make_folder, replacing
 from util.kinds import REQUIRED, text
 from util.run.main import run_main
 from util.skeleton import JOINTS
 
 TOLERANCE = 1e-4  # of outputs in [-1, 1]
 GREY_LEVEL = 2 / 255
-
-
-def build_parser() -> Parser:
-    """The command line of this script."""
-    parser = Parser(__doc__)
-    add_checkpoint_options(parser)
-    parser.option(words.OUTPUT, text, REQUIRED, "file to write, .onnx")
-    return parser
 
 
 def random_batch(
@@ -87,8 +79,7 @@ def export_checked(transfer: PoseTransfer, path: Path) -> tuple[list[str], float
     is rounding: less than a grey level, and not far from what PyTorch itself differs from float64.
     """
     model, sizes = transfer.model, (transfer.load_size, transfer.annotation_size)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
+    with replacing(path) as temporary:
         example = model.prepare(random_batch(2, *sizes, seed=0))
         names, most, rounding = export(model, example, temporary, vars(model.opt)), 0.0, 0.0
         generator = OnnxGenerator(temporary)
@@ -105,19 +96,20 @@ def export_checked(transfer: PoseTransfer, path: Path) -> tuple[list[str], float
                 f"inputs, expected at most {TOLERANCE:.0e}; try other versions of torch and "
                 "onnxruntime"
             )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return names, most, rounding
 
 
 def main(argv: list[str] | None = None) -> None:
     """Load, export, check, report."""
-    opt = build_parser().parse(argv)
+    parser = Parser(__doc__)
+    add_checkpoint_options(parser)
+    parser.option(words.OUTPUT, text, REQUIRED, "file to write, .onnx")
+    opt = parser.parse(argv)
     path = Path(opt.output)
     if path.suffix != ".onnx":
         raise UserError(f"--output {path}: expected a name that ends in .onnx")
     check_writable(path)
+    make_folder(path.parent)
     names, difference, rounding = export_checked(load(opt, "cpu"), path)
     size = path.stat().st_size / 1e6
     print(f"wrote {path} ({size:.1f} MB), inputs {', '.join(names)}; output {OUTPUT}")

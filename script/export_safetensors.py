@@ -22,17 +22,6 @@ from util.run.checkpoint import SAFETENSORS
 from util.run.main import run_main
 
 
-def build_parser() -> Parser:
-    """The command line of this script."""
-    parser = Parser(__doc__)
-    add = parser.option
-    add("source --checkpoint", text, REQUIRED, "a run's folder, a .pth file or a .safetensors file")
-    add(OUTPUT, text, None, "file to write; default: beside it")
-    add("--which_epoch", folder_name, "latest", "checkpoint of a folder")
-    add("--overwrite", flag, False, "replace existing files")
-    return parser
-
-
 def convert(source: Path, target: Path, overwrite: bool) -> None:
     """Write the state dict of ``source`` to ``target`` in the format of its suffix."""
     if target.suffix not in (SAFETENSORS, ".pth"):
@@ -46,7 +35,13 @@ def convert(source: Path, target: Path, overwrite: bool) -> None:
 
 def main() -> None:
     """Convert every file that the command line names, and say where the results are."""
-    opt = build_parser().parse()
+    parser = Parser(__doc__)
+    add = parser.option
+    add("source --checkpoint", text, REQUIRED, "a run's folder, a .pth file or a .safetensors file")
+    add(OUTPUT, text, None, "file to write; default: beside it")
+    add("--which_epoch", folder_name, "latest", "checkpoint of a folder")
+    add("--overwrite", flag, False, "replace existing files")
+    opt = parser.parse()
     source, pattern = Path(opt.source), f"{opt.which_epoch}_net_*.pth"
     sources = sorted(source.glob(pattern)) if source.is_dir() else [source]
     if not sources:

@@ -37,7 +37,7 @@ def market_people(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def own_handlers():
     """Signals reach the test runner again, also after a training that one of them stopped."""
-    from util.run.interrupt import StopRequest
+    from util.run.main import StopRequest
 
     before = {number: signal.getsignal(number) for number in StopRequest.SIGNALS}
     yield

@@ -67,7 +67,7 @@ def studio_of(run: Path, data: Path, estimator: KeypointEstimator | None = None)
     """The studio of a run and the test people of a data set in the fashion layout."""
     transfer = PoseTransfer.from_checkpoint(run, device="cpu")
     samples = DatasetSamples(FashionDataset(data, "test", transfer.load_size))
-    return Studio(transfer, samples, estimator and PersonFinder(estimator), "a run")
+    return Studio(transfer, samples, estimator and PersonFinder(estimator))
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ BELOW["script"] = {"script", "train", "test", "api", *BELOW["options"]}
 TOP = {"options", "models", "data", "util", "script", "tests", "train", "test", "api"}
 # Networks and losses are what other projects may want to copy.
 LAYER_2 = {"torch", "torchvision", "numpy", "scipy", "cv2"}
-MAY_PRINT = ("options/", "script/", "test.py", "util/show/console.py", "util/run/main.py")
+MAY_PRINT = ("options/", "script/", "test.py", "util/show/visualizer.py", "util/run/main.py")
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 40
 
 

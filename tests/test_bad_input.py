@@ -42,7 +42,7 @@ def call(command: str, argv: list[str], monkeypatch) -> int:
     """Exit status of train.py or test.py, run in this process."""
     monkeypatch.setattr(sys, "argv", [f"{command}.py", *argv])
     with pytest.raises(SystemExit) as caught:
-        run_main(COMMANDS[command].main, debug="--debug" in argv)
+        run_main(COMMANDS[command].main)
     return caught.value.code
 
 

@@ -87,7 +87,7 @@ def test_a_person_is_encoded_once_while_the_pose_changes_and_the_pixels_are_thos
 def test_every_model_makes_pictures(model, tmp_path):
     transfer = PoseTransfer.from_checkpoint(make_run(tmp_path / model, model), device="cpu")
     samples = SyntheticSamples(transfer.load_size, transfer.annotation_size)
-    with served(Studio(transfer, samples, None, model)) as made:
+    with served(Studio(transfer, samples, None)) as made:
         start = made.json("GET", "/start")
         own = made.json("GET", "/source/1")["keypoints"]
         sizes = set()
@@ -107,7 +107,7 @@ def test_a_point_of_the_picture_is_traced_to_where_it_comes_from(demo, tmp_path)
     expected = mean[100 * mean.shape[0] // 256, 60 * mean.shape[1] // 176]
     assert np.allclose(told, 255 * expected / expected.max(), atol=1.01)
     flow = PoseTransfer.from_checkpoint(make_run(tmp_path / "flow", "poseflownet"), device="cpu")
-    with served(Studio(flow, demo.studio.samples, None, "flow")) as made:
+    with served(Studio(flow, demo.studio.samples, None)) as made:
         place = made.json("POST", "/origin", json.dumps(asked).encode())["place"]
     assert np.isfinite(place).all()
     assert np.abs(np.array(place) - (100, 60)).max() < 600
@@ -138,7 +138,7 @@ def test_an_own_photo_is_cut_out_around_its_person(demo):
 
 
 def test_without_an_estimator_the_skeleton_is_put_by_hand_and_the_photo_cropped_to_it(people, demo):
-    studio = Studio(demo.studio.transfer, demo.studio.samples, None, "x")
+    studio = Studio(demo.studio.transfer, demo.studio.samples, None)
     with served(studio) as made:
         answer = made.json("POST", "/photo?name=me.jpg", jpeg(photo((600, 400))))
         assert "started with --estimator none. Put the skeleton onto" in answer["note"]
@@ -150,7 +150,7 @@ def test_without_an_estimator_the_skeleton_is_put_by_hand_and_the_photo_cropped_
 
 
 def test_a_photo_in_which_nobody_is_found_can_be_used_all_the_same(demo):
-    studio = Studio(demo.studio.transfer, demo.studio.samples, PersonFinder(ListEstimator([])), "x")
+    studio = Studio(demo.studio.transfer, demo.studio.samples, PersonFinder(ListEstimator([])))
     with served(studio) as made:
         answer = made.json("POST", "/photo?name=wall.jpg", jpeg(photo()))
         assert answer["note"].startswith("wall.jpg: no person was found")
@@ -189,7 +189,7 @@ def test_a_slow_photo_does_not_hold_up_the_pictures(demo):
         leave.wait(30)
         raise UserError("slow")
 
-    with served(Studio(demo.studio.transfer, demo.studio.samples, slow, "x")) as made:
+    with served(Studio(demo.studio.transfer, demo.studio.samples, slow)) as made:
         upload = threading.Thread(
             target=made.ask, args=("POST", "/photo?name=me.jpg", jpeg(photo()))
         )
@@ -357,7 +357,7 @@ def test_a_run_without_its_data_set_shows_synthetic_people(tmp_path, capsys):
     run = make_run(tmp_path / "run", "dptn", dataroot=str(tmp_path / "gone"))
     server = build_server(parsed("--checkpoint", str(run), "--port", "0"))
     assert "synthetic people are shown, for --dataroot" in capsys.readouterr().out
-    server.close()
+    server.run(lambda url: server.stop())
 
 
 def test_a_data_set_that_was_asked_for_must_be_there(tmp_path):

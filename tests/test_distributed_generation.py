@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -92,15 +93,14 @@ def test_images_that_wait_to_be_written_are_bounded_for_any_length_of_the_list(
         with lock:
             most[0] = max(most[0], len(alive))
 
-    submit = ResultWriter._submit
-
-    def counted(writer: ResultWriter, write, *arguments) -> None:
-        token = Picture()
-        alive.add(token)
-        submit(writer, lambda token=token: write(*arguments))
+    class Counted(ThreadPoolExecutor):
+        def submit(self, write, *arguments):
+            token = Picture()
+            alive.add(token)
+            return super().submit(lambda token=token: write(*arguments))
 
     monkeypatch.setattr(ResultWriter, "_save", save)
-    monkeypatch.setattr(ResultWriter, "_submit", counted)
+    monkeypatch.setattr("util.show.results.ThreadPoolExecutor", Counted)
     image = torch.zeros(1, 3, 8, 8)
     with ResultWriter(tmp_path, (8, 8), page=False) as writer:
         for i in range(count):

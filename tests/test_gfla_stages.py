@@ -11,7 +11,7 @@ from tests.helpers import train_options
 from util.errors import UserError
 from util.run import checkpoint
 from util.run.folder import RunFolder
-from util.show.visualizer import NullVisualizer
+from util.show.visualizer import Visualizer
 
 
 def stage_1_run(folder, **values):
@@ -123,7 +123,7 @@ def test_files_with_one_name_per_tensor_or_a_wrapper_prefix_load(tmp_path):
     assert all(torch.equal(v, state[k]) for k, v in other.state_dict().items())
 
 
-class RecordingVisualizer(NullVisualizer):
+class RecordingVisualizer(Visualizer):
     """Keeps what it was told."""
 
     def __init__(self):

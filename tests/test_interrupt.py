@@ -14,8 +14,14 @@ from tests.training_child import Child, assert_equal, write_tiny_data
 from util.errors import UserError
 from util.run import checkpoint
 from util.run.folder import RunFolder
-from util.run.interrupt import EXIT_AT_ONCE, EXIT_INTERRUPTED, EXIT_NOT_SAVED, StopRequest
-from util.run.main import explain, run_main
+from util.run.main import (
+    EXIT_AT_ONCE,
+    EXIT_INTERRUPTED,
+    EXIT_NOT_SAVED,
+    StopRequest,
+    explain,
+    run_main,
+)
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 
@@ -264,21 +270,22 @@ def raising(error: BaseException):
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )  # fmt: skip
-def test_what_is_no_bug_becomes_one_line_and_a_status(error, status, words, capsys):
+def test_what_is_no_bug_becomes_one_line_and_a_status(error, status, words, capsys, monkeypatch):
     cleaned = []
     with pytest.raises(SystemExit) as caught:
-        run_main(raising(error), debug=False, cleanup=lambda: cleaned.append(1))
+        run_main(raising(error), cleanup=lambda: cleaned.append(1))
     assert caught.value.code == status
     text = capsys.readouterr().err
     assert words in text
     assert text.count("\n") == 1
     assert cleaned == [1]
+    monkeypatch.setattr("sys.argv", ["test.py", "--debug"])
     with pytest.raises(type(error)):
-        run_main(raising(error), debug=True)
+        run_main(raising(error))
 
 
 def test_a_bug_keeps_its_traceback():
     for error in (KeyError("x"), RuntimeError("shapes do not match"), FileNotFoundError("x")):
         assert explain(error) is None
         with pytest.raises(type(error)):
-            run_main(raising(error), debug=False)
+            run_main(raising(error))

@@ -141,7 +141,7 @@ def test_the_files_of_an_error_are_listed_line_by_line_above_its_sentence(folder
     for i in range(4):
         (Path(folders["--gt_path"]) / f"t{i:02d}.png").unlink()
     with pytest.raises(SystemExit) as status:
-        run_main(lambda: main(arguments(folders, *QUICK)), debug=False)
+        run_main(lambda: main(arguments(folders, *QUICK)))
     assert status.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()[-6:]
     assert lines[0] == "4 without ground truth:"

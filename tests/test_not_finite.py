@@ -13,8 +13,8 @@ from tests.helpers import random_batch, train_options
 from tests.training_child import SMALL, assert_equal, logged_losses, run, write_tiny_data
 from util.run import checkpoint
 from util.run.folder import RunFolder
-from util.run.interrupt import EXIT_NOT_FINITE
-from util.show.visualizer import NullVisualizer
+from util.run.main import EXIT_NOT_FINITE
+from util.show.visualizer import Visualizer
 
 needs_signals = pytest.mark.skipif(os.name != "posix", reason="forked children")
 
@@ -148,7 +148,7 @@ class Idle:
         self.stepper = Namespace(late=late)
 
 
-class Recorder(NullVisualizer):
+class Recorder(Visualizer):
     def __init__(self):
         super().__init__()
         self.warnings: list[str] = []

@@ -12,6 +12,7 @@ import pytest
 from tests.browser import Browser, needs_chromium
 from tests.helpers import make_visualizer
 from util.image import save_image
+from util.show import result_page
 from util.show.html import table
 from util.show.result_page import add_scores, page_name, write_pages, write_rows
 
@@ -21,7 +22,9 @@ HOSTILE = "<script>alert(1)</script>"
 def _write(folder: Path, rows: int, per_page: int) -> list[str]:
     pairs = [(f"s{row}.jpg", f"t{row}.jpg", f"{row}.png") for row in range(rows)]
     write_rows(folder, "test", pairs, ())
-    write_pages(folder, per_page)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(result_page, "PER_PAGE", per_page)
+        write_pages(folder)
     return sorted(path.name for path in folder.glob("*.html"))
 
 
@@ -162,8 +165,9 @@ def result_folder(tmp_path_factory) -> Path:
     scores = {f"PSNR {HOSTILE}": {f"{name}.png": 19.1492 for name in names}}
     (folder / "metrics").mkdir()
     (folder / "metrics" / "index.html").write_text("metrics")
-    add_scores(folder, scores, dict.fromkeys(scores, True), folder / "metrics" / "index.html")
-    write_pages(folder, per_page=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(result_page, "PER_PAGE", 3)
+        add_scores(folder, scores, dict.fromkeys(scores, True), folder / "metrics" / "index.html")
     return folder
 
 

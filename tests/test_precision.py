@@ -1,5 +1,7 @@
 """Number formats: where they apply, and how far low precision is from float32."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -25,11 +27,13 @@ BF16_ERROR = 2e-2  # bfloat16 has a relative rounding error of 4e-3
 def bf16_everywhere(monkeypatch):
     """The autocast regions of a GPU, on this CPU."""
     monkeypatch.setattr(device, "cpu_gains_from_bf16", lambda: True)
-    monkeypatch.setattr(
-        Precision,
-        "networks",
-        lambda self: torch.autocast("cpu", torch.bfloat16, self.name == "bf16"),
-    )
+    make = Precision.__init__
+
+    def made(self, name: str, device: torch.device) -> None:
+        make(self, name, device)
+        self.networks = lambda: torch.autocast("cpu", torch.bfloat16, name == "bf16")
+
+    monkeypatch.setattr(Precision, "__init__", made)
 
 
 def weighted_model(name: str, folder, number_format: str):
@@ -100,11 +104,11 @@ def test_on_a_cpu_bf16_is_for_vgg_only_and_only_where_the_processor_has_it(monke
 def test_on_a_gpu_low_precision_is_for_all_networks():
     for name, scaled in (("bf16", False), ("fp16", True)):
         chosen = Precision(name, torch.device("cuda"))
-        assert chosen._networks
-        assert chosen._vgg
+        assert chosen.networks is chosen.vgg
+        assert chosen.vgg is not nullcontext
         assert chosen.vgg_channels_last
         assert (chosen.name == "fp16") is scaled
-    assert not Precision("fp32", torch.device("cuda"))._networks
+    assert Precision("fp32", torch.device("cuda")).networks is nullcontext
 
 
 def test_losses_are_computed_in_float32_inside_an_autocast_region():

@@ -11,9 +11,9 @@ from models.presentation import pictures_of
 from tests import small_runs
 from tests.helpers import make_visualizer
 from tests.training_child import write_tiny_data
-from util.run.interrupt import EXIT_NOT_SAVED
-from util.show.console import OneColour
+from util.run.main import EXIT_NOT_SAVED
 from util.show.training_page import TrainingPage
+from util.show.visualizer import one_colour, spread
 
 
 @pytest.fixture(scope="module")
@@ -140,14 +140,12 @@ def test_an_epoch_of_pictures_of_one_colour_is_one_warning(tmp_path, capsys):
 
 
 def test_one_picture_with_a_person_is_enough_to_be_quiet():
-    colours = OneColour()
-    assert not colours.found  # nothing was seen
-    colours.see(np.full((8, 8, 3), 127, np.uint8))
-    assert colours.found
+    assert not one_colour([], "images")  # nothing was seen
+    spreads = [spread(np.full((8, 8, 3), 127, np.uint8))]
+    assert one_colour(spreads, "images").startswith("the images are (nearly) one colour")
     picture = np.full((8, 8, 3), 235, np.uint8)
     picture[2:6, 2:6] = 40
-    colours.see(picture)
-    assert not colours.found
+    assert not one_colour([*spreads, spread(picture)], "images")
 
 
 def test_a_page_written_before_pairs_stayed_the_same_is_read(tmp_path):

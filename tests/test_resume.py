@@ -21,7 +21,7 @@ from tests.training_child import (
     write_tiny_data,
 )
 from util.run import checkpoint
-from util.run.interrupt import EXIT_INTERRUPTED
+from util.run.main import EXIT_INTERRUPTED
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 
@@ -158,7 +158,7 @@ def check_after_kill(folder, steps_done: int, interval: int) -> None:
 def kill_at_random(rng: random.Random, argv, plan, output, start: float) -> bool:
     """Run until a random kill; True when it hit while the child was saving."""
     if rng.random() < 0.5:
-        operation = rng.randrange(1, 400)
+        operation = rng.randrange(1, 90)
         child = Child(argv, {**plan, "operation": operation}, output)
         assert child.wait() == -signal.SIGKILL, child.text()[-2000:]
         return True

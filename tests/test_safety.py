@@ -18,6 +18,7 @@ from models.step_checkpoint import read_initial
 from tests.bad_runs import pickle_with_code
 from tests.browser import check_page, needs_chromium
 from tests.conftest import ROOT
+from tests.helpers import train_options
 from tests.test_architecture import SOURCES
 from tests.training_child import write_tiny_data
 from util.errors import UserError
@@ -27,7 +28,6 @@ from util.names import result_name
 from util.run import checkpoint
 from util.run.weights import PublishedFile, load_weights
 from util.show.server import LOOPBACK
-from util.show.visdom import VisdomSettings
 from util.tables.patn import write_keypoints, write_pairs
 
 REQUIREMENTS = ROOT / "requirements.txt"
@@ -179,7 +179,7 @@ def test_a_name_with_markup_appears_as_text_in_the_browser(page, pages):
 
 
 def test_visdom_is_this_machine_unless_told_otherwise():
-    assert VisdomSettings().url == "http://127.0.0.1"
+    assert train_options().display_server == "http://localhost"
     for path in SOURCES:
         text = path.read_text()
         assert "0.0.0.0" not in text, path

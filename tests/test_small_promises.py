@@ -46,13 +46,13 @@ def test_an_empty_save_id_is_refused():
 
 
 def test_the_exit_statuses_are_the_documented_numbers():
-    from util.run import interrupt, main
+    from util.run import main
 
     statuses = (
         main.EXIT_USER_ERROR,
-        interrupt.EXIT_NOT_FINITE,
-        interrupt.EXIT_NOT_SAVED,
-        interrupt.EXIT_INTERRUPTED,
-        interrupt.EXIT_AT_ONCE,
+        main.EXIT_NOT_FINITE,
+        main.EXIT_NOT_SAVED,
+        main.EXIT_INTERRUPTED,
+        main.EXIT_AT_ONCE,
     )
     assert statuses == (2, 3, 4, 75, 130)

@@ -24,8 +24,8 @@ from tests.test_checkpoint_crashes import Recorder, Weights, new_run
 from util.errors import UserError
 from util.run import checkpoint, distributed
 from util.run.folder import RunFolder, prune_states
-from util.show.console import Console, Throughput
 from util.show.sinks import Losses
+from util.show.visualizer import Console
 
 SIZE = (64, 64)
 
@@ -59,9 +59,9 @@ def test_going_on_in_an_epoch_that_became_shorter_ends_it():
 
 
 def test_the_time_left_is_that_of_this_stage_alone(monkeypatch):
-    throughput, stream, lefts = Throughput(), io.StringIO(), []
+    console, lefts = Console(2, 10, io.StringIO()), []
+    throughput = console.throughput
     monkeypatch.setattr(throughput, "seconds_left", lambda left: lefts.append(left) or 1.0)
-    console = Console(2, 10, throughput, stream)
     for samples in (1, 2, 3):
         throughput.count(1000 + samples)  # 1000 samples of stage 1 came before
         console.losses(Losses(1, samples, 1000 + samples, {}, {}, 1.0))
@@ -149,13 +149,11 @@ def test_only_the_disk_itself_makes_a_save_say_that_the_disk_is_full(tmp_path, m
         checkpoint.save(tmp_path / "a.pth", {})
     assert not list(tmp_path.iterdir())
 
-    def full(self, data):
-        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
-
     monkeypatch.undo()
-    monkeypatch.setattr(checkpoint, "open", lambda path, mode: Refusing(path), raising=False)
-    with pytest.raises(OSError, match="quota"):
-        checkpoint.save(tmp_path / "a.pth", {"a": torch.zeros(5)})
+    monkeypatch.setattr(checkpoint, "open", lambda path, *_, **__: Refusing(path), raising=False)
+    for size in (5, 50_000):  # what a buffer holds until the end, and what it does not
+        with pytest.raises(OSError, match="quota"):
+            checkpoint.save(tmp_path / "a.pth", {"a": torch.zeros(size)})
 
 
 class Refusing(io.FileIO):

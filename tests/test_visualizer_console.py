@@ -1,23 +1,20 @@
 """The live progress line, and the rates it shows."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
 
-from util.show.console import Console, Throughput, duration
-from util.show.sinks import Losses
-
-LRS = {"G": 2e-4, "D": 2e-5}
+from tests.test_visualizer_logs import record
+from util.show.visualizer import Console, Throughput, duration
 
 
-class Clock:
+@pytest.fixture
+def clock(monkeypatch) -> SimpleNamespace:
     """Seconds that pass only when told."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+    made = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("util.show.visualizer.time.perf_counter", lambda: made.now)
+    return made
 
 
 class Terminal(io.StringIO):
@@ -37,21 +34,8 @@ class Terminal(io.StringIO):
         return out
 
 
-def _record(total: int = 40, **changes) -> Losses:
-    values = {
-        "epoch": 3,
-        "samples_in_epoch": 20,
-        "total_samples": total,
-        "losses": {"app_gen_t": 1.23456, "style": 0.0},
-        "lrs": LRS,
-        "seconds_per_sample": 0.0123456,
-    }
-    return Losses(**{**values, **changes})
-
-
-def test_rates_and_the_share_of_waiting_follow_the_clock():
-    clock = Clock()
-    speed = Throughput(clock)
+def test_rates_and_the_share_of_waiting_follow_the_clock(clock):
+    speed = Throughput()
 
     def loader():
         for _ in range(6):
@@ -67,9 +51,8 @@ def test_rates_and_the_share_of_waiting_follow_the_clock():
     assert speed.seconds_left(1000) == pytest.approx(250.0)
 
 
-def test_the_slow_first_iteration_does_not_count_for_the_time_left():
-    clock = Clock()
-    speed = Throughput(clock)
+def test_the_slow_first_iteration_does_not_count_for_the_time_left(clock):
+    speed = Throughput()
     clock.now += 1000
     speed.count(10)
     clock.now += 1
@@ -85,14 +68,14 @@ def test_durations_are_short(seconds, text):
     assert duration(seconds) == text
 
 
-def test_a_terminal_keeps_the_lines_of_losses_above_one_line_that_is_redrawn(monkeypatch):
+def test_a_terminal_keeps_the_lines_of_losses_above_one_line_that_is_redrawn(monkeypatch, clock):
     monkeypatch.setenv("COLUMNS", "200")
-    stream, clock = Terminal(), Clock()
-    console = Console(10, 100, Throughput(), stream, clock)
+    stream = Terminal()
+    console = Console(10, 100, stream)
     for step in range(1, 50):
         clock.now += 1
         console.progress(3, step)
-    console.losses(_record())
+    console.losses(record())
     console.message("saved latest")
     clock.now += 1
     console.progress(3, 51)
@@ -106,9 +89,9 @@ def test_a_terminal_keeps_the_lines_of_losses_above_one_line_that_is_redrawn(mon
     assert rest == ""
 
 
-def test_the_live_line_is_redrawn_at_most_five_times_a_second():
-    stream, clock = Terminal(), Clock()
-    console = Console(10, 100, Throughput(), stream, clock)
+def test_the_live_line_is_redrawn_at_most_five_times_a_second(clock):
+    stream = Terminal()
+    console = Console(10, 100, stream)
     for step in range(100):
         clock.now += 0.01
         console.progress(1, step)
@@ -116,12 +99,12 @@ def test_the_live_line_is_redrawn_at_most_five_times_a_second():
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120])
-def test_a_narrow_terminal_shows_every_loss_in_full(monkeypatch, columns):
+def test_a_narrow_terminal_shows_every_loss_in_full(monkeypatch, columns, clock):
     monkeypatch.setenv("COLUMNS", str(columns))
-    stream, clock = Terminal(), Clock()
-    console = Console(10, 100, Throughput(), stream, clock)
+    stream = Terminal()
+    console = Console(10, 100, stream)
     losses = {f"loss_number_{i}": i + 0.25 for i in range(12)}
-    console.losses(_record(losses=losses))
+    console.losses(record(losses=losses))
     clock.now += 1
     console.progress(3, 21)
     *lines, live = stream.lines()
@@ -133,20 +116,20 @@ def test_a_narrow_terminal_shows_every_loss_in_full(monkeypatch, columns):
 
 def test_a_file_gets_one_line_a_print_interval():
     stream = io.StringIO()
-    console = Console(10, 100, Throughput(), stream)
+    console = Console(10, 100, stream)
     for step in range(100):
         console.progress(1, step)
     assert stream.getvalue() == ""
-    console.losses(_record())
-    console.losses(_record())
+    console.losses(record())
+    console.losses(record())
     console.close()
     assert len(stream.getvalue().splitlines()) == 2
     assert "\r" not in stream.getvalue()
 
 
-def test_a_slow_loader_is_named_once():
-    clock, stream = Clock(), io.StringIO()
-    console = Console(10, 100, Throughput(clock), stream)
+def test_a_slow_loader_is_named_once(clock):
+    stream = io.StringIO()
+    console = Console(10, 100, stream)
 
     def loader():
         for _ in range(3):
@@ -156,6 +139,6 @@ def test_a_slow_loader_is_named_once():
     for number, _ in enumerate(console.throughput.timed(loader()), 1):
         clock.now += 0.2
         console.throughput.count(4 * number)
-        console.losses(_record())
+        console.losses(record())
     assert stream.getvalue().count("Waiting for data takes 80% of the time") == 1
     assert stream.getvalue().count("--nThreads") == 1

@@ -8,16 +8,15 @@ import pytest
 from util.show.sinks import MAX_POINTS, Curve, Losses, LossHistory, LossLog
 from util.show.training_page import chart
 
-LRS = {"G": 2e-4, "D": 2e-5}
 
-
-def _record(total: int = 40, **changes) -> Losses:
+def record(total: int = 40, **changes) -> Losses:
+    """The losses of one iteration."""
     values = {
         "epoch": 3,
         "samples_in_epoch": 20,
         "total_samples": total,
         "losses": {"app_gen_t": 1.23456, "style": 0.0},
-        "lrs": LRS,
+        "lrs": {"G": 2e-4, "D": 2e-5},
         "seconds_per_sample": 0.0123456,
     }
     return Losses(**{**values, **changes})
@@ -25,7 +24,7 @@ def _record(total: int = 40, **changes) -> Losses:
 
 def test_a_line_of_the_loss_log_has_the_published_fields(tmp_path):
     log = LossLog(tmp_path / "loss_log.txt")
-    log.losses(_record())
+    log.losses(record())
     assert (tmp_path / "loss_log.txt").read_text() == (
         "(epoch: 3, iters: 20, total_iters: 40, time: 0.012) app_gen_t: 1.235 style: 0.000 "
         "lr_G: 0.0002000000 lr_D: 0.0000200000\n"
@@ -36,7 +35,7 @@ def test_rewinding_drops_later_and_half_written_lines(tmp_path):
     path = tmp_path / "loss_log.txt"
     log = LossLog(path)
     for total in (10, 20, 30):
-        log.losses(_record(total))
+        log.losses(record(total))
     path.write_text(path.read_text() + "(epoch: 3, it")
     log.rewind(20)
     assert re.findall(r"total_iters: (\d+)", path.read_text()) == ["10", "20"]

@@ -11,8 +11,8 @@ import pytest
 
 from tests.helpers import make_visualizer
 from tests.visdom_server import VisdomServer
-from util.show.sinks import LossHistory, Pictures
-from util.show.visdom import VisdomLog, VisdomSettings
+from util.show.sinks import LossHistory
+from util.show.visdom import VisdomLog, environment_of, server_address
 from util.show.visualizer import Visualizer
 
 visdom = pytest.importorskip("visdom", reason="the visdom package is not installed")
@@ -74,15 +74,13 @@ def test_an_environment_name_cannot_break_the_address(tmp_path, server):
     visualizer = _visualizer(tmp_path, server.port, env="../my run?/#1")
     _step(visualizer, 10)
     visualizer.close()
-    (name,) = {VisdomSettings(env="../my run?/#1").environment}
+    name = environment_of("../my run?/#1")
     assert name.startswith("-my-run---1-")
     assert "1_losses" in _windows(server, name)
 
 
 def test_names_that_visdom_cannot_hold_stay_different():
-    names = [
-        VisdomSettings(env=env).environment for env in ("実験一", "実験二", "main", "a b", "a-b")
-    ]
+    names = [environment_of(name) for name in ("実験一", "実験二", "main", "a b", "a-b")]
     assert len(set(names)) == 5
     assert names[2] == "main"
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+", name) for name in names)
@@ -91,14 +89,15 @@ def test_names_that_visdom_cannot_hold_stay_different():
 @pytest.mark.parametrize(
     ("server", "address"),
     [
-        ("http://localhost", "http://localhost:8096"),
-        ("gpu.example.org:8097", "http://gpu.example.org:8097"),
-        ("https://gpu.example.org:443/", "https://gpu.example.org:443"),
-        ("http://[::1]:9000", "http://[::1]:9000"),
+        ("http://localhost", ("http://localhost", 8096)),
+        ("gpu.example.org", ("http://gpu.example.org", 8096)),
+        ("gpu.example.org:8097", ("http://gpu.example.org", 8097)),
+        ("https://gpu.example.org:443/", ("https://gpu.example.org", 443)),
+        ("http://[::1]:9000", ("http://[::1]", 9000)),
     ],
 )
 def test_a_port_in_the_address_counts_and_appears_once(server, address):
-    assert VisdomSettings(server=server).address == address
+    assert server_address(server, 8096) == address
 
 
 def test_an_absent_server_costs_one_warning_and_the_log_goes_on(tmp_path, capsys):
@@ -122,13 +121,12 @@ def test_a_killed_server_costs_one_warning_and_gets_everything_when_it_is_back(
     monkeypatch.setattr("util.show.visdom.RETRY_SECONDS", 0.05)
     with VisdomServer(tmp_path) as server:
         history, warnings = LossHistory(), []
-        settings = VisdomSettings(port=server.port, env="killed")
-        log = VisdomLog(settings, history, warnings.append)
+        log = VisdomLog("127.0.0.1", server.port, 1, "killed", history, warnings.append)
 
         def step(total: int) -> None:
             history.append("Loss", {"G": 1.0}, total)
             log.losses(None)
-            log.pictures(Pictures(1, total, {"fake": np.zeros((8, 8, 3), np.uint8)}))
+            log.pictures(1, total, {"fake": np.zeros((8, 8, 3), np.uint8)}, ())
 
         step(10)
         assert _eventually(lambda: set(_windows(server, "killed")) == {"1_losses", "1_fake"})
@@ -181,8 +179,7 @@ def test_something_else_on_the_port_is_reported_in_one_warning(tmp_path):
         threading.Thread(target=refuse, daemon=True).start()
         history, warnings = LossHistory(), []
         history.append("Loss", {"G": 1.0}, 10)
-        settings = VisdomSettings(port=other.getsockname()[1])
-        log = VisdomLog(settings, history, warnings.append)
+        log = VisdomLog("127.0.0.1", other.getsockname()[1], 1, "main", history, warnings.append)
         log.losses(None)
         assert _eventually(lambda: warnings)
         log.close()
@@ -198,15 +195,9 @@ def test_a_window_that_visdom_cannot_show_is_not_called_an_absent_server(monkeyp
     monkeypatch.setattr("util.show.visdom._client_class", lambda: lambda **settings: Client())
     history, warnings = LossHistory(), []
     history.append("Loss", {"G": 1.0}, 10)
-    log = VisdomLog(VisdomSettings(), history, warnings.append)
+    log = VisdomLog("127.0.0.1", 8096, 1, "main", history, warnings.append)
     log.losses(None)
     assert _eventually(lambda: warnings)
     log.close()
     assert len(warnings) == 1
     assert "cannot show a window (KeyError('legend')); training goes on" in warnings[0]
-
-
-def test_the_default_server_is_this_machine():
-    assert VisdomSettings().url == "http://127.0.0.1"
-    assert VisdomSettings().port == 8096
-    assert VisdomSettings(server="gpu.example.org").url == "http://gpu.example.org"

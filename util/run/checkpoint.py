@@ -7,13 +7,14 @@ Where ``X.pth`` is absent, ``X.safetensors`` is read instead.
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -95,7 +96,7 @@ def save(path: Path, content: Any) -> str:
     Whatever the disk refuses is an OSError; the older file is then untouched.
     """
     path = Path(path)
-    with replacing(path) as temporary:
+    with replacing(path, durable=True) as temporary:
         _write_tensors(temporary, content)
         torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)
         new = file_hash(temporary)
@@ -107,26 +108,21 @@ def save(path: Path, content: Any) -> str:
     return new
 
 
-class _Stream:
+class _Stream(io.BufferedWriter):
     """A file for torch.save that keeps what went wrong for the caller.
 
     torch hides the reason of a failed write, and an exception that passes through its C++ code can
     end the process.
     """
 
-    def __init__(self, file: BinaryIO):
-        self.file, self.error = file, None
+    error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        if self.error is None:
-            try:
-                self.file.write(data)
-            except OSError as error:
-                self.error = error
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing: the caller flushes."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            return len(data)
 
 
 def _write_tensors(path: Path, content: Any) -> None:
@@ -138,13 +134,10 @@ def _write_tensors(path: Path, content: Any) -> None:
     def write() -> None:
         # The file exists, and is not made anew: an interrupted main thread may have removed it
         # while this one was being started.
-        with open(path, "r+b") as file:
-            stream = _Stream(file)
+        with _Stream(open(path, "r+b", buffering=0)) as stream:
             torch.save(content, stream)
             if stream.error is not None:
                 raise stream.error
-            file.flush()
-            os.fsync(file.fileno())
 
     with ThreadPoolExecutor(1) as pool:
         pool.submit(write).result()
@@ -342,16 +335,14 @@ def spectral_matrix(module: torch.nn.Module, weight: torch.Tensor) -> torch.Tens
 
 def write_safetensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Write a state dict, complete or not at all."""
-    path = Path(path)
     first: dict[tuple, str] = {}
     names: dict[str, str] = {}
     for name, value in state.items():
         place = (value.data_ptr(), value.shape, value.stride()) if value.numel() else (name,)
         names[name] = first.setdefault(place, name)
     kept = {name: state[name].detach().cpu().contiguous().clone() for name in first.values()}
-    with replacing(path, durable=True) as temporary:
-        metadata = {"format": "pt", _NAMES: json.dumps(list(names.items()))}
-        temporary.write_bytes(to_bytes(kept, metadata))  # save_file ignores the umask
+    metadata = {"format": "pt", _NAMES: json.dumps(list(names.items()))}
+    write_atomically(path, to_bytes(kept, metadata))  # save_file ignores the umask
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:

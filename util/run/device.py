@@ -42,9 +42,7 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-    elif torch.cuda.is_available():
-        torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = not deterministic
 
 
 def seed_generators(seed: int) -> None:
@@ -80,7 +78,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
 def exact_arithmetic(device: torch.device) -> Iterator[None]:
     """No TensorFloat-32 and no autocast on ``device``; settings are restored afterwards."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    use_tf32(False)
     try:
         with torch.autocast(device.type, enabled=False):
             yield
@@ -135,31 +133,15 @@ class Precision:
 
     def __init__(self, name: str, device: torch.device):
         self.name, self.device = name, device
-        self.dtype = PRECISIONS[name]
+        low = functools.partial(torch.autocast, device.type, PRECISIONS[name])
         on_cpu_bf16 = device.type == "cpu" and name == "bf16"
-        self._networks = name != "fp32" and not on_cpu_bf16
-        self._vgg = name != "fp32" and (not on_cpu_bf16 or cpu_gains_from_bf16())
-
-    def _autocast(self, enabled: bool) -> AbstractContextManager:
-        if not enabled:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, self.dtype)
-
-    def networks(self) -> AbstractContextManager:
-        """Region for generator and discriminator."""
-        return self._autocast(self._networks)
-
-    def vgg(self) -> AbstractContextManager:
-        """Region for the frozen VGG-19."""
-        return self._autocast(self._vgg)
-
-    @property
-    def vgg_channels_last(self) -> bool:
-        """Low-precision convolutions are fastest with channels last in memory.
-
-        In float32 on a CPU they gain 1 %, and sum up in another order: not worth it.
-        """
-        return self._vgg
+        # Region for generator and discriminator.
+        self.networks = contextlib.nullcontext if name == "fp32" or on_cpu_bf16 else low
+        # Low-precision convolutions are fastest with channels last in memory. In float32 on a CPU
+        # they gain 1 %, and sum up in another order: not worth it.
+        self.vgg_channels_last = name != "fp32" and (not on_cpu_bf16 or cpu_gains_from_bf16())
+        # Region for the frozen VGG-19.
+        self.vgg = low if self.vgg_channels_last else contextlib.nullcontext
 
     def scaler(self) -> torch.amp.GradScaler:
         """A gradient scaler; it does nothing unless the format is fp16."""

@@ -56,32 +56,23 @@ class RunFolder:
 
     Entering makes the folder, takes its lock and removes half-written files of a killed run; a
     UserError says why that cannot be. Leaving releases the lock, and removes the folder if
-    nothing was written.
+    nothing was written. The other processes of a distributed run leave all this to the main one.
 
     :param resume: the run continues checkpoint ``which`` of the folder. A run that ended before its
         first save left none of its ``latest``: it starts anew, and ``resume`` is False then.
     :param overwrite: the run may replace what the folder holds; nothing is removed before
         :meth:`clear`.
-    :param writes: False in the other processes of a distributed run, which leave all this to the
-        main one.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        resume: bool,
-        overwrite: bool,
-        writes: bool = True,
-        which: str = "latest",
-    ):
-        self.path, self.writes = Path(path), writes
+    def __init__(self, path: str | Path, resume: bool, overwrite: bool, which: str = "latest"):
+        self.path = Path(path)
         self.resume = resume and (self.is_used() or which != "latest")
         self.begins_anew = resume and not self.resume
         self.overwrite = overwrite and not resume
         self._lock: TextIO | None = None
 
     def __enter__(self) -> RunFolder:
-        if not self.writes:
+        if not distributed.is_main():
             return self
         if self.is_used() and not (self.resume or self.overwrite):
             raise UserError(
@@ -116,9 +107,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what an earlier run left, if --overwrite asked for it; call it before writing."""
-        if not (self.overwrite and self.writes):
-            return
-        for pattern in _OF_A_RUN:
+        for pattern in _OF_A_RUN if self.overwrite else ():
             for path in self.path.glob(pattern):
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)

@@ -1,20 +1,29 @@
-"""How errors and interruptions become one sentence and an exit status."""
+"""How a command ends: errors, signals and a time limit become one sentence and an exit status."""
+
+from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO
 
 from util.errors import UserError
 from util.files import discard_unfinished
-from util.run.interrupt import EXIT_AT_ONCE, ignore_signals_of_a_stopped_run
 
+# Exit statuses besides 0 (finished); the middle three are train.py's.
 EXIT_USER_ERROR = 2
-
+EXIT_NOT_FINITE = 3  # stopped by --on_nan stop
+EXIT_NOT_SAVED = 4  # ended, but the last checkpoint could not be written
+EXIT_INTERRUPTED = 75  # by a signal or --max_minutes, and saved; --continue_train goes on
+EXIT_AT_ONCE = 130  # Ctrl-C; in train.py a second one: left without waiting for the save
 
 # Refusals of the file system, not bugs of ours, and what to do about them.
 _FREE = "free space, check the permissions or choose another place"
@@ -27,7 +36,6 @@ _NO_READER = {errno.EPIPE, errno.EIO, errno.EBADF}  # of a stream: closed, or it
 
 def run_main(
     main: Callable[[], int | None],
-    debug: bool | None = None,
     cleanup: Callable[[], object] = lambda: None,  # called on every way out
 ) -> None:
     """Run an entry point and exit with its status.
@@ -37,7 +45,7 @@ def run_main(
     line shows the full traceback instead. Other exceptions keep their traceback: they are bugs.
     Ctrl-C is status 130.
     """
-    debug = "--debug" in sys.argv if debug is None else debug
+    debug = "--debug" in sys.argv
     _prepare_streams()
     try:
         try:
@@ -123,29 +131,35 @@ def _prepare_streams() -> None:
             setattr(sys, name, _Stream(stream))
 
 
+_SMALLER = "use fewer --workers, a smaller --batchSize or more shared memory"
+_OF_SHARED_MEMORY = ("shared memory", "shm", "unable to write to file </torch", "Bus error")
+_OF_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "cannot allocate")
+
+
 def explain(error: BaseException) -> str | None:
     """One sentence for an exception that is not a bug, else None."""
     if isinstance(error, UserError):
         return " ".join(error.sentence.split())
     text = " ".join(str(error).split())
+    of_torch = text if isinstance(error, RuntimeError) else ""
+    number = error.errno if isinstance(error, OSError) else None
     training = Path(sys.argv[0]).name == "train.py"
     resume = ", and --continue_train resumes" * training
-    if isinstance(error, RuntimeError) and text.startswith("DataLoader worker (pid"):
+    if of_torch.startswith("DataLoader worker (pid"):
         return (
             f"a loader process died ({text[:100].rstrip(' .')}): usually the memory or the shared "
             f"memory was exhausted; {_SMALLER} (docker run --shm-size=2g){resume}"
         )
-    if _of_shared_memory(error, text):
+    if any(word in of_torch for word in _OF_SHARED_MEMORY) or _handing_over(error):
         return (
             f"the shared memory of the loader processes is full ({text[:120]}); {_SMALLER} (docker "
             f"run --shm-size=2g), or --workers 0{resume}"
         )
-    advice = _ADVICE.get(errno.errorcode.get(getattr(error, "errno", None), ""))
-    if isinstance(error, OSError) and advice:
+    if advice := _ADVICE.get(errno.errorcode.get(number, "")):
         place = f"{error.filename} cannot be" if error.filename else "a file could not be"
-        reason = os.strerror(error.errno)
-        return f"{place} read or written ({reason}); {advice}"
-    if _of_memory(error, text):
+        return f"{place} read or written ({os.strerror(number)}); {advice}"
+    exhausted = isinstance(error, MemoryError) or number == errno.ENOMEM
+    if exhausted or any(word in of_torch.lower() for word in _OF_MEMORY):
         more = " (with --accumulate for the same step), --precision bf16" * training
         return (
             f"the memory is exhausted ({text[:120]}); use a smaller --batchSize{more}, a smaller "
@@ -159,23 +173,109 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-_SMALLER = "use fewer --workers, a smaller --batchSize or more shared memory"
-
-
-def _of_shared_memory(error: BaseException, text: str) -> bool:
+def _handing_over(error: BaseException) -> bool:
     """True when /dev/shm, through which loader processes hand over batches, is too small."""
-    if isinstance(error, RuntimeError):
-        words = ("shared memory", "shm", "unable to write to file </torch", "Bus error")
-        return any(word in text for word in words)
     if not isinstance(error, OSError) or error.errno != errno.ENOSPC or error.filename:
         return False
     frames = traceback.extract_tb(error.__traceback__)
     return any(Path(frame.filename).parent.name == "multiprocessing" for frame in frames)
 
 
-def _of_memory(error: BaseException, text: str) -> bool:
-    if isinstance(error, RuntimeError):
-        words = ("not enough memory", "out of memory", "can't allocate memory", "cannot allocate")
-        return any(word in text.lower() for word in words)
-    of_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    return of_system or isinstance(error, MemoryError)
+# ---- stopping a training run politely ----------------------------------------------------------
+
+_NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+
+
+class StopRequest:
+    """Remembers that the run was asked to stop; the loop finishes its step, saves and leaves.
+
+    SIGTERM, SIGINT (Ctrl-C), SIGUSR1 (SLURM's warning before pre-emption) and SIGHUP (the terminal
+    was closed; under nohup it stays without effect) ask; a second SIGINT interrupts at once.
+    Until :meth:`begin` is called there is nothing to save, and every signal ends the process:
+    SIGINT as usual, the others with ``EXIT_INTERRUPTED``. Use as a context manager: the previous
+    handlers are restored, except after a signal. The process is then on its way out, and impatient
+    further signals must not cut off what makes that orderly; see
+    :func:`ignore_signals_of_a_stopped_run`.
+    """
+
+    SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+
+    def __init__(self, max_minutes: float | None = None):
+        self.reason: str | None = None  # what asked for the stop, here
+        self._begun = False
+        self._asked: set[int] = set()  # the signals that did
+        self._leaving = False  # at once, or after the save: signals have no effect any more
+        self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in self.SIGNALS:
+            hangup = number == getattr(signal, "SIGHUP", None)
+            nohup = hangup and signal.getsignal(number) is signal.SIG_IGN
+            if not nohup:
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._asked or self._leaving:
+            self._leaving = True
+            return
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._leaving:
+            return
+        if not self._begun or (number == signal.SIGINT and number in self._asked):
+            self._leaving = True
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(EXIT_INTERRUPTED)
+        self._asked.add(number)
+        self.reason = self.reason or signal.Signals(number).name
+
+    def begin(self) -> None:
+        """From now on a signal waits for the end of the step."""
+        self._begun = True
+
+    def requested(self) -> bool:
+        """True once a signal arrived or the time is over; call it after every step."""
+        if self._leaving:  # a destructor or a callback of a library swallowed the interrupt
+            raise KeyboardInterrupt
+        if self.reason is None and self._deadline is not None and time.monotonic() > self._deadline:
+            self.reason = "--max_minutes"
+        return self.reason is not None
+
+
+def ignore_signals_of_a_stopped_run() -> None:
+    """Call it last: nothing can change the exit status of a run that was stopped by a signal.
+
+    The handlers of its :class:`StopRequest` already do nothing, but Python takes handlers away
+    while it shuts down, and a signal would then end the process in the default manner. Without
+    effect where no stopped run has left its handlers.
+    """
+    report, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    for number in StopRequest.SIGNALS:
+        if isinstance(getattr(signal.getsignal(number), "__self__", None), StopRequest):
+            # A signal that arrives during this call is reported as "ignored due to race condition".
+            signal.signal(number, signal.SIG_IGN)
+    sys.unraisablehook = report
+
+
+def shield_worker() -> None:
+    """Let a loader process outlive the signals that ask the whole job to stop.
+
+    SLURM, ``timeout`` and a terminal signal every process of a job; the batches must keep coming
+    until the training process has finished its step. The process ends when its parent says so or
+    dies.
+    """
+    for number in set(StopRequest.SIGNALS) - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # elsewhere nobody can tell who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+
+
+def _obey(parent: int) -> None:
+    """End this process at a SIGTERM of its parent, and at no other."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

@@ -87,9 +87,8 @@ def mark(picture: np.ndarray, point: np.ndarray, colour: tuple[int, int, int]) -
     """A copy with a ringed dot at ``point`` (y, x), in pixels of the picture."""
     canvas = np.ascontiguousarray(picture).copy()
     at, radius = _pixel(point), max(2, round(DOT * canvas.shape[0] / 256))
-    cv2.circle(canvas, at, radius + 2, (255, 255, 255), -1, cv2.LINE_AA)
-    cv2.circle(canvas, at, radius + 1, (0, 0, 0), -1, cv2.LINE_AA)
-    cv2.circle(canvas, at, radius, colour, -1, cv2.LINE_AA)
+    for ring, shade in ((2, (255, 255, 255)), (1, (0, 0, 0)), (0, colour)):
+        cv2.circle(canvas, at, radius + ring, shade, -1, cv2.LINE_AA)
     return canvas
 
 

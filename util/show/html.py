@@ -68,10 +68,8 @@ def picture(
     ``path`` is relative to the page; ``size`` (h, w) reserves its place before it is loaded.
     """
     url = relative_url(path)
-    image = tags.img(src=url, alt=clean_text(alt), loading="lazy", decoding="async")
-    if size is not None:
-        image.set_attribute("height", size[0])
-        image.set_attribute("width", size[1])
+    sides = {} if size is None else {"height": size[0], "width": size[1]}
+    image = tags.img(src=url, alt=clean_text(alt), loading="lazy", decoding="async", **sides)
     return tags.figure(tags.a(image, href=url), tags.figcaption(clean_text(caption)))
 
 
@@ -132,8 +130,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> tags.table:
                 "short": 0 < len(shown) <= SHORT,
                 "none": shown == "",
             }
-            cell = line.add(tags.td(shown, data_name=clean_text(head)))
-            cell.set_attribute("class", " ".join(kind for kind, holds in kinds.items() if holds))
+            names = " ".join(kind for kind, holds in kinds.items() if holds)
+            line.add(tags.td(shown, data_name=clean_text(head), cls=names))
     titles = [tags.th(clean_text(h), cls="short" if len(h) <= SHORT_HEAD else "") for h in heads]
     return tags.table(tags.thead(tags.tr(titles)), body)
 

@@ -76,14 +76,14 @@ def forget_earlier(folder: Path) -> None:
         (folder / PAGE_IMAGES / name).unlink(missing_ok=True)
 
 
-def write_pages(folder: str | Path, per_page: int = PER_PAGE) -> Path:
+def write_pages(folder: str | Path) -> Path:
     """Write index.html, page_2.html … in the order of the list, and pages of worst and best pairs.
 
     Pages of an earlier run with more pairs or other scores are removed. Returns the first page.
     """
     pages = _Pages(Path(folder))
-    pages.write_list(per_page)
-    pages.write_ordered(per_page)
+    pages.write_list()
+    pages.write_ordered()
     for path in pages.folder.glob("*.html"):
         if path.name not in pages.written and _OURS.fullmatch(path.name):
             path.unlink()
@@ -118,9 +118,9 @@ class _Pages:
         self.ordered = list(self.values)[:ORDERED]
         self.written: set[str] = set()
 
-    def write_list(self, per_page: int) -> None:
+    def write_list(self) -> None:
         """The pages in the order of the list; the first one has the facts."""
-        parts = in_rows(self.rows, per_page) or [[]]
+        parts = in_rows(self.rows, PER_PAGE) or [[]]
         for number, part in enumerate(parts, 1):
             title = self.title if number == 1 else f"{self.title}, page {number}"
             text = "No pairs were generated."
@@ -131,13 +131,13 @@ class _Pages:
                 )
             self._write(page_name(number), title, text, part, (number, len(parts)))
 
-    def write_ordered(self, most: int) -> None:
-        """The ``most`` worst and best pairs by every score, of those with a finite one."""
+    def write_ordered(self) -> None:
+        """The worst and the best pairs by every score, of those with a finite one."""
         for column in self.ordered:
             values, higher = self.values[column], self.higher_is_better[column]
             known = [row for row in self.rows if row.file in values]
             best = sorted(known, key=lambda row: values[row.file], reverse=higher)
-            for kind, part in (("worst", best[::-1][:most]), ("best", best[:most])):
+            for kind, part in (("worst", best[::-1][:PER_PAGE]), ("best", best[:PER_PAGE])):
                 text = (
                     f"The {kind} {len(part):,} of {len(best):,} pairs by {column} "
                     f"({'higher' if higher else 'lower'} is better)."

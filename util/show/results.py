@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from util.image import is_made, load_image, resize_linear, save_image
 from util.names import PAGE_IMAGES, result_name, stem
 from util.parallel import allotted_cpus
 from util.run import distributed
-from util.show.console import OneColour, warn
 from util.show.grid import grid, write_gif
 from util.show.html import clean_text, new_page, picture, write_page
 from util.show.result_page import ROWS, TURNTABLES, forget_earlier, write_pages, write_rows
+from util.show.visualizer import one_colour, spread, warn
 from util.skeleton import skeleton_picture
 from util.tensors import SAVE_NORMS, to_uint8
 
@@ -100,7 +101,7 @@ class ResultWriter:
         self._pending: deque[Future] = deque()
         self._seen: set[str] = set()
         self._extras: tuple[str, ...] = ()  # names of further pictures of every pair
-        self._colours = OneColour()
+        self._spreads: list[float] = []  # of the results
         if distributed.is_main():
             forget_earlier(self.folder)
 
@@ -119,12 +120,9 @@ class ResultWriter:
                     photo = batch[f"{role}_image"][i], None if points is None else points[i]
                     photos.append((stem(name), *photo))
             file = result_name(*pair, self.save_format)
-            self._submit(self._write, file, i, photos, extras, results)
-
-    def _submit(self, write: Callable[..., None], *arguments: Any) -> None:
-        self._pending.append(self._pool.submit(write, *arguments))
-        while len(self._pending) > MAX_PENDING or (self._pending and self._pending[0].done()):
-            self._pending.popleft().result()
+            self._pending.append(self._pool.submit(self._write, file, i, photos, extras, results))
+            while len(self._pending) > MAX_PENDING or (self._pending and self._pending[0].done()):
+                self._pending.popleft().result()
 
     def _write(
         self,
@@ -148,7 +146,7 @@ class ResultWriter:
                 step = step_folder(self.folder, int(key.removeprefix("step_")))
                 self._save(step / file, extra[i])
         result = results[i]
-        self._colours.see(result)
+        self._spreads.append(spread(result))
         self._save(path, result)
         for other in SAVE_FORMATS:  # of an earlier run: the pair has one result
             if other != self.save_format:
@@ -162,8 +160,7 @@ class ResultWriter:
         while self._pending:
             self._pending.popleft().result()
         self._pool.shutdown()
-        gathered = distributed.gather(self._colours.spreads)
-        self._colours.spreads = [spread for spreads in gathered for spread in spreads]
+        spreads = list(chain.from_iterable(distributed.gather(self._spreads)))
         if not distributed.is_main():
             return
         for place in (self.folder, self.folder / PAGE_IMAGES):
@@ -172,8 +169,8 @@ class ResultWriter:
             rows = [(*pair, result_name(*pair, self.save_format)) for pair in self._pairs]
             write_rows(self.folder, self._title, rows, self._extras)
             write_pages(self.folder)
-        if self._colours.found:
-            warn(self._colours.sentence("generated images"))
+        if sentence := one_colour(spreads, "generated images"):
+            warn(sentence)
 
     def __enter__(self) -> ResultWriter:
         return self

@@ -134,11 +134,6 @@ class PageServer:
         """Let :meth:`run` return; may be called from any thread while it runs."""
         self._loop.call_soon_threadsafe(self._stopped.set)
 
-    def close(self) -> None:
-        """Give the port back without having run."""
-        for listener in self._sockets:
-            listener.close()
-
     async def _serve(self, announce: Callable[[str], None]) -> None:
         self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
         server = HTTPServer(self._application)

@@ -16,6 +16,7 @@ from util.files import write_atomically
 MAX_POINTS = 600  # of a curve
 # Pictures, uint8 (H, W, 3), by caption, in the order in which they are shown.
 Images = Mapping[str, np.ndarray]
+FixedImages = Sequence[tuple[str, Images]]  # name and pictures of pairs that stay the same
 
 
 @dataclass
@@ -89,25 +90,6 @@ class Losses:
     seconds_per_sample: float  # mean over the last iterations
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """Validation results."""
-
-    epoch: int
-    total_samples: int
-    values: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Intermediate results: of a pair of the last batch, and of pairs that stay the same."""
-
-    epoch: int
-    total_samples: int
-    images: Images
-    fixed: Sequence[tuple[str, Images]] = ()  # name of the pair, pictures
-
-
 class Sink:
     """Receives what happens during training; each kind of sink overrides what it can show."""
 
@@ -117,11 +99,11 @@ class Sink:
     def losses(self, record: Losses) -> None:
         """New losses were logged."""
 
-    def metrics(self, record: Metrics) -> None:
+    def metrics(self, epoch: int, total_samples: int, values: Mapping[str, float]) -> None:
         """New validation results were logged."""
 
-    def pictures(self, record: Pictures) -> None:
-        """New intermediate results were shown."""
+    def pictures(self, epoch: int, total_samples: int, images: Images, fixed: FixedImages) -> None:
+        """New intermediate results, of a pair of the last batch and of some that stay the same."""
 
     def rewind(self, total_samples: int) -> None:
         """Training goes on from there: forget what was received for later samples."""
@@ -152,9 +134,9 @@ class LossLog(Sink):
         parts += [f"lr_{name}: {value:.10f}" for name, value in record.lrs.items()]
         self._append(" ".join(parts))
 
-    def metrics(self, record: Metrics) -> None:
-        parts = [f"(epoch: {record.epoch}, total_iters: {record.total_samples}, validation)"]
-        parts += [f"{name}: {value:.6g}" for name, value in record.values.items()]
+    def metrics(self, epoch: int, total_samples: int, values: Mapping[str, float]) -> None:
+        parts = [f"(epoch: {epoch}, total_iters: {total_samples}, validation)"]
+        parts += [f"{name}: {value:.6g}" for name, value in values.items()]
         self._append(" ".join(parts))
 
     def rewind(self, total_samples: int) -> None:
@@ -203,8 +185,8 @@ class TensorBoardLog(Sink):
         self._add("Loss", record.losses, record.total_samples)
         self._add("LR", record.lrs, record.total_samples)
 
-    def metrics(self, record: Metrics) -> None:
-        self._add("Metric", record.values, record.total_samples)
+    def metrics(self, epoch: int, total_samples: int, values: Mapping[str, float]) -> None:
+        self._add("Metric", values, total_samples)
 
     def rewind(self, total_samples: int) -> None:
         """Later points are hidden: the run that wrote them was cut off."""

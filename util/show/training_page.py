@@ -25,7 +25,7 @@ from util.show.html import (
     table,
     write_page,
 )
-from util.show.sinks import Curve, Images, LossHistory, Metrics, Pictures, Sink
+from util.show.sinks import Curve, FixedImages, Images, LossHistory, Sink
 
 KEEP_RECENT = 24  # intermediate results; of older ones, the last of each epoch stays
 KEEP_OLD = 200  # epochs; then every second one goes
@@ -87,25 +87,25 @@ class TrainingPage(Sink):
         self.epoch = 0
         self._restore(warn)
 
-    def pictures(self, record: Pictures) -> None:
-        self.epoch = record.epoch
-        stamp = f"{record.total_samples:010d}"
-        shown = self._save(record.images, stamp)
-        fixed = tuple(
-            (name, self._save(images, f"{stamp}_fixed_{number}", f"fixed_{number}"))
-            for number, (name, images) in enumerate(record.fixed, 1)
+    def pictures(self, epoch: int, total_samples: int, images: Images, fixed: FixedImages) -> None:
+        self.epoch = epoch
+        stamp = f"{total_samples:010d}"
+        shown = self._save(images, stamp)
+        same = tuple(
+            (name, self._save(pictures, f"{stamp}_fixed_{number}", f"fixed_{number}"))
+            for number, (name, pictures) in enumerate(fixed, 1)
         )
-        entry = Entry(record.epoch, record.total_samples, shown, fixed)
         before = self.entries
-        entries = [e for e in before if e.total_samples != entry.total_samples] + [entry]
+        entries = [e for e in before if e.total_samples != total_samples]
+        entries.append(Entry(epoch, total_samples, shown, same))
         kept = list({entry.epoch: entry for entry in entries[:-KEEP_RECENT]}.values())
         if len(kept) > KEEP_OLD:
             kept = kept[-1::-2][::-1]
         self.entries = kept + entries[-KEEP_RECENT:]
         self._write(before)
 
-    def metrics(self, record: Metrics) -> None:
-        self.epoch = record.epoch
+    def metrics(self, epoch: int, total_samples: int, values: Mapping[str, float]) -> None:
+        self.epoch = epoch
         self._write()
 
     def rewind(self, total_samples: int) -> None:

@@ -4,15 +4,15 @@ import html
 import logging
 import re
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import sha256
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 
-from util.show.sinks import Losses, LossHistory, Metrics, Pictures, Sink
+from util.show.sinks import FixedImages, Images, Losses, LossHistory, Sink
 
 CONNECT_SECONDS, READ_SECONDS = 3.0, 10.0
 RETRY_SECONDS = 5.0
@@ -21,47 +21,19 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 CLOSE_SECONDS = 5.0  # the end of a training waits this long for the last windows
 
 
-@dataclass(frozen=True)
-class VisdomSettings:
-    """Where the windows go.
+def server_address(server: str, port: int) -> tuple[str, int]:
+    """URL without port, and port, of a host name or URL; a port in it goes before ``port``."""
+    parts = urlsplit(server if "://" in server else f"http://{server}")
+    host = parts.netloc.removesuffix(f":{parts.port}")
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}", parts.port or port
 
-    :param server: host name or URL; this machine unless told otherwise.
-    :param display_id: first part of the window names, so that runs may share an environment.
-    :param env: visdom environment; the characters that visdom cannot hold are replaced.
-    """
 
-    server: str = "http://127.0.0.1"
-    port: int = 8096
-    display_id: int = 1
-    env: str = "main"
-
-    @property
-    def url(self) -> str:
-        """The address with scheme, without port."""
-        parts = self._parts()
-        host = parts.netloc.removesuffix(f":{parts.port}")
-        return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
-
-    @property
-    def address(self) -> str:
-        """The address with scheme and port; a port in ``server`` goes before ``port``."""
-        return f"{self.url}:{self.own_port}"
-
-    @property
-    def own_port(self) -> int:
-        """The port that ``server`` names, or else ``port``."""
-        return self._parts().port or self.port
-
-    @property
-    def environment(self) -> str:
-        """Name of the environment that visdom can hold; different names stay different."""
-        plain = re.sub(r"[^A-Za-z0-9_.-]", "-", self.env).strip(".") or "main"
-        if plain == self.env:
-            return plain
-        return f"{plain}-{sha256(self.env.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
-
-    def _parts(self) -> SplitResult:
-        return urlsplit(self.server if "://" in self.server else f"http://{self.server}")
+def environment_of(name: str) -> str:
+    """A name that visdom can hold for an environment; different names stay different."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "-", name).strip(".") or "main"
+    if plain == name:
+        return plain
+    return f"{plain}-{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
 
 
 class VisdomLog(Sink):
@@ -71,18 +43,31 @@ class VisdomLog(Sink):
     one warning, then silence; the thread tries again every 5 s, and sends all windows to a server
     that came back empty. Curves are sent whole: nothing is missing then.
 
+    :param display_id: first part of the window names, so that runs may share an environment.
     :raises ImportError: where the visdom package is not installed.
     """
 
     name = "visdom"
     shows_pictures = True
 
-    def __init__(self, settings: VisdomSettings, history: LossHistory, warn: Callable[[str], None]):
-        self._client_class = _client_class()
-        self._settings, self._history, self._warn = settings, history, warn
-        self._windows: dict[
-            str, tuple[str, dict, dict]
-        ] = {}  # method of the client, options, arrays
+    def __init__(
+        self,
+        server: str,  # host name or URL
+        port: int,
+        display_id: int,
+        environment: str,
+        history: LossHistory,
+        warn: Callable[[str], None],
+    ):
+        url, self._port = server_address(server, port)
+        self._address, self._display_id = f"{url}:{self._port}", display_id
+        self._connect = partial(
+            _client_class(), server=url, port=self._port, env=environment_of(environment),
+            raise_exceptions=True, use_incoming_socket=False,
+        )  # fmt: skip
+        self._history, self._warn = history, warn
+        # key -> method of the client, options, arrays
+        self._windows: dict[str, tuple[str, dict, dict]] = {}
         self._unsent: set[str] = set()
         self._changed = threading.Condition()
         self._closing = self._warned = False
@@ -93,12 +78,12 @@ class VisdomLog(Sink):
         self._show_curves("losses", "Loss")
         self._show_curves("learning rates", "LR")
 
-    def metrics(self, record: Metrics) -> None:
+    def metrics(self, epoch: int, total_samples: int, values: Mapping[str, float]) -> None:
         self._show_curves("metrics", "Metric")
 
-    def pictures(self, record: Pictures) -> None:
-        for name, image in record.images.items():
-            caption = html.escape(f"{name}, epoch {record.epoch}, {record.total_samples:,} samples")
+    def pictures(self, epoch: int, total_samples: int, images: Images, fixed: FixedImages) -> None:
+        for name, image in images.items():
+            caption = html.escape(f"{name}, epoch {epoch}, {total_samples:,} samples")
             height, width = image.shape[:2]
             zoom = max(1.0, SMALLEST_WINDOW / width)  # 32-pixel pictures would be stamps
             options = {"title": html.escape(name), "caption": caption, "jpgquality": 90,
@@ -129,7 +114,7 @@ class VisdomLog(Sink):
 
     def _post(self, window: str, kind: str, options: dict[str, Any], **content: np.ndarray) -> None:
         """Replace the content of a window; returns at once."""
-        key = f"{self._settings.display_id}_{re.sub(r'[^A-Za-z0-9_-]', '_', window)}"
+        key = f"{self._display_id}_{re.sub(r'[^A-Za-z0-9_-]', '_', window)}"
         with self._changed:
             self._windows[key] = kind, options, content
             self._unsent.add(key)
@@ -145,13 +130,7 @@ class VisdomLog(Sink):
                 waiting = {key: self._windows[key] for key in sorted(self._unsent)}
                 self._unsent.clear()
             try:
-                client = client or self._client_class(
-                    server=self._settings.url,
-                    port=self._settings.own_port,
-                    env=self._settings.environment,
-                    raise_exceptions=True,
-                    use_incoming_socket=False,
-                )
+                client = client or self._connect()
                 for key, (kind, options, content) in waiting.items():
                     getattr(client, kind)(win=key, opts=dict(options), **content)
             except Exception as error:  # whatever visdom raises must not end a training
@@ -165,15 +144,16 @@ class VisdomLog(Sink):
         if self._warned:
             return
         self._warned = True
-        address = self._settings.address
         if not isinstance(error, OSError):  # there is a server, and starting one does not help
-            self._warn(f"visdom at {address} cannot show a window ({error!r}); training goes on")
+            self._warn(
+                f"visdom at {self._address} cannot show a window ({error!r}); training goes on"
+            )
             return
         reason = type(error.__context__ or error).__name__
-        command = f"python -m script.visdom_server --port {self._settings.own_port}"
+        command = f"python -m script.visdom_server --port {self._port}"
         self._warn(
-            f"no visdom server answers at {address} ({reason}); training goes on, and its windows "
-            f"are sent once one runs: {command}"
+            f"no visdom server answers at {self._address} ({reason}); training goes on, and its "
+            f"windows are sent once one runs: {command}"
         )
 
 
