@@ -8,6 +8,7 @@ import torch
 
 from data.base_dataset import BaseDataset
 from util.errors import UserError
+from util.files import existing_folder
 from util.image import image_from_bytes
 from util.kinds import choice, text
 from util.tables.layouts import CROP_BOX, NTED_PAIRS_NAME, STRIP_SIZE
@@ -42,12 +43,10 @@ class FashionLmdbDataset(BaseDataset):
         super().__init__(*args, **kwargs)
         framed = self.annotation_size == type(self).annotation_size
         self._offset = CROP_BOX[0] if framed else 0
-        if not self.root.is_dir():
-            raise UserError(
-                f"--dataroot {self.root}: no such folder; expected {self.phase}_pairs.txt, pose/ "
-                "and an LMDB environment in it, see python -m script.prepare_data --help"
-            )
         pairs_file = self.root / NTED_PAIRS_NAME.format(phase=self.phase)
+        expected = f"expected {pairs_file.name}, pose/ and an LMDB environment in it"
+        how = "see python -m script.prepare_data --help"
+        existing_folder(self.root, "--dataroot", f"{expected}, {how}")
         self.items = read_items(pairs_file, pairs_order)[: self.max_pairs]
         self.images = LmdbReader(Path(lmdb_root or self.root) / environment_name(self.load_size))
         len(self.images)  # complete?

@@ -11,7 +11,7 @@ from util.errors import UserError
 from util.files import make_folder
 from util.image import save_image
 from util.kinds import flag
-from util.names import alike, file_id, result_name
+from util.names import file_id, refuse_alike, result_name
 from util.tables.layouts import LAYOUTS
 from util.tables.patn import names_in
 from util.tables.uncropped import PAIR_COLUMNS, read_magpt_images
@@ -83,9 +83,6 @@ class MagptDataset(PoseDataset):
 
     def read_keypoints(self, path: Path) -> dict[str, np.ndarray]:
         names = names_in(self.pairs)
-        if clash := alike(names, file_id):
-            raise UserError(
-                f"{clash[1]} and {clash[0]} share the file id {file_id(clash[0])}, so their "
-                "keypoints cannot be told apart; rename one of the files"
-            )
+        why = "share the file id {key}, so their keypoints cannot be told apart"
+        refuse_alike(names, file_id, why)
         return read_magpt_images(path, names, self.annotation_size)

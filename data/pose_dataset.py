@@ -15,6 +15,7 @@ from PIL import Image
 from data.base_dataset import BaseDataset
 from data.prepare.checks import shape_note
 from util.errors import UserError
+from util.files import existing_folder
 from util.image import OUTSIDE, load_image
 from util.kinds import flag, number, several
 from util.skeleton import in_frame, present
@@ -110,12 +111,8 @@ class PoseDataset(BaseDataset):
     def __init__(self, *args, augmentation: AffineRanges | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         self.ranges = augmentation or AffineRanges()  # without them images stay as they are
-        if not self.root.is_dir():
-            found = "is a file, not a folder" if self.root.exists() else "no such folder"
-            raise UserError(
-                f"--dataroot {self.root}: {found}; prepare a data set or render one with "
-                "python -m script.make_synthetic_dataset"
-            )
+        remedy = "prepare a data set or render one with python -m script.make_synthetic_dataset"
+        existing_folder(self.root, "--dataroot", remedy)
         pairs_path = self._find("pairs table", self.pairs_files)
         annotation_path = self._find("keypoint table", self.annotation_files)
         self.folder = self._find("image folder", self.image_folders)

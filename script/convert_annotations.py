@@ -23,6 +23,7 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
 from data.prepare.convert import TEXT_FORMATS
 from options.parser import OUTPUT, Parser
 from util.errors import UserError
+from util.files import existing_folder
 from util.kinds import REQUIRED, choice, several, text
 from util.run.main import run_main
 from util.tables.layouts import PHASES
@@ -42,12 +43,9 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    root, output, mode = Path(options.input), Path(options.output), options.dataset_mode
+    root = existing_folder(options.input, "--input", "expected the folder of the files to convert")
+    output, mode = Path(options.output), options.dataset_mode
     source, target = TEXT_FORMATS[options.source_format], TEXT_FORMATS[options.target_format]
-    if not root.is_dir():
-        raise UserError(
-            f"--input {root} is no folder; expected the folder of the files to convert."
-        )
     for phase in options.phase:
         present = (output / table.format(phase=phase) for table in target.tables(mode))
         for path in filter(Path.exists, present):

@@ -27,10 +27,10 @@ from models.estimators import PersonFinder
 from options.parser import OUTPUT, Parser, add_device
 from script.transfer import QUALITY, add_estimator_options, person_finder, subject_of_photo
 from util.errors import UserError
-from util.files import OutputError, check_writable, make_folder, write_file
+from util.files import OutputError, check_writable, existing_folder, make_folder, write_file
 from util.image import list_photos, load_image, save_image
 from util.kinds import REQUIRED, choice, flag, text
-from util.names import alike
+from util.names import refuse_alike
 from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.progress import progress_bar
@@ -63,9 +63,7 @@ def build_parser() -> Parser:
 def name_photos(folder: Path, photos: list[Path]) -> dict[str, Path]:
     """Name of the picture to write -> photo; two photos may not get one name."""
     names = {photo: photo.relative_to(folder).with_suffix(".png").as_posix() for photo in photos}
-    if clash := alike(names, names.get):
-        both = f"{clash[0]} and {clash[1]} would both become {names[clash[0]]}"
-        raise UserError(f"{both}; rename one of them")
+    refuse_alike(photos, names.get, "would both become {key}")
     return {name: photo for photo, name in names.items()}
 
 
@@ -139,9 +137,7 @@ def extract(
 
 def place_to_write(opt: Namespace) -> Path:
     """The folder to write, checked: not among the photos, and not finished already."""
-    folder = Path(opt.photos)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected a folder of photos")
+    folder = existing_folder(opt.photos, "photos", "expected a folder of photos")
     output = Path(opt.output or folder.resolve().with_name(f"{folder.resolve().name}_extracted"))
     if folder.resolve() in (output.resolve(), *output.resolve().parents):
         raise UserError(

@@ -29,7 +29,7 @@ from util.errors import UserError
 from util.files import check_writable, make_folder, write_file
 from util.image import as_photo, list_photos
 from util.kinds import REQUIRED, several, text
-from util.names import alike
+from util.names import refuse_alike
 from util.run.main import run_main
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -108,9 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     photos = [p for path in inputs for p in (list_photos(path) if path.is_dir() else [path])]
     for photo in photos:
         as_photo(photo)  # refused before anything is written
-    if clash := alike(photos, lambda photo: photo.stem):
-        name = f"{clash[0].stem}.json"
-        raise UserError(f"{clash[0]} and {clash[1]} would both be written as {name}; rename one")
+    refuse_alike(photos, lambda photo: photo.stem, "would both be written as {key}.json")
     check_writable(output / "x.json")
     photos_to_files(photos, output, load_solution(still=True))
 

@@ -28,10 +28,10 @@ from PIL import Image
 
 from options.parser import DATA, OUTPUT, Parser, add_workers
 from util.errors import UserError
-from util.files import read_json, write_file
+from util.files import existing_folder, read_json, write_file
 from util.image import load_image
 from util.kinds import REQUIRED, Kind, text
-from util.names import alike, is_deepfashion_path
+from util.names import is_deepfashion_path, refuse_alike
 from util.parallel import allotted_cpus, map_in_order
 from util.run.main import run_main
 from util.run.progress import progress_bar
@@ -76,11 +76,7 @@ def list_images(root: Path) -> list[str]:
             "script/convert_annotations.py --from patn --to nted, or check --root"
         )
     paths = names_in((target, *sources) for target, sources in items)
-    if clash := alike(paths, image_key):
-        raise UserError(
-            f"the lists name {clash[0]} and {clash[1]}, which would be one image in LMDB; rename "
-            "one"
-        )
+    refuse_alike(paths, image_key, "of the lists would be one image in LMDB")
     return paths
 
 
@@ -165,9 +161,7 @@ def prepare(files: dict[str, Path], folder: Path, size: Size, workers: int) -> t
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    root = Path(options.root)
-    if not root.is_dir():
-        raise UserError(f"--root {root} is no folder; expected the folder of the pairs lists")
+    root = existing_folder(options.root, "--root", "expected the folder of the pairs lists")
     files = find_files(root, list_images(root))
     for size in options.sizes:
         folder = Path(options.out or root) / environment_name(size)

@@ -109,6 +109,15 @@ def make_folder(path: str | os.PathLike) -> Path:
     return Path(path)
 
 
+def existing_folder(path: str | os.PathLike, option: str, remedy: str) -> Path:
+    """The folder that an option names; a UserError, with what to do, when there is none."""
+    path = Path(path)
+    if not path.is_dir():
+        found = "is a file, not a folder" if path.exists() else "no such folder"
+        raise UserError(f"{option} {path}: {found}; {remedy}")
+    return path
+
+
 def read_json(path: str | os.PathLike, remedy: str) -> Any:
     """The value in a JSON file; a UserError, with what to do, when it cannot be read as one."""
     try:

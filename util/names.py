@@ -90,11 +90,14 @@ def stem(name: str) -> str:
     return path.stem if len(path.parts) < 2 else file_id(name)
 
 
-def alike(names: Iterable[Name], key: Callable[[Name], Hashable]) -> tuple[Name, Name] | None:
-    """The first two different names of one key; None where keys tell all names apart."""
+def refuse_alike(names: Iterable[Name], key: Callable[[Name], Hashable], why: str) -> None:
+    """UserError for two different names of one key, which takes the place of {key} in ``why``."""
     owners: dict[Hashable, Name] = {}
-    pairs = ((owners.setdefault(key(name), name), name) for name in names)
-    return next((pair for pair in pairs if pair[0] != pair[1]), None)
+    for name in names:
+        other = owners.setdefault(key(name), name)
+        if other != name:
+            why = why.replace("{key}", str(key(name)))
+            raise UserError(f"{str(name)!r} and {str(other)!r} {why}; rename one of them")
 
 
 def result_name(source_name: str, target_name: str, extension: str = "png") -> str:

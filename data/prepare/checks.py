@@ -13,7 +13,7 @@ from PIL import Image
 from data.prepare.identities import identity_rule, is_distractor, recognise_rule
 from util.errors import UserError
 from util.image import load_image, upright_size
-from util.names import alike, is_image, stem
+from util.names import is_image, refuse_alike, stem
 from util.parallel import map_in_order
 from util.run.progress import progress_bar
 from util.skeleton import present
@@ -154,11 +154,9 @@ def _check_pairs(phase: Phase, found: Findings) -> None:
             f"first in row {phase.row(lambda pair: pair[0] == pair[1])}: such a pair is no test of "
             "anything; remove it."
         )
-    if clash := alike(phase.names, stem):  # metrics pair by the names of results
-        found.error(
-            f"{clash[1]!r} and {clash[0]!r} in {phase.pairs_path} give results of the same name; "
-            "rename one of them."
-        )
+    with found.refusals():  # metrics pair by the names of results
+        why = f"in {phase.pairs_path} give results of the same name"
+        refuse_alike(phase.names, stem, why)
     rule = _known_rule(phase.names)
     if rule == "prefix":  # names of own data say nothing about people
         return

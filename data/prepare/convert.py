@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from util.errors import UserError
-from util.names import alike, file_id
+from util.names import file_id, refuse_alike
 from util.skeleton import in_frame, present
 from util.tables.layouts import (
     CROP_BOX,
@@ -181,11 +181,8 @@ def _write_magpt(root: Path, phase: str, data: Annotations, mode: str) -> None:
     if data.images:
         write_table(listed, ",", ("img",), ([to_path(name)] for name in data.images))
     keys = {name: file_id(to_path(name)) for name in data.keypoints}
-    if clash := alike(keys, keys.get):
-        raise UserError(
-            f"{clash[1]!r} and {clash[0]!r} share the file id {keys[clash[0]]!r}, so MAGPT's table "
-            "cannot tell them apart: rename one of the files."
-        )
+    why = "share the file id '{key}', so MAGPT's table cannot tell them apart"
+    refuse_alike(keys, keys.get, why)
     full = _uncropped(data, mode)
     whole = {name: np.rint(points) for name, points in full.items()}
     rounded = sum(int((full[name] != whole[name]).any(axis=1).sum()) for name in full)

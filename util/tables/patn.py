@@ -112,12 +112,17 @@ def number_text(value: float) -> str:
 def read_list(path: str | os.PathLike) -> list[str]:
     """Names of a ``.lst`` file, one a line; blank lines are skipped, repeated names an error."""
     rows: dict[str, int] = {}
-    for row, line in enumerate(io.StringIO(read_text(path)), start=1):
-        if line.strip():
-            check_new_name(rows, line.strip(), row, path)
+    for row, name in read_lines(path):
+        check_new_name(rows, name, row, path)
     if not rows:
         raise UserError(f"{path} is empty; expected one file name a line: get or make it again.")
     return list(rows)
+
+
+def read_lines(path: str | os.PathLike) -> list[tuple[int, str]]:
+    """(row as a text editor counts, text) of every line that is not blank."""
+    lines = enumerate(io.StringIO(read_text(path)), start=1)
+    return [(row, line.strip()) for row, line in lines if line.strip()]
 
 
 def read_text(path: str | os.PathLike) -> str:

@@ -5,7 +5,6 @@ one line an item, paths separated by commas; by default the target comes first a
 path is a possible source; ``pose/<path>.txt``, 18 lines ``x y``.
 """
 
-import io
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -28,8 +27,8 @@ from util.tables.patn import (
     check_new_name,
     finite_table,
     number_text,
+    read_lines,
     read_table,
-    read_text,
     write_lines,
     write_table,
 )
@@ -131,9 +130,7 @@ def write_magpt_keypoints(
 def read_items(path: str | os.PathLike, order: str = "target_first") -> list[tuple[str, list[str]]]:
     """(target, its possible sources) of every line; UserError for a line without a source."""
     items = []
-    for row, line in enumerate(io.StringIO(read_text(path)), start=1):
-        if not line.strip():
-            continue
+    for row, line in read_lines(path):
         where = f"{path}, row {row}"
         names = [check_relative_name(name.strip(), where) for name in line.split(",")]
         if len(names) < 2:
@@ -173,23 +170,23 @@ def pose_path(root: str | os.PathLike, image: str) -> Path:
 
 def read_pose(path: str | os.PathLike) -> np.ndarray:
     """Keypoints (18, 2) float64, (y, x), -1 = missing, in the uncropped frame."""
-    lines = [line.split() for line in io.StringIO(read_text(path)) if line.strip()]
+    lines = read_lines(path)
     if len(lines) != NUM_JOINTS:
         raise UserError(
             f"{path}: has {len(lines)} rows; expected {NUM_JOINTS} rows 'x y', one a joint: make "
             "the file again."
         )
     values = []
-    for row, words in enumerate(lines, start=1):
+    for row, line in lines:
         try:
-            x, y = (float(word) for word in words)
+            x, y = map(float, line.split())
         except ValueError:
             raise UserError(
-                f"{path}, row {row}: is {' '.join(words)[:40]!r}; expected two numbers 'x y', "
+                f"{path}, row {row}: is {line[:40]!r}; expected two numbers 'x y', "
                 "'-1 -1' for a missing joint: correct the row."
             ) from None
         values.append([y, x])
-    return finite_table(values, list(range(1, NUM_JOINTS + 1)), path)
+    return finite_table(values, [row for row, _ in lines], path)
 
 
 def write_pose(path: str | os.PathLike, points: np.ndarray) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from util.errors import UserError
+from util.files import existing_folder
 from util.image import load_image
 from util.names import IMAGE_EXTENSIONS, is_image
 from util.tables.patn import read_list
@@ -291,11 +292,8 @@ def _find_store(
     """The image folder of the phase, or the HDF5 file; and the category of the lists."""
     if root.is_file():
         return Hdf5Store(root), category or root.stem.removeprefix("data_")
-    if not root.is_dir():
-        raise UserError(
-            f"--dataroot {root}: no such folder; get a data set or render one with "
-            "python -m script.make_synthetic_dataset --layout chairs"
-        )
+    render = "python -m script.make_synthetic_dataset --layout chairs"
+    existing_folder(root, "--dataroot", f"get a data set or render one with {render}")
     if (root / phase).is_dir():
         lists = {p.stem.split("_")[1] for p in root.glob("id_*_*.txt")}
         return FolderStore(root / phase), category or (lists.pop() if len(lists) == 1 else None)
