@@ -21,7 +21,6 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -39,7 +38,7 @@ from script.transfer import (
 )
 from util.errors import UserError
 from util.files import check_writable
-from util.image import as_photo, grey_as, list_photos
+from util.image import VIDEOS, as_photo, grey_as, list_photos, read_video
 from util.kinds import REQUIRED, flag, natural, number, rate, several, text, whole_number
 from util.person.crop import movement_to_frame
 from util.person.motion import CUTOFF, between, hold_lost, retarget, smooth
@@ -47,10 +46,9 @@ from util.run.device import choose_device
 from util.run.main import run_main
 from util.run.progress import progress_bar
 from util.show.grid import LIMITS, WRITERS, grid
-from util.skeleton import JOINTS, MISSING, present
+from util.skeleton import JOINTS, MISSING, present, skeleton_picture
 from util.tables.poses import POSE_FILES, NamedPose, read_poses
 
-VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 NOBODY = np.full((len(JOINTS), 2), float(MISSING))
 FPS = 12.0
 
@@ -89,7 +87,9 @@ def read_movement(
         ends = [_one_pose(Path(item), opt, find, frame) for item in opt.between]
         return between(*ends, opt.frames), opt.fps or FPS, False
     path = Path(opt.poses)
-    files = _json_files(path) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = sorted(p for p in path.glob("[!.]*") if p.suffix.lower() == ".json")
     if files and files[0].suffix.lower() in POSE_FILES:
         named = _poses_of_files(path, files, opt)
         fps = opt.fps or named[0].fps or FPS
@@ -101,7 +101,8 @@ def read_movement(
         count, fps = len(photos), None
         pictures = ((as_photo(photo), str(photo)) for photo in photos)
     elif path.suffix.lower() in VIDEOS:
-        pictures, count, fps = pictures_of_video(path)
+        shown, count, fps = read_video(path)
+        pictures = ((Image.fromarray(p), f"{path}, picture {i}") for i, p in enumerate(shown))
     else:
         raise UserError(
             f"--poses {path}: {'no such file' if not path.exists() else 'unknown kind of file'}; "
@@ -120,10 +121,6 @@ def _one_pose(path: Path, opt: Namespace, find: PersonFinder, frame: tuple[int, 
     if path.suffix.lower() in POSE_FILES:
         return subject_of_pose(poses_of_file(path, opt)[0], frame).keypoints
     return movement_to_frame(find(as_photo(path), str(path))[None], frame, FPS)[0]
-
-
-def _json_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob("[!.]*") if p.suffix.lower() == ".json")
 
 
 def _poses_of_files(path: Path, files: list[Path], opt: Namespace) -> list[NamedPose]:
@@ -146,30 +143,6 @@ def _poses_of_files(path: Path, files: list[Path], opt: Namespace) -> list[Named
     if len({pose.in_annotation_frame for pose in seen}) > 1:
         raise UserError(f"--poses {path}: some poses are in pixels of a photo and some are not")
     return [p._replace(in_annotation_frame=seen[0].in_annotation_frame) for p in poses]
-
-
-def pictures_of_video(
-    path: Path,
-) -> tuple[Iterator[tuple[Image.Image, str]], int | None, float | None]:
-    """A video's pictures, each with what to call it, how many there may be, how many a second."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such video")
-    video = cv2.VideoCapture(str(path))
-    fps, count = video.get(cv2.CAP_PROP_FPS), int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-
-    def pictures() -> Iterator[tuple[Image.Image, str]]:
-        number = 0
-        while (read := video.read())[0]:
-            picture = Image.fromarray(np.ascontiguousarray(read[1][..., ::-1]))
-            yield picture, f"{path}, picture {number}"
-            number += 1
-        if not number:
-            raise UserError(
-                f"{path} is no video that OpenCV can read, or an empty one; expected "
-                f"{', '.join(VIDEOS)}: convert it"
-            )
-
-    return pictures(), max(count, 0) or None, fps if 0.1 <= fps <= 1000 else None
 
 
 def prepared(poses: np.ndarray, fps: float, estimated: bool, opt: Namespace) -> np.ndarray:
@@ -210,8 +183,7 @@ def film(
         frame = np.asarray(grey_as(source.picture, picture))
         if side_by_side:
             size = frame.shape[:2]
-            drawn = Subject("", None, pose).tile(size, skeleton=True)
-            frame = grid([[source.tile(size, skeleton=False), drawn, frame]])
+            frame = grid([[source.tile(size, skeleton=False), skeleton_picture(pose, size), frame]])
         yield frame
 
 

@@ -21,18 +21,16 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
 
-import cv2
 import numpy as np
 
 from options.parser import OUTPUT, Parser
 from util.errors import UserError
 from util.files import check_writable, make_folder, write_file
-from util.image import as_photo, list_photos
+from util.image import VIDEOS, as_photo, list_photos, read_video
 from util.kinds import REQUIRED, several, text
 from util.names import refuse_alike
 from util.run.main import run_main
 
-VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 PACKAGE = "mediapipe==0.10.21"
 
 
@@ -79,16 +77,14 @@ def photos_to_files(photos: list[Path], folder: Path, pose: Any) -> None:
             print(f"left out: {photo}: nobody was found")
 
 
-def video_to_file(path: Path, output: Path, pose: Any) -> None:
+def video_to_file(path: Path, output: Path) -> None:
     """A sequence of all pictures of a video."""
-    video = cv2.VideoCapture(str(path))
-    fps, frames = video.get(cv2.CAP_PROP_FPS), []
-    while (read := video.read())[0]:
-        frames.append(landmarks_of(pose, np.ascontiguousarray(read[1][..., ::-1])))
-    video.release()
+    pictures, _, fps = read_video(path)
+    pose = load_solution(still=False)
+    frames = [landmarks_of(pose, picture) for picture in pictures]
     if not any(frame["landmarks"] for frame in frames):
         raise UserError(f"{path}: nobody was found in its {len(frames)} pictures")
-    content = {"frames": frames} | ({"fps": fps} if 0.1 <= fps <= 1000 else {})
+    content = {"frames": frames} | ({"fps": fps} if fps else {})
     write_file(output, json.dumps(content).encode())
     print(f"wrote {output}: {len(frames)} pictures")
 
@@ -100,10 +96,8 @@ def main(argv: list[str] | None = None) -> None:
     if videos:
         if len(inputs) > 1 or output.suffix.lower() != ".json":
             raise UserError("a video is given alone, with --output FILE.json")
-        if not videos[0].is_file():
-            raise UserError(f"{videos[0]}: no such video")
         check_writable(output)
-        video_to_file(videos[0], output, load_solution(still=False))
+        video_to_file(videos[0], output)
         return
     photos = [p for path in inputs for p in (list_photos(path) if path.is_dir() else [path])]
     for photo in photos:

@@ -2,7 +2,7 @@
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -171,6 +171,7 @@ MIN_SIDE = 16  # pixels
 MAX_ASPECT = 8  # long side / short side
 MAX_PHOTO_PIXELS = 36_000_000
 HEIC = (".heic", ".heif")  # refused with advice, not overlooked in a folder
+VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 PHOTO_EXTENSIONS = (*IMAGE_EXTENSIONS, ".webp", ".bmp", ".tif", ".tiff", ".gif", *HEIC)
 
 Picture = Image.Image | np.ndarray | str | Path
@@ -215,6 +216,27 @@ def list_photos(folder: Path) -> list[Path]:
     if not photos:
         raise UserError(f"{folder} holds no pictures; expected {', '.join(PHOTO_EXTENSIONS)} files")
     return photos
+
+
+def read_video(path: Path) -> tuple[Iterator[np.ndarray], int | None, float | None]:
+    """The pictures of a video, uint8 (H, W, 3), how many there may be, and how many a second."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such video")
+    video = cv2.VideoCapture(str(path))
+    fps, count = video.get(cv2.CAP_PROP_FPS), int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+
+    def pictures() -> Iterator[np.ndarray]:
+        number = 0
+        while (read := video.read())[0]:
+            yield np.ascontiguousarray(read[1][..., ::-1])
+            number += 1
+        if not number:
+            raise UserError(
+                f"{path} is no video that OpenCV can read, or an empty one; expected "
+                f"{', '.join(VIDEOS)}: convert it"
+            )
+
+    return pictures(), max(count, 0) or None, fps if 0.1 <= fps <= 1000 else None
 
 
 def photo_from_bytes(content: bytes, where: str) -> Image.Image:

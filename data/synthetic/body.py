@@ -8,7 +8,6 @@ import numpy as np
 from data.synthetic.identity import Identity
 from data.synthetic.pose import Skeleton
 
-ROUND = (1.0, 1.0, 1.0)
 FLAT = (1.0, 1.0, 0.68)  # the trunk is wider than deep
 ARM_LENGTH, LEG_LENGTH = 0.32, 0.47  # of the body height
 TEXTURE_HEIGHTS = {"chest": 0.205, "waist": 0.08}  # of the frames of the trunk above its origin
@@ -30,7 +29,7 @@ class Part:
     limb: str
     origin: np.ndarray  # (3,)
     offset: float = 0.0
-    squash: tuple[float, float, float] = ROUND
+    squash: tuple[float, float, float] = (1.0, 1.0, 1.0)
     clips: tuple[tuple[np.ndarray, float], ...] = ()
 
 
@@ -80,10 +79,8 @@ class Builder:
                 last = share < 1.0 or i == len(frames) - 1
                 cut = (_cut(axis, end + axis * margin * self.h),) if last else ()
                 end = end + axis * 0.01 * self.h if last else end
-                self.parts.append(
-                    Part(path[i], end, ends, self.frames[frame], paint, frame, path[i],
-                         -done * self.h, ROUND, cut)
-                )  # fmt: skip
+                where = self.frames[frame], paint, frame, path[i], -done * self.h
+                self.parts.append(Part(path[i], end, ends, *where, clips=cut))
             done += length
 
     def build(self) -> list[Part]:

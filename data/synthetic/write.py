@@ -9,7 +9,7 @@ faces: CMU Multi-PIE's ``<subject>_<session>_<recording>_<camera>_<illumination>
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import permutations
@@ -25,20 +25,19 @@ from data.synthetic.picture import render
 from data.synthetic.pose import VIEWS, sample_pose
 from data.synthetic.solids import render_view
 from util.errors import UserError
-from util.files import remove_leftovers, replacing, write_file
+from util.files import remove_leftovers, replacing
 from util.image import load_image, save_image
 from util.parallel import map_in_order
 from util.run.progress import progress_bar
 from util.show.grid import grid, in_rows
 from util.skeleton import draw_skeleton
 from util.tables.layouts import LAYOUTS, LIST_NAME, PHASES, SYNTHETIC_NAME
-from util.tables.patn import read_keypoints, write_keypoints, write_pairs
+from util.tables.patn import read_keypoints, write_keypoints, write_lines, write_pairs
 from util.tables.views import AZIMUTHS, CAMERAS, ELEVATIONS, STEP, open_hdf5
 
 PEOPLE_RENDERER, VIEWS_RENDERER = 6, 1  # raised when equal settings begin to give other pictures
 SIZES = {name: LAYOUTS[name].annotation_size for name in ("fashion", "market")}  # (h, w)
 OBJECTS = {"chairs": sample_chair, "faces": sample_head}
-VIEW_NUMBERS = {"front": 1, "side": 2, "back": 3, "full": 4}
 HDF5 = "data_chair.hdf5"
 ILLUMINATION = "07"  # Multi-PIE's frontal flash
 SHEET = (6, 5)  # people on a contact sheet, pictures of each
@@ -97,11 +96,10 @@ def write_dataset(
     if known:
         return {**known, "unchanged": True}
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        _write_lines(out / SYNTHETIC_NAME, [json.dumps(manifest, indent=2)])
+        write_lines(out / SYNTHETIC_NAME, [json.dumps(manifest, indent=2), "\n"])
         counts = write(out, settings, workers, progress)
         manifest |= {"counts": counts, "complete": True}
-        _write_lines(out / SYNTHETIC_NAME, [json.dumps(manifest, indent=2)])
+        write_lines(out / SYNTHETIC_NAME, [json.dumps(manifest, indent=2), "\n"])
     except OSError as error:
         raise UserError(
             f"{out} cannot be written ({error.strerror}): free some space or choose another --out."
@@ -177,10 +175,6 @@ def tables_of(root: Path, layout: str, phase: str) -> list[Path]:
     return [root / name.format(phase=phase) for name in names]
 
 
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    write_file(path, "".join(f"{line}\n" for line in lines).encode())
-
-
 def _each(
     work: Callable, settings: Settings | ViewSettings, workers: int, progress: bool, phase: str
 ) -> Iterator[dict]:
@@ -212,7 +206,7 @@ def _write_people(out: Path, settings: Settings, workers: int, progress: bool) -
         write_pairs(pairs_table, pairs)
         write_keypoints(keypoint_table, keypoints)
         for path in lists:
-            _write_lines(path, keypoints)
+            write_lines(path, (f"{name}\n" for name in keypoints))
         counts[phase] = {"identities": len(people), "images": len(keypoints), "pairs": len(pairs)}
     return counts
 
@@ -245,9 +239,9 @@ def _name(layout: str, identity: Identity, number: int, view: str, taken: dict, 
         frame, box = int(rng.integers(100)) + 1000 * len(taken), int(rng.integers(1, 9))
         return f"{number:04d}_c{rng.integers(1, 7)}s{rng.integers(1, 7)}_{frame:06d}_{box:02d}.jpg"
     gender = "WOMEN" if identity.woman else "MEN"
-    item = 1 + sum(f"_{VIEW_NUMBERS[view]}{view}." in name for name in taken)
-    folder = f"fashion{gender}{identity.category}id{number:08d}"
-    return f"{folder}{item:02d}_{VIEW_NUMBERS[view]}{view}.jpg"
+    end = f"_{1 + VIEWS.index(view)}{view}.jpg"
+    item = 1 + sum(name.endswith(end) for name in taken)
+    return f"fashion{gender}{identity.category}id{number:08d}{item:02d}{end}"
 
 
 def contact_sheet(root: str | os.PathLike, path: str | os.PathLike) -> None:
@@ -295,7 +289,8 @@ def _write_views(
     for phase in PHASES:
         names = list(dict.fromkeys(key.rsplit("_", 2)[0] for key in keys[phase]))
         for path in tables_of(out, settings.layout, phase):
-            _write_lines(path, keys[phase] if path.name.startswith("id") else names)
+            lines = keys[phase] if path.name.startswith("id") else names
+            write_lines(path, (f"{line}\n" for line in lines))
         counts[phase] = {"objects": len(names), "images": len(keys[phase])}
     return counts
 

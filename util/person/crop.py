@@ -121,12 +121,10 @@ def movement_to_frame(poses: np.ndarray, frame: tuple[int, int], fps: float) -> 
     """
     poses = np.asarray(poses, dtype=np.float64)
     known = present(poses)
+    whole = person_box(poses.reshape(-1, 2), frame)
     seen = np.flatnonzero(known.any(axis=1))
-    if not len(seen):
-        raise UserError("no pose has a joint; expected a person in at least one picture")
     boxes = [person_box(poses[i], frame) for i in seen]
     height = float(np.quantile([box.height for box in boxes], 0.95))
-    whole = person_box(poses.reshape(-1, 2), frame)
     if whole.height <= STILL * height:
         scaled = _scaled(poses, whole, frame)
     else:
