@@ -37,17 +37,15 @@ def read_table(path: Path, frame: Size | None = None) -> KeypointTable:
             is_magpt = stream.readline().startswith("file_id")
     except OSError as error:
         raise UserError(f"the keypoint file {path} cannot be read ({error.strerror}).") from error
-    if is_magpt:
-        people = read_magpt_keypoints(path)
-    else:
+    if not is_magpt:
         people = {stem(k): FramedKeypoints(v, frame) for k, v in read_keypoints(path).items()}
-    return _in(frame, KeypointTable(str(path), people))
+        return KeypointTable(str(path), people)
+    table = KeypointTable(str(path), read_magpt_keypoints(path))
+    return table if frame is None else _in(frame, table)
 
 
-def _in(frame: Size | None, table: KeypointTable) -> KeypointTable:
-    """The table with all keypoints in one frame, where that is given."""
-    if frame is None:
-        return table
+def _in(frame: Size, table: KeypointTable) -> KeypointTable:
+    """The table with all keypoints in one frame."""
     people = {name: person._replace(frame=frame) for name, person in table.people.items()}
     return replace(table, people=people)
 

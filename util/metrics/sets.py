@@ -174,7 +174,6 @@ class SplitScores:
         self.definition = definition
         self.split_of = split_assignment(count, definition)
         self.count = 0
-        self.sizes = np.zeros(definition.splits)
         self.negative_entropy = np.zeros(definition.splits)
         self.probability: np.ndarray | None = None
 
@@ -190,14 +189,14 @@ class SplitScores:
         splits = self.split_of[self.count : self.count + len(p)]
         self.count += len(p)
         used = splits >= 0
-        np.add.at(self.sizes, splits[used], 1)
         np.add.at(self.negative_entropy, splits[used], (p * log_p).sum(axis=1)[used])
         np.add.at(self.probability, splits[used], p[used])
 
     def scores(self) -> np.ndarray:
-        mean = self.probability / self.sizes[:, None]
+        sizes = np.bincount(self.split_of[self.split_of >= 0], minlength=self.definition.splits)
+        mean = self.probability / sizes[:, None]
         entropy = -(mean * np.log(mean.clip(min=np.finfo(np.float64).tiny))).sum(axis=1)
-        return np.exp(self.negative_entropy / self.sizes + entropy)
+        return np.exp(self.negative_entropy / sizes + entropy)
 
     def result(self, real: None) -> Result:
         """Mean and standard deviation over the splits."""
