@@ -148,15 +148,12 @@ class TrainingPage(Sink):
         page.add(tags.h1(clean_text(f"{self.title}: training")))
         curves = self.history.curves.values()
         seen = [c.samples[-1] for c in curves] + [e.total_samples for e in self.entries]
-        page.add(
-            facts(
-                {
-                    "epoch": f"{self.epoch} of {self.epochs}",
-                    "training samples": f"{max(seen, default=0):,}",
-                    "page written": time.strftime("%Y-%m-%d %H:%M"),
-                }
-            )
-        )
+        position = {
+            "epoch": f"{self.epoch} of {self.epochs}",
+            "training samples": f"{max(seen, default=0):,}",
+            "page written": time.strftime("%Y-%m-%d %H:%M"),
+        }
+        page.add(facts(position))
         self._add_fixed(page)
         cards = [raw(_card(entry)) for entry in reversed(self.entries)]
         _add_cards(page, "A pair of the last batch", cards[:1])

@@ -262,7 +262,6 @@ class Visualizer:
     ) -> None:
         """Log losses and learning rates (``{"G": …, "D": …}``) of this iteration to all sinks."""
         losses = {name: float(value) for name, value in losses.items()}
-        self.total_samples = total_samples
         self.history.append("Loss", losses, total_samples)
         self.history.append("LR", lrs, total_samples)
         pace = self.throughput.seconds_per_sample
