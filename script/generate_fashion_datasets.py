@@ -22,7 +22,13 @@ if __package__ in (None, ""):  # started as a file: the project root is not on t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import script  # noqa: F401
 
-from data.prepare.images import FILTERS, ImageSource, begin, deepfashion_entries, images_in, run
+from data.prepare.images import (
+    FILTERS,
+    ImageSource,
+    deepfashion_entries,
+    images_in,
+    make_images,
+)
 from options.parser import DATA, OUTPUT, Parser, add_workers
 from util.errors import UserError
 from util.image import image_from_bytes
@@ -30,7 +36,6 @@ from util.kinds import choice, text
 from util.names import flatten_deepfashion_path
 from util.parallel import allotted_cpus
 from util.run.main import run_main
-from util.run.progress import progress_bar
 from util.tables.layouts import (
     LAYOUTS,
     LIST_NAME,
@@ -135,15 +140,14 @@ def make_folders(
     workers: int,
     lists: Mapping[str, Path] | None = None,
 ) -> int:
-    """Make all folders (see :func:`data.prepare.images.begin`) and say what is there; the status.
+    """Make all folders (see :func:`data.prepare.images.make_images`) and say what is there.
 
-    1 when images are missing or could not be read.
+    The status: 1 when images are missing or could not be read.
     """
-    records, tasks = begin(output, kind, preparations, images, lists)
-    steps = run(output, source, records, tasks, workers)
-    results = list(progress_bar(steps, total=len(tasks), unit="image"))
+    records, results = make_images(output, source, kind, preparations, images, workers, lists)
     made = sum(count for count, _ in results)
-    print(f"{made:,} files made, {sum(map(len, tasks.values())) - made:,} were there or failed")
+    rest = len(results) * len(preparations) - made
+    print(f"{made:,} files made, {rest:,} were there or failed")
     for folder, record in records.items():
         print(f"{output / folder}: {record['images']:,} of {record['expected']:,} images")
         more = len(images_in(output / folder)) - record["images"]

@@ -5,7 +5,7 @@ import io
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from util.files import OutputError, make_folder, remove_leftovers, write_file
 from util.image import image_from_bytes
 from util.names import flatten_deepfashion_path, is_image
 from util.parallel import map_in_order
+from util.run.progress import progress_bar
 from util.tables.layouts import CROP_BOX, MARKET_SIZE, RELEASE_SIZE, Preparation
 from util.tables.manifest import differences, file_sha256, read_manifest, update_manifest
 
 MAX_BYTES = 200_000_000  # of one image file, unpacked
 QUALITY = 75  # of JPEG files: Pillow's default, as published
 FILTERS = {resampling.name.lower(): resampling for resampling in Image.Resampling}
-Tasks = dict[str, list[tuple[Path, Preparation]]]  # image of the release -> files to make from it
 
 
 @functools.lru_cache(maxsize=1)  # each process has its own: a file position cannot be shared
@@ -127,25 +127,27 @@ def deepfashion_entries(source: ImageSource) -> tuple[dict[str, str], list[str]]
     return entries, others
 
 
-def begin(
+def make_images(
     root: Path,
+    source: ImageSource,
     kind: str,  # of the release
     preparations: Sequence[Preparation],
     images: Mapping[str, Mapping[str, str | None]],  # phase -> name -> its path in the release
+    workers: int,
     lists: Mapping[str, Path] | None = None,  # phase -> file that lists the names
-) -> tuple[dict[str, dict[str, Any]], Tasks]:
-    """Records of the folders to make, which are in the manifest then, and what to make.
+) -> tuple[dict[str, dict[str, Any]], list[tuple[int, str | None]]]:
+    """Make all folders; their records, and (files made, problem or None) of each image.
 
-    UserError when a folder holds images that were made in another way.
+    UserError when a folder holds images that were made in another way. A damaged source image is
+    reported and the others go on; a full disk stops. The manifest has the records from the start,
+    and at the end how many files there are.
     """
-    records, tasks = {}, {}
+    records = {}
+    tasks: dict[str, list[tuple[Path, Preparation]]] = {}  # image of the release -> files to make
     for phase, found in images.items():
         for how in preparations:
             folder = how.folder.format(phase=phase)
-            records[folder] = _record(how, kind, len(found))
-            if lists:
-                file = lists[phase]
-                records[folder] |= {"list": file.name, "list_sha256": file_sha256(file)}
+            records[folder] = _record(how, kind, len(found), lists and lists[phase])
             for name, member in found.items():
                 if member is not None:
                     file = Path(name).with_suffix(".png") if how.file_format == "PNG" else name
@@ -154,12 +156,18 @@ def begin(
     _refuse_other_settings(root, records)
     update_manifest(root, records)
     for folder in records:
-        make_folder(root / folder)
-        remove_leftovers(root / folder)
-    return records, tasks
+        remove_leftovers(make_folder(root / folder))
+    steps = map_in_order(functools.partial(_make, source), tasks.items(), workers, chunk=32)
+    results = list(progress_bar(steps, total=len(tasks), unit="image"))
+    made = Counter(p.parent for files in tasks.values() for p, _ in files if p.is_file())
+    for folder, record in records.items():
+        record["images"] = made[root / folder]
+        record["complete"] = record["images"] == record["expected"]
+    update_manifest(root, records)
+    return records, results
 
 
-def _record(how: Preparation, kind: str, expected: int) -> dict[str, Any]:
+def _record(how: Preparation, kind: str, expected: int, listed: Path | None) -> dict[str, Any]:
     """What the manifest says about one folder before its images are made."""
     resizes = "resize" in how.steps or how.size == MARKET_SIZE
     size = RELEASE_SIZE if "pad" in how.steps else how.size
@@ -174,6 +182,7 @@ def _record(how: Preparation, kind: str, expected: int) -> dict[str, Any]:
         "images": 0,
         "expected": expected,
         "complete": False,
+        **({"list": listed.name, "list_sha256": file_sha256(listed)} if listed else {}),
     }
 
 
@@ -197,27 +206,6 @@ def _refuse_other_settings(root: Path, records: dict[str, dict[str, Any]]) -> No
 def images_in(folder: Path) -> list[Path]:
     """Image files directly in a folder; none when it does not exist."""
     return [path for path in folder.glob("*") if is_image(path.name)]
-
-
-def run(
-    root: Path,
-    source: ImageSource,
-    records: dict[str, dict[str, Any]],
-    tasks: Tasks,
-    workers: int,
-) -> Iterator[tuple[int, str | None]]:
-    """Make everything; yields (files made, problem or None) for each image of the release.
-
-    A damaged source image is reported and the others go on; a full disk stops. In the end the
-    files are counted, in the records and in the manifest.
-    """
-    make = functools.partial(_make, source)
-    yield from map_in_order(make, tasks.items(), workers, chunk=32)
-    made = Counter(p.parent for files in tasks.values() for p, _ in files if p.is_file())
-    for folder, record in records.items():
-        record["images"] = made[root / folder]
-        record["complete"] = record["images"] == record["expected"]
-    update_manifest(root, records)
 
 
 def _make(
