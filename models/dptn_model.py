@@ -8,17 +8,8 @@ import torch.nn.functional as F
 from models.base_model import Batch, Explanation, Tensors
 from models.gan_model import GANModel
 from models.losses import detached, weighted
-from models.losses.perceptual import (
-    content_loss,
-    layers_of,
-    style_loss,
-    texture_affinity_loss,
-)
-from models.networks.discriminators import (
-    DISCRIMINATORS,
-    DiscriminatorConfig,
-    build_discriminator,
-)
+from models.losses.perceptual import content_loss, layers_of, style_loss, texture_affinity_loss
+from models.networks.discriminators import DISCRIMINATORS, DiscriminatorConfig, build_discriminator
 from models.networks.dptn import DPTNConfig, DPTNGenerator
 from models.networks.layers import initialize
 from util.kinds import choice, flag, fraction, natural, positive, positive_int, weight

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -48,8 +47,7 @@ from util.run.folder import check_architecture
 from util.tensors import constant
 
 
-@dataclass
-class Chunk:
+class Chunk(NamedTuple):
     """Results and truths of one step (N = B) or of several, step after step (N = steps * B)."""
 
     steps: tuple[int, ...]  # which steps, counted from 1
@@ -67,15 +65,13 @@ class Chunk:
 
     def detach(self) -> Chunk:
         """The same without gradient history."""
-        source = None if self.fake_source is None else self.fake_source.detach()
-        return replace(self, fake_target=self.fake_target.detach(), fake_source=source)
+        return Chunk(self.steps, *(x if x is None else x.detach() for x in self[1:]))
 
 
 def join(chunks: Sequence[Chunk]) -> Chunk:
     """One chunk of several, in their order."""
-    steps = sum((c.steps for c in chunks), ())
-    images = [[getattr(c, f.name) for c in chunks] for f in fields(Chunk)[1:]]
-    return Chunk(steps, *(None if x[0] is None else torch.cat(x) for x in images))
+    steps, *images = zip(*chunks, strict=True)
+    return Chunk(sum(steps, ()), *(None if x[0] is None else torch.cat(x) for x in images))
 
 
 GENERATORS = {"dptn": StepGenerator}

@@ -137,24 +137,20 @@ def last_words(opt: Namespace, run: TrainingRun, saved: bool) -> str:
     """
     at, folder, newest = run.progress, run.path, run.path / "latest_net_G.pth"
     older = f"{newest} may be of an earlier step" if newest.is_file() else "no step was ever saved"
-    lines = [
-        f"finished: {_epochs(at.epoch - 1)}, {at.total:,} samples; this call took "
-        f"{duration(run.visualizer.seconds())}",
-        f"  checkpoint  {newest if saved else f'NOT SAVED, the disk refused it: {older}'}",
-        f"  losses      {folder / 'loss_log.txt'}",
-    ]
-    if run.extra.get("best") is not None:
-        best = f"({opt.best_metric} {run.extra['best']:.4f})"
-        lines.insert(2, f"  best        {folder / 'best_net_G.pth'} {best}")
-    if run.visualizer.page is not None:
-        lines.append(f"  page        {run.visualizer.page}")
-    if not saved:
-        again = f"free space for {folder}, then the same command with --continue_train"
-        return "\n".join([*lines, f"  next        {again}"])
+    best, took = run.extra.get("best"), duration(run.visualizer.seconds())
     words = ["python", "test.py", "--name", opt.name, "--dataroot", opt.dataroot]
     if Path(opt.checkpoints_dir) != Path("checkpoints"):
         words += ["--checkpoints_dir", opt.checkpoints_dir]
-    return "\n".join([*lines, f"  next        {shlex.join(words)}"])
+    again = f"free space for {folder}, then the same command with --continue_train"
+    rows = {
+        "checkpoint": newest if saved else f"NOT SAVED, the disk refused it: {older}",
+        "best": best is not None and f"{folder / 'best_net_G.pth'} ({opt.best_metric} {best:.4f})",
+        "losses": folder / "loss_log.txt",
+        "page": run.visualizer.page,
+        "next": shlex.join(words) if saved else again,
+    }
+    first = f"finished: {_epochs(at.epoch - 1)}, {at.total:,} samples; this call took {took}"
+    return "\n".join([first, *(f"  {name:<12}{what}" for name, what in rows.items() if what)])
 
 
 class Gallery:

@@ -83,9 +83,8 @@ class Validator:
     def is_better(self, scores: Mapping[str, float], best: float | None) -> bool:
         """True when ``scores`` beat the best value so far; one that is not finite never does."""
         value = scores[self.best_metric]
-        if best is None or not np.isfinite(value):
-            return bool(np.isfinite(value))
-        return value > best if self.upward else value < best
+        better = best is None or (value > best if self.upward else value < best)
+        return bool(np.isfinite(value) and better)
 
 
 def _spread(count: int, dataset: Any, batch_size: int) -> DataLoader:
@@ -275,25 +274,20 @@ class TrainingRun:
             return True
         self.extra["visualizer"] = self.visualizer.state_dict()
         self.extra["labels"] = list(labels)
-
-        def write() -> None:
-            newest = self.state_path("latest")
-            needed = newest.stat().st_size if newest.is_file() else 0
-            if shutil.disk_usage(self.path).free < 1.1 * needed:  # beside the file it replaces
-                raise OSError(ENOSPC, os.strerror(ENOSPC), str(newest))
-            state = {
-                "model": self.model.state_dict(),
-                "progress": asdict(self.progress),
-                "extra": self.extra,
-                "generators": generators,
-            }
-            self._write(labels, state)
-
-        return self._guarded(write, ", ".join(labels))
+        state = {
+            "model": self.model.state_dict(),
+            "progress": asdict(self.progress),
+            "extra": self.extra,
+            "generators": generators,
+        }
+        return self._guarded(lambda: self._write(labels, state), ", ".join(labels))
 
     def _write(self, labels: Iterable[str], state: dict[str, Any], complete: bool = False) -> None:
         """State and networks under every label; ``complete``: state files that exist stay."""
-        fresh = self.validator is not None and self.validator.fresh_saves
+        newest, fresh = self.state_path("latest"), self.validator and self.validator.fresh_saves
+        needed = newest.stat().st_size if newest.is_file() and not complete else 0
+        if shutil.disk_usage(self.path).free < 1.1 * needed:  # beside the file it replaces
+            raise OSError(ENOSPC, os.strerror(ENOSPC), str(newest))
         for label in labels:
             if not (complete and self.state_path(label).is_file()):
                 checkpoint.save(self.state_path(label), state)

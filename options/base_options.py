@@ -146,10 +146,10 @@ class BaseOptions:
         opt.load_size = opt.load_size or tuple(dataset.load_size)
         opt.annotation_size = tuple(opt.annotation_size or dataset.annotation_size or opt.load_size)
         dataset.complete_options(opt)
-        self.check(opt)
         self.wanted_device, opt.device = opt.device, str(distributed.local_device(opt.device))
         if opt.tf32 is None:
             opt.tf32 = self.is_train and opt.device != "cpu" and not opt.deterministic
+        self.check(opt)
         return opt
 
     def chosen(self, opt: Namespace) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class _Switch(argparse.Action):
     """Flags that switch on, and others that switch off."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, off: Sequence[str] = (), **more):
-        super().__init__(option_strings, dest, nargs=0, **more)
+        super().__init__(option_strings, dest, nargs=0, type=flag, **more)
         self.off = off
 
     def __call__(self, parser, namespace, values, option_string=None):
@@ -124,11 +124,8 @@ class Parser(argparse.ArgumentParser):
         on, _, off = (part.split() for part in spellings.partition("|"))
         line: dict[str, Any] = {"help": help, "default": default}
         if on[0].startswith("-"):
-            first = next(word for word in on if word.startswith("--"))
-            line |= {"dest": dest or first.lstrip("-").replace("-", "_")}
+            line |= {"dest": dest} if dest else {}
             line |= {"required": True, "default": None} if default is REQUIRED else {}
-            if line["dest"] in self._defaults:  # a model has set it before the data set declares it
-                line["default"] = self._defaults[line["dest"]]
         else:  # without dashes, but also accepted with them
             line |= {"default": None}
             on, self.also_positional = on[:1], tuple(on[1:])
@@ -142,13 +139,14 @@ class Parser(argparse.ArgumentParser):
                 word = {int: "N", float: "X"}.get(kind.python, "WORD")
                 line |= {"metavar": "{" + ",".join(kind.choices) + "}" if few else word}
         action = (to or self).add_argument(*on, *off, **line)
+        # a model may have set it before the data set declares it
+        action.default = self._defaults.get(action.dest, action.default)
         if trained:
             self.trained.add(action.dest)
 
     def kinds(self) -> dict[str, Kind]:
         """Kind of every option, by the name of its value."""
-        actions = [a for a in self._actions if a.dest != "help"]
-        return {a.dest: flag if isinstance(a, _Switch) else a.type for a in actions}
+        return {action.dest: action.type for action in self._actions if action.dest != "help"}
 
     def value_name(self, word: str) -> str:
         """The name of the value of an option, from one of its spellings without dashes."""
@@ -167,11 +165,9 @@ class Parser(argparse.ArgumentParser):
             if key not in kinds or (value is None and self.get_default(key) is None):
                 continue
             try:
-                kind = kinds[key]
-                value = kind.whole(value) if isinstance(kind, Kind) else value
+                self.set_defaults(**{key: kinds[key].whole(value)})
             except ArgumentTypeError as error:
                 raise UserError(f"{origin}{key}: {error}") from error
-            self.set_defaults(**{key: value})
 
     def error(self, message: str) -> NoReturn:
         problem = re.sub(r"^argument (?:-\w/)?([^/:]+)[^:]*: ", r"\1: ", message)

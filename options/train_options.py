@@ -85,8 +85,11 @@ class TrainOptions(BaseOptions):
         add("--no_html", flag, False, "no page of intermediate results")
         add("--no_tensorboard", flag, False, "no TensorBoard log")
 
-    def complete(self, opt: Namespace) -> Namespace:
-        opt = super().complete(opt)
+    def check(self, opt: Namespace) -> None:
+        if opt.debug:
+            opt.niter, opt.niter_decay = 1, 0
+            opt.max_dataset_size = min(opt.max_dataset_size or 10, 10)
+            opt.display_freq, opt.print_freq, opt.display_seconds = 1, 1, 0.0
         reasons = {
             "replays the work of a GPU, but the device is the CPU": opt.device == "cpu",
             f"does not go with --accumulate {opt.accumulate}": opt.accumulate > 1,
@@ -98,10 +101,3 @@ class TrainOptions(BaseOptions):
         for reason, applies in reasons.items():
             if opt.cuda_graphs and applies:
                 raise UserError(f"--cuda_graphs {reason}: leave one of them out")
-        return opt
-
-    def check(self, opt: Namespace) -> None:
-        if opt.debug:
-            opt.niter, opt.niter_decay = 1, 0
-            opt.max_dataset_size = min(opt.max_dataset_size or 10, 10)
-            opt.display_freq, opt.print_freq, opt.display_seconds = 1, 1, 0.0

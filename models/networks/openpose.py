@@ -6,6 +6,7 @@ heat maps. The released weights are for non-commercial research.
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -35,6 +36,7 @@ AFFINITIES = (
     (2, 16, 18, 19), (5, 17, 26, 27),
 )  # fmt: skip
 STARTING_LIMBS = 17  # the two ear-shoulder limbs never start a person
+CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))  # a pixel and its four neighbours
 
 
 class Peak(NamedTuple):
@@ -76,19 +78,12 @@ def find_peaks(heat: np.ndarray) -> list[list[Peak]]:
     The threshold applies to the blurred map, the score is that of the unblurred one.
     """
     peaks: list[list[Peak]] = []
-    count = 0
+    ids = itertools.count()
     for joint in range(JOINT_COUNT):
         blurred = gaussian_filter(heat[:, :, joint], sigma=3)
-        padded = np.pad(blurred, 1)
-        is_peak = blurred > HEAT_THRESHOLD
-        for neighbour in (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]):
-            is_peak &= blurred >= neighbour
-        found = [
-            Peak(int(x), int(y), float(heat[y, x, joint]), count + i)
-            for i, (y, x) in enumerate(np.argwhere(is_peak))
-        ]
-        peaks.append(found)
-        count += len(found)
+        is_peak = (blurred > HEAT_THRESHOLD) & (blurred == cv2.dilate(blurred, CROSS))
+        places = np.argwhere(is_peak).tolist()
+        peaks.append([Peak(x, y, float(heat[y, x, joint]), next(ids)) for y, x in places])
     return peaks
 
 
@@ -171,14 +166,10 @@ def decode_people(
     peaks = find_peaks(maps_to_image(heat, image_size))
     flat = [peak for of_joint in peaks for peak in of_joint]
     people = _assemble(peaks, maps_to_image(paf, image_size), [peak.score for peak in flat])
-    keypoints = np.full((len(people), JOINT_COUNT, 2), -1)
-    scores = np.zeros((len(people), JOINT_COUNT))
-    for i, person in enumerate(people):
-        for joint in np.flatnonzero(person.ids >= 0):
-            peak = flat[person.ids[joint]]
-            keypoints[i, joint] = peak.y, peak.x
-            scores[i, joint] = peak.score
-    return keypoints, scores
+    table = np.array([*((peak.y, peak.x, peak.score) for peak in flat), (-1.0, -1.0, 0.0)])
+    ids = np.array([person.ids for person in people], dtype=int).reshape(-1, JOINT_COUNT)
+    found = table[ids]  # id -1, a missing joint: the last row
+    return found[..., :2].astype(int), found[..., 2]
 
 
 PAF_MAPS = 38  # branch L1
