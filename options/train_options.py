@@ -15,6 +15,7 @@ from util.kinds import (
     number,
     positive,
     positive_int,
+    server_name,
     text,
     whole_number,
 )
@@ -79,7 +80,7 @@ class TrainOptions(BaseOptions):
         add("--display_freq", positive_int, 200, "samples between two picture updates")
         add("--display_seconds", number(0), 5.0, "least time between two of them; 0 = no limit")
         add("--display_id", natural, 0, "visdom window; 0 = no visdom")
-        add("--display_server", text, "http://localhost", "address of the visdom server")
+        add("--display_server", server_name, "http://localhost", "address of the visdom server")
         add("--display_port", whole_number(1, 65535), 8096, "port of the visdom server")
         add("--display_env", text, None, "visdom environment; default: --name")
         add("--no_html", flag, False, "no page of intermediate results")

@@ -109,8 +109,9 @@ def main(argv: list[str] | None = None) -> None:
     if path.suffix != ".onnx":
         raise UserError(f"--output {path}: expected a name that ends in .onnx")
     check_writable(path)
+    transfer = load(opt, "cpu")
     make_folder(path.parent)
-    names, difference, rounding = export_checked(load(opt, "cpu"), path)
+    names, difference, rounding = export_checked(transfer, path)
     size = path.stat().st_size / 1e6
     print(f"wrote {path} ({size:.1f} MB), inputs {', '.join(names)}; output {OUTPUT}")
     print(f"largest difference from PyTorch on random inputs: {difference:.1e} of -1 ... 1")

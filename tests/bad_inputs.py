@@ -241,6 +241,8 @@ OPTIONS = [
         ("--keep_last -1", ("--keep_last: found -1", "0 or more")),
         ("--max_minutes -1", ("--max_minutes: found -1.0", "more than 0")),
         ("--display_port 70000", ("--display_port: found 70000", "1 to 65535")),
+        ("--display_server gpu:70000", ("--display_server: found gpu:70000", "1 to 65535")),
+        ("--display_server http://[::1", ("--display_server: found http://[::1", "host name")),
         ("--seed -1", ("--seed: found -1", "0 to 4294967295")),
         ("--ngf 0", ("--ngf: found 0", "1 or more")),
         ("--nhead 0", ("--nhead: found 0", "1 or more")),

@@ -174,7 +174,7 @@ def test_many_crashes_in_a_row_never_leave_an_unreadable_file(folder, ram):
 
 
 def test_the_first_save_of_a_run_leaves_nothing_or_a_whole_checkpoint(ram):
-    for operation in range(1, 500, 11):
+    for operation in range(1, 500, 3):
         folder = ram / str(operation)
         folder.mkdir()
         if not crash(folder, 2.0, operation):

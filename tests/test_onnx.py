@@ -80,6 +80,8 @@ def test_a_file_that_computes_something_else_is_not_written(exported, tmp_path, 
     monkeypatch.setattr(OnnxGenerator, "infer", wrong)
     with pytest.raises(UserError, match="was not written: ONNX Runtime and PyTorch differ by"):
         export_onnx.main(["--checkpoint", str(run), "-o", str(tmp_path / "g.onnx")])
+    with pytest.raises(UserError, match="absent"):
+        export_onnx.main(["--checkpoint", str(run / "absent"), "-o", str(tmp_path / "new/g.onnx")])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 LARGEST_SIDE = 4096  # pixels
 Add = Callable[..., None]  # declares an option: see options/parser.py
@@ -118,10 +119,16 @@ def _is_folder_name(name: str) -> bool:
     return plain and len(os.fsencode(name)) <= 200  # 255, less what temporary names add
 
 
+def _is_server(name: str) -> bool:
+    parts = urlsplit(name if "://" in name else f"http://{name}")
+    return "\0" not in name and bool(parts.hostname) and parts.port != 0
+
+
 flag = Kind("true or false", bool)
 text = Kind("text", str, lambda value: "\0" not in value)
 path = Kind("a path", Path, lambda value: "\0" not in str(value))
 folder_name = Kind("a single name without slashes, at most 200 bytes", str, _is_folder_name)
+server_name = Kind("a host name or URL, its port 1 to 65535", str, _is_server)
 positive_int = whole_number(1)
 natural = whole_number(0)
 positive = number(0, above=True)
