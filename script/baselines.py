@@ -25,6 +25,7 @@ from PIL import Image
 
 from data import create_dataset
 from data.loader import create_dataloader
+from data.prepare.identities import identity_of
 from models import load_for_test
 from options.test_options import TestOptions
 from util.errors import UserError
@@ -33,21 +34,12 @@ from util.image import resize_linear
 from util.metrics.pairs import ArrayPair, score_pair
 from util.metrics.protocols import find_protocol
 from util.metrics.registry import averaged, columns_for
-from util.names import is_flat_deepfashion_name, stem, unflatten_deepfashion_name
 from util.run.main import run_main
 from util.run.progress import progress_bar
 from util.show.visualizer import one_colour, spread, warn
 from util.tensors import to_uint8
 
 VIEWS = ("generated", "copy", "wrong source")
-
-
-def identity_of(name: str) -> str:
-    """The person in a flat DeepFashion name (gender, category and id) or a Market name (the first
-    field)."""
-    if is_flat_deepfashion_name(name):
-        return unflatten_deepfashion_name(name).rpartition("/")[0]
-    return stem(name).split("_")[0]
 
 
 def other_person(dataset, index: int) -> int:

@@ -78,6 +78,7 @@ def resume(journal: Path, settings: dict[str, Any], overwrite: bool) -> dict[str
         for line in journal.read_text("utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError):
                 lines.append(json.loads(line))
+    lines = [line for line in lines if isinstance(line, dict)]
     if lines and lines[0] != settings:
         changed = [key for key in settings if lines[0].get(key) != settings[key]]
         raise UserError(
@@ -85,7 +86,7 @@ def resume(journal: Path, settings: dict[str, Any], overwrite: bool) -> dict[str
             f"({', '.join(changed)}); start it as before, choose another --output, or pass "
             "--overwrite"
         )
-    found = {line["name"]: line for line in lines[1:]}
+    found = {line["name"]: line for line in lines[1:] if "name" in line}
     make_folder(journal.parent)
     kept = "".join(f"{json.dumps(line)}\n" for line in (settings, *found.values()))
     write_file(journal, kept.encode())

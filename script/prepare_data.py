@@ -19,6 +19,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -43,7 +44,8 @@ from util.tables.uncropped import read_items, to_name
 Size = tuple[int, int]  # (h, w)
 
 CHUNK = 10  # images a worker makes at a time, as published
-STAMPS_NAME = "sources.json"  # path of the lists -> size and time of the file it was made from
+RECORD_NAME = "sources.json"  # how images are made, and size and time of the file of each
+FILTER = Image.Resampling.BICUBIC  # as published
 COMMIT = 100  # images a transaction: what a kill can cost
 
 
@@ -96,7 +98,7 @@ def find_files(root: Path, paths: Sequence[str]) -> dict[str, Path]:
 
 
 def encode(task: tuple[str, Path], size: Size) -> tuple[str, bytes] | str:
-    """Path and PNG of one image at ``size``, bicubic as published, or why it cannot be read.
+    """Path and PNG of one image at ``size``, or why it cannot be read.
 
     Images of the 256 x 256 release lose their borders first. Own pictures of that size have none:
     those of the release are known by their paths.
@@ -109,21 +111,46 @@ def encode(task: tuple[str, Path], size: Size) -> tuple[str, bytes] | str:
     if image.size == RELEASE_SIZE[::-1] and is_deepfashion_path(path):
         image = image.crop(CROP_BOX)
     if image.size != size[::-1]:
-        image = image.resize(size[::-1], Image.Resampling.BICUBIC)
+        image = image.resize(size[::-1], FILTER)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return path, buffer.getvalue()
 
 
-def paths_to_make(writer: LmdbWriter, files: dict[str, Path], folder: Path) -> list[str]:
+def read_stamps(writer: LmdbWriter, how: dict[str, Any]) -> dict[str, str]:
+    """Image -> its file when it was put there; UserError unless all were made as ``how`` says."""
+    record, remedy = writer.folder / RECORD_NAME, "delete the folder, or choose another --out"
+    if not record.is_file():
+        if len(writer):
+            raise UserError(
+                f"{writer.folder} has images, but no {RECORD_NAME} tells how they were made; "
+                f"others are not mixed with them: {remedy}"
+            )
+        return {}
+    known = read_json(record, remedy)
+    stamps = known.get("files") if isinstance(known, dict) else None
+    if not isinstance(stamps, dict):
+        raise UserError(f"{record} does not hold the record of an environment; {remedy}")
+    changes = [
+        f"{k} {known.get(k, 'unknown')}, not {v}" for k, v in how.items() if known.get(k) != v
+    ]
+    if changes:
+        raise UserError(f"{writer.folder} was made with {'; '.join(changes)}: {remedy}")
+    return stamps
+
+
+def paths_to_make(writer: LmdbWriter, files: dict[str, Path], size: Size) -> list[str]:
     """Images that are not there, and those whose files are not what they were made from.
 
-    The stamps are written before the images: what a kill leaves out is missing anyway.
+    The record is written before the images: what a kill leaves out is missing anyway.
     """
-    stamps, stats = folder / STAMPS_NAME, {path: file.stat() for path, file in files.items()}
+    folder, missing = writer.folder, set(writer.missing(files))
+    if not missing and not (folder / RECORD_NAME).exists():
+        return []  # a published environment
+    how = {"size": list(size), "filter": FILTER.name.lower(), "crop": list(CROP_BOX)}
+    known = read_stamps(writer, how)
+    stats = {path: file.stat() for path, file in files.items()}
     now = {path: f"{found.st_size}-{found.st_mtime_ns}" for path, found in stats.items()}
-    known = read_json(stamps, f"delete {folder} and start again") if stamps.is_file() else {}
-    missing = set(writer.missing(files))
     changed = [p for p in files if p not in missing and known.get(p, now[p]) != now[p]]
     if changed:
         print(
@@ -135,7 +162,7 @@ def paths_to_make(writer: LmdbWriter, files: dict[str, Path], folder: Path) -> l
     if wanted:
         writer.mark_incomplete()
         known |= {path: now[path] for path in wanted}
-        write_file(stamps, json.dumps(known).encode())
+        write_file(folder / RECORD_NAME, json.dumps({**how, "files": known}).encode())
     return wanted
 
 
@@ -143,7 +170,7 @@ def prepare(files: dict[str, Path], folder: Path, size: Size, workers: int) -> t
     """Complete one environment; returns (images made now, images in it)."""
     made, problems = 0, []
     with LmdbWriter(folder) as writer:
-        tasks = [(path, files[path]) for path in paths_to_make(writer, files, folder)]
+        tasks = [(path, files[path]) for path in paths_to_make(writer, files, size)]
         done = map_in_order(functools.partial(encode, size=size), tasks, workers, chunk=CHUNK)
         done = iter(progress_bar(done, total=len(tasks), desc=folder.name, unit="image"))
         while some := list(itertools.islice(done, COMMIT)):

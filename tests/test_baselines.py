@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from data.prepare.identities import identity_of, is_distractor
 from script import baselines
-from script.baselines import generated_views, headline, identity_of, other_person
+from script.baselines import generated_views, headline, other_person
 from tests.metric_helpers import picture
 from util.errors import UserError
 from util.image import resize_linear
@@ -37,6 +38,26 @@ def test_every_view_of_a_person_is_the_same_person(view):
 def test_other_names_tell_the_person_before_the_underscore():
     assert identity_of("0002_c1s1_000451_03.jpg") == "0002"
     assert identity_of("sidney_1.png") == "sidney"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "img/WOMEN/Dresses/id_00000002/02_1_front.jpg",
+        "WOMEN/Dresses/id_00000002/01_7_additional.jpg",
+        "train/fashionWOMENDressesid0000000202_1front.jpg",
+    ],
+)
+def test_names_that_are_paths_tell_the_same_person_as_flat_ones(name):
+    assert identity_of(name) == "WOMEN/Dresses/id_00000002"
+    bob = name.replace("00000002", "00000003")
+    people = Pairs([(name, name), (bob, bob)])
+    assert [other_person(people, i) for i in range(2)] == [1, 0]
+
+
+def test_only_names_of_market_are_distractors():
+    assert all(map(is_distractor, ("0000_c1s1_000151_01.jpg", "test/-1_c3s2_000001_00.jpg")))
+    assert not any(map(is_distractor, ("00001_front.jpg", "0000_1.png", "-1.jpg")))
 
 
 def test_the_other_person_is_somebody_else():

@@ -117,7 +117,7 @@ def test_a_stopped_run_goes_on_where_it_was(photos, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         extract(photos, *words)
     journal = expected / "unfinished.jsonl"
-    journal.write_text(journal.read_text() + '{"name": "torn')
+    journal.write_text(journal.read_text() + '[]\n7\n{}\n{"name": "torn')
     photo((220, 300), 0).save(photos / "person0_1.png")  # written again, so estimated again
     monkeypatch.setattr(StoppingEstimator, "stop_at", None)
     with pytest.raises(UserError, match=r"an unfinished run with other settings \(crop\)"):

@@ -1,6 +1,7 @@
 """LMDB data: preparation, published keys, interruption, and equality with the file data set."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -205,6 +206,34 @@ def test_a_finished_environment_is_left_alone_and_grows_with_its_lists(tmp_path,
     assert "1 images made, 6 in all" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (lambda record: [], "sources.json does not hold the record"),
+        (lambda record: record | {"files": []}, "sources.json does not hold the record"),
+        (lambda record: record | {"filter": "lanczos"}, "made with filter lanczos, not bicubic"),
+        (lambda record: record | {"size": [8, 8]}, r"made with size \[8, 8\], not \[64, 32\]"),
+        (None, "has images, but no sources.json tells how they were made"),
+    ],
+)
+def test_images_that_were_made_otherwise_are_not_mixed(edit, sentence, tmp_path):
+    names = many_images(tmp_path, 3)
+    arguments = ["--root", str(tmp_path), "--sizes", "64x32", "--workers", "1"]
+    prepare_data.main(arguments)
+    before = stored(tmp_path / "64-32")
+    record = tmp_path / "64-32" / "sources.json"
+    if edit:
+        record.write_text(json.dumps(edit(json.loads(record.read_text()))))
+    else:
+        record.unlink()
+        prepare_data.main(arguments)  # nothing is missing: the environment is whole as it is
+    write_images(tmp_path, ["img/new.png"])
+    (tmp_path / "test_pairs.txt").write_text(f"img/new.png,{names[0]}\n")
+    with pytest.raises(UserError, match=sentence):
+        prepare_data.main(arguments)
+    assert stored(tmp_path / "64-32") == before
+
+
 def test_missing_and_damaged_images_are_named(tmp_path):
     names = many_images(tmp_path, 3)
     arguments = ["--root", str(tmp_path), "--sizes", "64x32", "--workers", "1"]
@@ -260,6 +289,19 @@ def test_loader_workers_read_the_environment(lmdb_root, parent_reads_first):
     for sample, batch in zip(expected, batches, strict=True):
         assert torch.equal(batch["source_image"][0], sample["source_image"])
         assert batch["target_name"][0] == sample["target_name"]
+
+
+def test_a_worker_that_is_forked_while_the_parent_reads_opens_for_itself(lmdb_root):
+    reader = LmdbReader(lmdb_root / "64-44")
+    with reader._reading():
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                status = int(not reader.read(PATH))
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_options_create_the_data_set_at_the_size_of_the_lmdb(lmdb_root, tmp_path):

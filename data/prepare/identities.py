@@ -21,7 +21,8 @@ _MARKET = re.compile(r"(-1|[0-9]{4})_c[0-9]")  # 0002_c1s1_000451_03.jpg
 
 
 def _deepfashion(name: str) -> str:
-    flat = name if is_flat_deepfashion_name(name) else flatten_deepfashion_path(name)
+    flat = PurePosixPath(name).name
+    flat = flat if is_flat_deepfashion_name(flat) else flatten_deepfashion_path(name)
     return unflatten_deepfashion_name(flat).rpartition("/")[0]
 
 
@@ -74,14 +75,21 @@ def identity_rule(rule: str) -> Callable[[str], str]:
     return identity
 
 
+def identity_of(name: str) -> str:
+    """The person on one image, by the rule that its name asks for."""
+    return RULES[recognise_rule([name])](name)
+
+
 def recognise_rule(names: Collection[str]) -> str:
     """The rule that the names of a published data set ask for, else ``prefix``.
 
     UserError when they are a mixture: under one rule for all, pairs would join two people.
     """
+    files = [PurePosixPath(name).name for name in names]
     known = {
-        "deepfashion": sum(is_flat_deepfashion_name(n) or is_deepfashion_path(n) for n in names),
-        "market": sum(_MARKET.match(PurePosixPath(n).name) is not None for n in names),
+        "deepfashion": sum(map(is_flat_deepfashion_name, files))
+        + sum(map(is_deepfashion_path, names)),
+        "market": sum(_MARKET.match(file) is not None for file in files),
     }
     rule, count = max(known.items(), key=lambda item: item[1])
     if 0 < count < len(names):
@@ -95,7 +103,8 @@ def recognise_rule(names: Collection[str]) -> str:
 
 def is_distractor(name: str) -> bool:
     """Market-1501: detections that show nobody (0000) or too little of somebody (-1)."""
-    return PurePosixPath(name).name.startswith(("-1", "0000"))
+    shown = _MARKET.match(PurePosixPath(name).name)
+    return shown is not None and shown[1] in ("-1", "0000")
 
 
 def group_by_identity(names: Iterable[str], rule: str) -> dict[str, list[str]]:

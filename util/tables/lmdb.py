@@ -5,7 +5,6 @@ its extension, and ``length``, the number of images in decimal, padded to five d
 """
 
 import contextlib
-import functools
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,14 +20,15 @@ FIRST_MAP = 2**26  # bytes of address space; doubled whenever they are full
 LENGTH_KEY = b"length"
 MAX_KEY_BYTES = 511  # a limit of LMDB
 
-
-@functools.cache
-def _opened(folder: str) -> lmdb.Environment:
-    """The environment that this process reads: LMDB forbids opening a folder twice."""
-    return lmdb.open(folder, readonly=True, lock=False, readahead=False)
+# Environments that this process reads, by folder: LMDB forbids opening a folder twice.
+_open: dict[str, lmdb.Environment] = {}
 
 
-close_all = _opened.cache_clear  # readers open them again when they next read
+def close_all() -> None:
+    """Close every environment, whoever reads in it: readers open it again when they next read."""
+    while _open:
+        _open.popitem()[1].close()
+
 
 # An environment must not be used by a forked child, and blocks the child from opening its own.
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
@@ -70,8 +70,11 @@ class LmdbReader:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[lmdb.Transaction]:
+        key = str(self.folder.resolve())
         try:
-            with _opened(str(self.folder.resolve())).begin() as transaction:
+            if key not in _open:
+                _open[key] = lmdb.open(key, readonly=True, lock=False, readahead=False)
+            with _open[key].begin() as transaction:
                 yield transaction
         except lmdb.Error as error:
             raise UserError(
@@ -130,6 +133,11 @@ class LmdbWriter(contextlib.AbstractContextManager):
                 "or allow more addresses (ulimit -v unlimited), and start again; finished images "
                 "are kept"
             ) from error
+
+    def __len__(self) -> int:
+        """Number of images."""
+        with self._environment.begin() as transaction:
+            return transaction.stat()["entries"] - (transaction.get(LENGTH_KEY) is not None)
 
     def missing(self, paths: Iterable[str]) -> list[str]:
         """Those of ``paths`` that have no image yet."""
