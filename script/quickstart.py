@@ -108,16 +108,12 @@ def run(title: str, command: str, threads: int | None = None, processes: int = 1
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
     words = shlex.split(command)
     words = words if words[0] == "-m" else [str(ROOT / words[0]), *words[1:]]
-    started = []
-    for rank in map(str, range(processes)):
-        if processes > 1:
-            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank}
-            environment |= {"WORLD_SIZE": str(processes), "LOCAL_RANK": rank}
-        started.append(subprocess.Popen([sys.executable, "-u", *words], env=environment))
+    started = [
+        subprocess.Popen([sys.executable, "-u", *words], env=environment | place)
+        for place in places(processes)
+    ]
     # A process that a signal ended (a negative status) is why the others failed.
     status = min(filter(None, [process.wait() for process in started]), default=0)
     if status:
@@ -125,6 +121,16 @@ def run(title: str, command: str, threads: int | None = None, processes: int = 1
             f"the step '{title}' {_ended(status)} and run the same command again: it continues "
             "where it stopped"
         )
+
+
+def places(processes: int) -> list[dict[str, str]]:
+    """The environment of each process of a training, as torchrun would set it; of one: nothing."""
+    if processes == 1:
+        return [{}]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
+    return [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in map(str, range(processes))]
 
 
 def _ended(status: int) -> str:
@@ -162,20 +168,28 @@ def compare(words: str, data: Path, results: Path, size: str) -> dict[str, dict[
 
 
 def seconds_a_sample(training: Training, data: Path) -> float:
-    """Time of one training sample here when the processes compute their shares at once."""
-    if (count := training.processes) > 1:
-        share = replace(training, processes=1, batch=training.batch // count)
-        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
-            return max(pool.map(seconds_a_sample, [share] * count, [data] * count)) / count
+    """Time of one training sample here, with all processes at work that share a batch."""
+    ways = places(training.processes)
+    probe = replace(training, pairs=training.batch * (TIMED_STEPS + 2))
+    if len(ways) == 1:
+        return _seconds(probe, data, ways[0])
+    with ProcessPoolExecutor(len(ways), multiprocessing.get_context("spawn")) as pool:
+        return max(pool.map(_seconds, [probe] * len(ways), [data] * len(ways), ways)) / len(ways)
+
+
+def _seconds(training: Training, data: Path, place: dict[str, str]) -> float:
+    """Time of one sample of this process, which stands in the given place."""
+    os.environ |= place
     import torch
 
     from models import create_model
     from options.train_options import TrainOptions
     from script.benchmark import batches_of, training_rate
+    from util.run import distributed
 
     torch.set_num_threads(training.threads)
-    probe = replace(training, pairs=training.batch * (TIMED_STEPS + 2))
-    opt = TrainOptions().parse(probe.arguments("speed", data).split())
+    opt = TrainOptions().parse(training.arguments("speed", data).split())
+    distributed.setup("cpu")
     return 1 / training_rate(create_model(opt), batches_of(opt), TIMED_STEPS)
 
 
