@@ -196,9 +196,8 @@ def _seconds(training: Training, data: Path, place: dict[str, str]) -> float:
 def lay_out(training: Training, minutes: float, data: Path) -> Training:
     """The training with the threads that are fastest here and the epochs that fit into the time."""
     cpus = min(8, allotted_cpus())
-    ways = {(1, 1), (1, cpus)}  # processes, threads of each
-    if cpus > 1 and not training.gpu and os.name == "posix":
-        ways.add((2, cpus // 2))
+    shared = cpus > 1 and not training.gpu and os.name == "posix"
+    ways = {(1, 1), (2, cpus // 2) if shared else (1, cpus)}  # processes, threads of each
     speeds = {}
     for processes, threads in sorted(ways):
         way = replace(training, processes=processes, threads=threads)
