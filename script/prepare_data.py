@@ -128,15 +128,13 @@ def read_stamps(writer: LmdbWriter, how: dict[str, Any]) -> dict[str, str]:
             )
         return {}
     known = read_json(record, remedy)
-    stamps = known.get("files") if isinstance(known, dict) else None
-    if not isinstance(stamps, dict):
+    made = known.pop("made", how) if isinstance(known, dict) else None  # older code: not told
+    if not isinstance(made, dict):
         raise UserError(f"{record} does not hold the record of an environment; {remedy}")
-    changes = [
-        f"{k} {known.get(k, 'unknown')}, not {v}" for k, v in how.items() if known.get(k) != v
-    ]
+    changes = [f"{k} {made.get(k)}, not {v}" for k, v in how.items() if made.get(k) != v]
     if changes:
         raise UserError(f"{writer.folder} was made with {'; '.join(changes)}: {remedy}")
-    return stamps
+    return known
 
 
 def paths_to_make(writer: LmdbWriter, files: dict[str, Path], size: Size) -> list[str]:
@@ -162,7 +160,7 @@ def paths_to_make(writer: LmdbWriter, files: dict[str, Path], size: Size) -> lis
     if wanted:
         writer.mark_incomplete()
         known |= {path: now[path] for path in wanted}
-        write_file(folder / RECORD_NAME, json.dumps({**how, "files": known}).encode())
+        write_file(folder / RECORD_NAME, json.dumps({"made": how, **known}).encode())
     return wanted
 
 
