@@ -174,15 +174,15 @@ def compare(words: str, data: Path, results: Path, size: str) -> dict[str, dict[
 
 def seconds_a_sample(training: Training, data: Path) -> float:
     """Time of one training sample here, with all processes at work that share a batch."""
-    ways = places(training.processes)
+    ways, count = places(training.processes), training.processes
     probe = replace(training, pairs=training.batch * (TIMED_STEPS + 2))
-    if len(ways) == 1:
-        return _seconds(probe, data, ways[0])
-    with ProcessPoolExecutor(len(ways), multiprocessing.get_context("spawn")) as pool:
-        return max(pool.map(_seconds, [probe] * len(ways), [data] * len(ways), ways)) / len(ways)
+    if count == 1:
+        return seconds_here(probe, data, ways[0])
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+        return max(pool.map(seconds_here, [probe] * count, [data] * count, ways)) / count
 
 
-def _seconds(training: Training, data: Path, place: dict[str, str]) -> float:
+def seconds_here(training: Training, data: Path, place: dict[str, str]) -> float:
     """Time of one sample of this process, which stands in the given place."""
     os.environ |= place
     import torch

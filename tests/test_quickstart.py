@@ -1,6 +1,7 @@
 """The quick start from its first to its last step, on a recipe of seconds."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from script import quickstart
 from script.quickstart import Recipe, Training, follow
 from util.errors import UserError
-from util.run import checkpoint
+from util.run import checkpoint, distributed
 
 TINY = Training((16, 16), 1.0, "--ngf 4 --ndf 4 --dis_layers 1")
 
@@ -42,6 +43,30 @@ def test_two_quick_starts_in_a_row_end_with_the_same_numbers(folder, capfd):
 def test_a_training_keeps_the_average_that_its_recipe_says(ema):
     words = replace(TINY, ema=ema).arguments("run", Path("people")).split()
     assert words[words.index("--ema") + 1] == str(ema)
+
+
+@pytest.mark.parametrize(("decay", "epochs"), [(0.5, ("5", "4")), (0.34, ("6", "3"))])
+def test_the_learning_rate_falls_in_the_last_share_of_the_epochs(decay, epochs):
+    words = replace(TINY, epochs=9, decay=decay).arguments("run", Path("people")).split()
+    assert (words[words.index("--niter") + 1], words[words.index("--niter_decay") + 1]) == epochs
+
+
+def test_processes_of_a_training_and_of_its_probe_stand_where_torchrun_would_put_them(folder):
+    assert quickstart.places(1) == [{}]
+    first, second = quickstart.places(2)
+    assert (first["RANK"], second["RANK"], first["WORLD_SIZE"]) == ("0", "1", "2")
+    assert first["MASTER_PORT"] == second["MASTER_PORT"]
+
+
+def test_a_process_of_the_probe_joins_the_others(folder, monkeypatch):
+    """What the processes say to each other belongs to the time of a sample."""
+    quickstart.render(folder / "people", 3, 2, 6)
+    joined = []
+    monkeypatch.setattr(distributed, "setup", lambda device: joined.append(os.environ["RANK"]))
+    monkeypatch.setenv("RANK", "")  # taken back after the test
+    probe = replace(TINY, pairs=12)
+    assert quickstart.seconds_here(probe, folder / "people", {"RANK": "0"}) > 0
+    assert joined == ["0"]
 
 
 def test_a_step_that_fails_is_named(folder):
