@@ -19,7 +19,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 if __package__ in (None, ""):  # started as a file: the project root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -44,7 +43,7 @@ from util.tables.uncropped import read_items, to_name
 Size = tuple[int, int]  # (h, w)
 
 CHUNK = 10  # images a worker makes at a time, as published
-RECORD_NAME = "sources.json"  # how images are made, and size and time of the file of each
+RECORD_NAME = "sources.json"  # path of the lists -> size and time of the file it was made from
 FILTER = Image.Resampling.BICUBIC  # as published
 COMMIT = 100  # images a transaction: what a kill can cost
 
@@ -117,8 +116,8 @@ def encode(task: tuple[str, Path], size: Size) -> tuple[str, bytes] | str:
     return path, buffer.getvalue()
 
 
-def read_stamps(writer: LmdbWriter, how: dict[str, Any]) -> dict[str, str]:
-    """Image -> its file when it was put there; UserError unless all were made as ``how`` says."""
+def read_stamps(writer: LmdbWriter) -> dict[str, str]:
+    """Image -> its file when it was put there; UserError where images came otherwise."""
     record, remedy = writer.folder / RECORD_NAME, "delete the folder, or choose another --out"
     if not record.is_file():
         if len(writer):
@@ -127,17 +126,13 @@ def read_stamps(writer: LmdbWriter, how: dict[str, Any]) -> dict[str, str]:
                 f"others are not mixed with them: {remedy}"
             )
         return {}
-    known = read_json(record, remedy)
-    made = known.pop("made", how) if isinstance(known, dict) else None  # older code: not told
-    if not isinstance(made, dict):
+    stamps = read_json(record, remedy)
+    if not isinstance(stamps, dict):
         raise UserError(f"{record} does not hold the record of an environment; {remedy}")
-    changes = [f"{k} {made.get(k)}, not {v}" for k, v in how.items() if made.get(k) != v]
-    if changes:
-        raise UserError(f"{writer.folder} was made with {'; '.join(changes)}: {remedy}")
-    return known
+    return stamps
 
 
-def paths_to_make(writer: LmdbWriter, files: dict[str, Path], size: Size) -> list[str]:
+def paths_to_make(writer: LmdbWriter, files: dict[str, Path]) -> list[str]:
     """Images that are not there, and those whose files are not what they were made from.
 
     The record is written before the images: what a kill leaves out is missing anyway.
@@ -145,9 +140,7 @@ def paths_to_make(writer: LmdbWriter, files: dict[str, Path], size: Size) -> lis
     folder, missing = writer.folder, set(writer.missing(files))
     if not missing and not (folder / RECORD_NAME).exists():
         return []  # a published environment
-    how = {"size": list(size), "filter": FILTER.name.lower(), "crop": list(CROP_BOX)}
-    known = read_stamps(writer, how)
-    stats = {path: file.stat() for path, file in files.items()}
+    known, stats = read_stamps(writer), {path: file.stat() for path, file in files.items()}
     now = {path: f"{found.st_size}-{found.st_mtime_ns}" for path, found in stats.items()}
     changed = [p for p in files if p not in missing and known.get(p, now[p]) != now[p]]
     if changed:
@@ -160,7 +153,7 @@ def paths_to_make(writer: LmdbWriter, files: dict[str, Path], size: Size) -> lis
     if wanted:
         writer.mark_incomplete()
         known |= {path: now[path] for path in wanted}
-        write_file(folder / RECORD_NAME, json.dumps({"made": how, **known}).encode())
+        write_file(folder / RECORD_NAME, json.dumps(known).encode())
     return wanted
 
 
@@ -168,7 +161,7 @@ def prepare(files: dict[str, Path], folder: Path, size: Size, workers: int) -> t
     """Complete one environment; returns (images made now, images in it)."""
     made, problems = 0, []
     with LmdbWriter(folder) as writer:
-        tasks = [(path, files[path]) for path in paths_to_make(writer, files, size)]
+        tasks = [(path, files[path]) for path in paths_to_make(writer, files)]
         done = map_in_order(functools.partial(encode, size=size), tasks, workers, chunk=CHUNK)
         done = iter(progress_bar(done, total=len(tasks), desc=folder.name, unit="image"))
         while some := list(itertools.islice(done, COMMIT)):

@@ -206,34 +206,10 @@ def test_a_finished_environment_is_left_alone_and_grows_with_its_lists(tmp_path,
     assert "1 images made, 6 in all" in capsys.readouterr().out
 
 
-def test_a_record_of_older_code_which_does_not_tell_how_is_continued(tmp_path, capsys):
-    names = many_images(tmp_path, 3)
-    arguments = ["--root", str(tmp_path), "--sizes", "64x32", "--workers", "1"]
-    prepare_data.main(arguments)
-    record = tmp_path / "64-32" / "sources.json"
-    stamps = json.loads(record.read_text())
-    del stamps["made"]
-    assert sorted(stamps) == sorted(names)
-    record.write_text(json.dumps(stamps))
-    write_images(tmp_path, ["img/new.png"])
-    (tmp_path / "test_pairs.txt").write_text(f"img/new.png,{names[0]}\n")
-    capsys.readouterr()
-    prepare_data.main(arguments)
-    assert "1 images made, 4 in all" in capsys.readouterr().out
-
-
-def made(record, **changes):
-    """The record of images that were made otherwise."""
-    return record | {"made": record["made"] | changes}
-
-
 @pytest.mark.parametrize(
     ("edit", "sentence"),
     [
         (lambda record: [], "sources.json does not hold the record"),
-        (lambda record: record | {"made": []}, "sources.json does not hold the record"),
-        (lambda record: made(record, filter="lanczos"), "with filter lanczos, not bicubic"),
-        (lambda record: made(record, size=[8, 8]), r"made with size \[8, 8\], not \[64, 32\]"),
         (None, "has images, but no sources.json tells how they were made"),
     ],
 )
