@@ -1,6 +1,6 @@
 """Five systems, one budget: the same people, size and number of training samples, one record each.
 
-    python -m script.one_budget --samples 2800
+    python -m script.one_budget --samples 5600
     python -m script.one_budget --table docs/records/one_budget.json
 
 Each system trains with its published losses; their weights and the learning rate are chosen for
@@ -63,7 +63,7 @@ MAGPT = (
     "--init_type normal --init_gain 0.02 --val_freq 1000000000 --val_pairs 1 --bn_in_saves"
 )
 STEP = (
-    f"--model DPTN_step --lr 4e-4 --no_TTUR --no_spect_g {SMALL} --lambda_chroma 100 "
+    f"--model DPTN_step --lr 6e-4 --no_TTUR --no_spect_g {SMALL} --lambda_chroma 100 "
     "--lambda_content 0 --lambda_style 0 --lambda_face 0 --t_s_ratio 0.8 --step_backward joint "
     "--d_reuse_fakes --kp_sigma 2 --limb_sigma 1"
 )
@@ -92,7 +92,7 @@ def build_parser() -> Parser:
     """The command line of this script."""
     parser = Parser(__doc__)
     add = parser.option
-    add("--samples", positive_int, 2800, "training samples of each system")
+    add("--samples", positive_int, 5600, "training samples of each system")
     add("--cpu_minutes", positive, None, "instead: CPU minutes of training for each system")
     add("--systems", several(choice(SYSTEMS)), list(SYSTEMS), "which")
     folder = "checkpoints, results, records and the picture; another folder, another run"
