@@ -37,7 +37,7 @@ TIMED_STEPS = 6
 # VGG-19 learn in minutes; the published defaults are meant for a week on real data.
 COMMON = (
     "--model DPTN --dataset_mode fashion --vgg_weights random --vgg_width 0.25 --init_gain 1.0 "
-    "--lambda_rec 100 --lambda_content 2 --save_epoch_freq 1000000"
+    "--lambda_rec 100 --save_epoch_freq 1000000"
 )
 
 
@@ -47,10 +47,11 @@ class Training:
 
     size: tuple[int, int]  # (h, w) of the images
     sigma: float  # of the pose heatmaps, pixels
-    networks: str
+    networks: str  # their options, and others that set this training apart
     batch: int = 4
     lr: float = 3e-4
     lambda_g: float = 1.0
+    lambda_content: float = 2.0
     ema: float = 0.999  # moving average of the generator; 0: none, better where steps are few
     gpu: bool = False
     threads: int = 1  # of each process
@@ -71,8 +72,8 @@ class Training:
         return (
             f"--name {name} --dataroot {data} {COMMON} --load_size {height} {width} "
             f"--heatmap_sigma {self.sigma} {self.networks} --lambda_g {self.lambda_g} "
-            f"--lr {self.lr} --ema {self.ema} --batchSize {self.batch // self.processes} "
-            f"--max_dataset_size {pairs} "
+            f"--lambda_content {self.lambda_content} --lr {self.lr} --ema {self.ema} "
+            f"--batchSize {self.batch // self.processes} --max_dataset_size {pairs} "
             f"--niter {self.epochs - falling} --niter_decay {falling} "
             f"--gpu_ids {'0' if self.gpu else '-1'} --nThreads {allotted_cpus() // 2} "
             f"--save_latest_freq {2 * pairs} --display_freq {pairs} "
@@ -92,8 +93,9 @@ class Recipe:
 
 # Few samples teach most when what is compared pixel by pixel counts more than texture.
 QUICK = Training(
-    (64, 48), 2.0, "--ngf 32 --ndf 16 --lambda_content 1 --lambda_style 150 --lambda_affi 30 "
-    "--t_s_ratio 0.65", lr=6e-4, lambda_g=0.5, ema=0, decay=0.34,
+    (64, 48), 2.0,
+    "--ngf 32 --ndf 16 --lambda_style 150 --lambda_affi 30 --t_s_ratio 0.65",
+    lr=6e-4, lambda_g=0.5, lambda_content=1.0, ema=0, decay=0.34,
 )  # fmt: skip
 RECIPES = {
     "quick": Recipe("quickstart", 1000, 7.0, QUICK),

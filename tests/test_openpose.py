@@ -99,6 +99,15 @@ class SpyNetwork:
         return torch.from_numpy(ARRAYS["op_stage_paf"]), torch.from_numpy(ARRAYS["op_stage_heat"])
 
 
+def test_a_peak_is_compared_with_four_neighbours_as_published():
+    """On a diagonal ridge that rises, the diagonal neighbour is higher and does not count."""
+    heat = np.zeros((40, 40, 19))
+    for i in range(8, 33):
+        heat[i, i, 0] = 3 + 0.01 * i
+    inside = [(peak.y, peak.x) for peak in find_peaks(heat)[0] if 15 <= peak.y <= 20]
+    assert inside == [(i, i) for i in range(15, 21)]
+
+
 def test_the_estimator_returns_people_in_y_x_in_the_published_order():
     image = Image.new("RGB", (256, 256))
     people = OpenPoseEstimator(SpyNetwork()).estimate(image)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from script import quickstart
-from script.quickstart import Recipe, Training, follow
+from script.quickstart import RECIPES, Recipe, Training, follow
 from util.errors import UserError
 from util.run import checkpoint, distributed
 
@@ -43,6 +43,13 @@ def test_two_quick_starts_in_a_row_end_with_the_same_numbers(folder, capfd):
 def test_a_training_keeps_the_average_that_its_recipe_says(ema):
     words = replace(TINY, ema=ema).arguments("run", Path("people")).split()
     assert words[words.index("--ema") + 1] == str(ema)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_printed_command_gives_no_option_twice(recipe):
+    words = RECIPES[recipe].training.arguments("run", Path("people")).split()
+    options = [word for word in words if word.startswith("--")]
+    assert sorted(options) == sorted(set(options))
 
 
 @pytest.mark.parametrize(("decay", "epochs"), [(0.5, ("5", "4")), (0.34, ("6", "3"))])
